@@ -1,0 +1,78 @@
+// Package access matches access policies: who may have which role under which
+// policy. Policies are tried in order and the first that matches both role and
+// person decides alone; there is no union, so that an auditor can read the list
+// from the top and stop. The package is pure.
+package access
+
+import (
+	"slices"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// A Target is what a policy looks at of a role.
+type Target struct {
+	AccountID string
+	ARN       string
+	Tags      map[string]string
+}
+
+// Decide returns the first of policies that matches role and person; ok is
+// false where none does. Policies must be in the order in which they are
+// tried.
+func Decide(policies []serval.AccessPolicy, role Target, who serval.Person) (p serval.AccessPolicy, ok bool) {
+	i := slices.IndexFunc(policies, func(p serval.AccessPolicy) bool {
+		return p.Eligible.Include(who) && Matches(p.Roles, role)
+	})
+	if i < 0 {
+		return serval.AccessPolicy{}, false
+	}
+	return policies[i], true
+}
+
+// Matches reports whether the role is among those that m names. All that m
+// gives must match; within accounts and ARN patterns, any one does.
+func Matches(m serval.RoleMatch, role Target) bool {
+	if len(m.Accounts) > 0 && !slices.Contains(m.Accounts, role.AccountID) {
+		return false
+	}
+	if len(m.ARNs) > 0 && !slices.ContainsFunc(m.ARNs, func(p string) bool { return MatchPattern(p, role.ARN) }) {
+		return false
+	}
+	for key, want := range m.Tags {
+		value, tagged := role.Tags[key]
+		if !tagged || want != "*" && want != value {
+			return false
+		}
+	}
+	return true
+}
+
+// MatchPattern reports whether the whole of text fits pattern, in which * stands
+// for any characters, also / and none, ? for exactly one, and every other
+// character for itself in its own case. It takes time proportional to the
+// product of the lengths at worst, whatever the pattern.
+func MatchPattern(pattern, text string) bool {
+	p, t := []rune(pattern), []rune(text)
+	pi, ti := 0, 0
+	star, mark := -1, 0 // the last *, and where the text stood then
+	for ti < len(t) {
+		switch {
+		case pi < len(p) && p[pi] == '*':
+			star, mark = pi, ti
+			pi++
+		case pi < len(p) && (p[pi] == '?' || p[pi] == t[ti]):
+			pi++
+			ti++
+		case star >= 0:
+			mark++
+			pi, ti = star+1, mark
+		default:
+			return false
+		}
+	}
+	for pi < len(p) && p[pi] == '*' {
+		pi++
+	}
+	return pi == len(p)
+}

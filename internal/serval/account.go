@@ -1,0 +1,180 @@
+package serval
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strings"
+)
+
+// The AWS partitions a system can serve. Endpoints, regions and ARNs of
+// different partitions never mix.
+const (
+	PartitionAWS   = "aws"
+	PartitionChina = "aws-cn"
+	PartitionGov   = "aws-us-gov"
+)
+
+// DefaultSTSRegion returns the region whose STS endpoint is used where none is
+// set; empty for a partition whose region must be set.
+func DefaultSTSRegion(partition string) string {
+	switch partition {
+	case PartitionAWS:
+		return "us-west-1"
+	case PartitionGov:
+		return "us-gov-west-1"
+	case PartitionChina:
+		return "cn-north-1"
+	default:
+		return ""
+	}
+}
+
+// An Account is a connected AWS account.
+type Account struct {
+	ID         string // twelve digits
+	Name       string
+	Partition  string
+	RoleARN    string // of the ingestion role
+	ExternalID string // always sent with AssumeRole; 2 to 1,224 characters
+
+	Via           []Hop // roles to assume first, in order
+	DefaultRegion string
+	STS           STS
+	// WorkflowRoleARN is the separate role under which "Create AWS IAM Role"
+	// runs; empty where that workflow is not set up.
+	WorkflowRoleARN string
+}
+
+// A Hop is a role assumed on the way to another.
+type Hop struct {
+	RoleARN    string `json:"role_arn"`
+	ExternalID string `json:"external_id,omitempty"`
+}
+
+// STS says how an account's STS is reached. The zero value means AWS's own
+// regional endpoint, directly.
+type STS struct {
+	Region   string `json:"region,omitempty"`
+	Endpoint string `json:"endpoint,omitempty"` // URL; https, or http on loopback
+	// Dial replaces only the TCP address (host:port), as for a load balancer
+	// that forwards to STS; Host, SNI, certificate check and signature stay
+	// the endpoint's.
+	Dial      string `json:"dial,omitempty"`
+	HTTPProxy string `json:"http_proxy,omitempty"` // URL
+}
+
+// externalID is AWS's pattern for an External ID (STS API Reference, AssumeRole).
+var externalID = regexp.MustCompile(`^[\w+=,.@:/-]{2,1224}$`)
+
+// ExternalID derives a team's External ID: 64 characters, the same on every
+// connect, and not to be computed without the key.
+func ExternalID(key Secret, team string) string {
+	return keyed(key, "external id", team)
+}
+
+// ExternalIDFingerprint tells whether team and key are still the ones that
+// External IDs were derived from, without telling either. It is kept in the
+// store: a changed one would break every trust policy.
+func ExternalIDFingerprint(key Secret, team string) string {
+	return keyed(key, "external id fingerprint", team)[:16]
+}
+
+func keyed(key Secret, purpose, text string) string {
+	mac := hmac.New(sha256.New, key.Key(purpose))
+	mac.Write([]byte(text))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Faults returns all that is wrong with the account as it is declared, one
+// sentence each; none means that it can be connected.
+func (a Account) Faults() []string {
+	var faults []string
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
+
+	if _, err := ParseAccountID(a.ID); err != nil {
+		fault("id: %s", err)
+	}
+	if strings.TrimSpace(a.Name) == "" {
+		fault("name: give the account a name people know it by.")
+	} else if len(a.Name) > 100 {
+		fault("name: at most 100 characters.")
+	}
+	role := func(field, text string) {
+		arn, err := ParseRoleARN(text)
+		switch {
+		case err != nil:
+			fault("%s: %s", field, err)
+		case a.Partition != "" && arn.Partition != a.Partition:
+			fault("%s: the role is in partition %s, the account in %s.", field, arn.Partition, a.Partition)
+		}
+	}
+	role("role_arn", a.RoleARN)
+	if arn, err := ParseRoleARN(a.RoleARN); err == nil && arn.AccountID != a.ID {
+		fault("role_arn: the role is in account %s, not in %s.", arn.AccountID, clip(a.ID, 40))
+	}
+	if a.WorkflowRoleARN != "" {
+		role("workflow_role_arn", a.WorkflowRoleARN)
+		if a.WorkflowRoleARN == a.RoleARN {
+			fault("workflow_role_arn: it must be another role than the ingestion role, which never gets a write action.")
+		}
+	}
+	for i, hop := range a.Via {
+		role(fmt.Sprintf("via[%d].role_arn", i), hop.RoleARN)
+		if hop.ExternalID != "" && !externalID.MatchString(hop.ExternalID) {
+			fault("via[%d].external_id: 2 to 1224 characters of A-Z a-z 0-9 _ + = , . @ : / -.", i)
+		}
+	}
+	if !externalID.MatchString(a.ExternalID) {
+		fault("external_id: 2 to 1224 characters of A-Z a-z 0-9 _ + = , . @ : / -.")
+	}
+	if a.STS.Endpoint != "" {
+		if err := CheckEndpoint(a.STS.Endpoint); err != nil {
+			fault("sts.endpoint: %s", err)
+		}
+	}
+	if a.STS.HTTPProxy != "" {
+		if u, err := url.Parse(a.STS.HTTPProxy); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			fault("sts.http_proxy: not an http or https URL.")
+		}
+	}
+	return faults
+}
+
+// STSRegion returns the region whose STS the account is reached by.
+func (a Account) STSRegion() string {
+	if a.STS.Region != "" {
+		return a.STS.Region
+	}
+	return DefaultSTSRegion(a.Partition)
+}
+
+// CheckEndpoint refuses a service endpoint that is neither https nor http on a
+// loopback address.
+func CheckEndpoint(endpoint string) error {
+	u, err := url.Parse(endpoint)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil:
+		return Refuse(Invalid, "not a URL with a host.")
+	case u.Scheme == "https":
+		return nil
+	case u.Scheme == "http" && IsLoopback(u.Hostname()):
+		return nil
+	default:
+		return Refuse(Invalid, "must be https (http is allowed on a loopback address only).")
+	}
+}
+
+// IsLoopback reports whether host, a name or an address, can only mean this
+// machine.
+func IsLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.IsLoopback()
+}

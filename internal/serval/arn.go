@@ -1,0 +1,56 @@
+package serval
+
+import (
+	"regexp"
+	"strings"
+)
+
+// A RoleARN is the ARN of an IAM role, taken apart.
+type RoleARN struct {
+	Partition string
+	AccountID string
+	Path      string // begins and ends with /
+	Name      string
+}
+
+// The role ARN's grammar, from the IAM API Reference: a path of up to 512
+// characters from U+0021 to U+007E, a name of 1 to 64 from [\w+=,.@-].
+var roleARN = regexp.MustCompile(
+	`^arn:(aws|aws-cn|aws-us-gov|aws-iso[a-z-]*|aws-eusc):iam::([0-9]{12}):role(/(?:[!-~]+/)*)([\w+=,.@-]{1,64})$`)
+
+// The bounds of a role ARN in AssumeRole and of a path (STS and IAM API
+// References).
+const (
+	minRoleARN  = 20
+	maxRoleARN  = 2048
+	maxRolePath = 512
+)
+
+// ParseRoleARN takes an IAM role's ARN apart. Anything else is refused with
+// "invalid role ARN format".
+func ParseRoleARN(arn string) (RoleARN, error) {
+	m := roleARN.FindStringSubmatch(arn)
+	if m == nil || len(arn) < minRoleARN || len(arn) > maxRoleARN || len(m[3]) > maxRolePath {
+		return RoleARN{}, Refuse(Invalid, "invalid role ARN format")
+	}
+	return RoleARN{Partition: m[1], AccountID: m[2], Path: m[3], Name: m[4]}, nil
+}
+
+// String returns the ARN.
+func (a RoleARN) String() string {
+	return "arn:" + a.Partition + ":iam::" + a.AccountID + ":role" + a.Path + a.Name
+}
+
+// Session returns the ARN of a session of the role: it has the role's name but
+// not its path (STS API Reference, AssumedRoleUser).
+func (a RoleARN) Session(name string) string {
+	return "arn:" + a.Partition + ":sts::" + a.AccountID + ":assumed-role/" + a.Name + "/" + name
+}
+
+// ParseAccountID returns id if it is an AWS account id: twelve digits.
+func ParseAccountID(id string) (string, error) {
+	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
+		return "", Refuse(Invalid, "%q is not an AWS account id: it has twelve digits.", clip(id, 40))
+	}
+	return id, nil
+}

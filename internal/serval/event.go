@@ -1,0 +1,175 @@
+package serval
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// An Action is what an event tells of. Its text is what the audit log shows.
+type Action string
+
+// What events tell of.
+const (
+	LoginStart  Action = "login.start"
+	LoginCreate Action = "login.create"
+	LoginEnd    Action = "login.end"
+
+	RequestCreate      Action = "request.create"
+	RequestApprove     Action = "request.approve"
+	RequestApproveStep Action = "request.approve_step"
+	RequestDecide      Action = "request.decide" // of a decision that was refused
+	RequestDeny        Action = "request.deny"
+	RequestCancel      Action = "request.cancel"
+	RequestShorten     Action = "request.shorten"
+	RequestDone        Action = "request.done"
+	RequestRevoke      Action = "request.revoke"
+	RequestExpire      Action = "request.expire"
+	RequestFail        Action = "request.fail"
+	RequestSuspend     Action = "request.suspend"
+
+	ExtensionCreate      Action = "extension.create"
+	ExtensionApprove     Action = "extension.approve"
+	ExtensionApproveStep Action = "extension.approve_step"
+	ExtensionDeny        Action = "extension.deny"
+
+	SessionOpen   Action = "session.open"   // the intent: STS is about to be asked
+	SessionIssue  Action = "session.issue"  // STS answered and the answer was right
+	SessionFail   Action = "session.fail"   // STS refused, or its answer was wrong
+	SessionDrop   Action = "session.drop"   // issued, and not handed over
+	SessionClose  Action = "session.close"  // an intent without an outcome
+	SessionSignIn Action = "session.signin" // a console session was opened
+
+	AccountDeclare Action = "account.declare"
+	AccountRemove  Action = "account.remove"
+	PolicyDeclare  Action = "policy.declare"
+
+	SyncOpen        Action = "sync.open"
+	InventoryAccept Action = "inventory.accept"
+	InventoryRefuse Action = "inventory.refuse"
+	RemovalConfirm  Action = "removal.confirm"
+
+	AuditRead   Action = "audit.read"
+	AuditExport Action = "audit.export"
+	ViewRefuse  Action = "read" // a view that was refused
+)
+
+// An Outcome is how what an event tells of came out.
+type Outcome string
+
+// How it came out.
+const (
+	OutcomeDone    Outcome = "done"
+	OutcomeRefused Outcome = "refused"
+	OutcomeFailed  Outcome = "failed"
+	OutcomeStarted Outcome = "started"
+	OutcomeUnknown Outcome = "unknown"
+)
+
+// An Event is one row of the audit log: who did what to what, how it came out
+// and why. Detail holds further facts, never a secret.
+type Event struct {
+	Seq       int64             `json:"seq"` // 1, 2, 3, … without a gap
+	At        time.Time         `json:"at"`
+	ActorKind PrincipalKind     `json:"actor_kind"`
+	ActorID   string            `json:"actor_id,omitempty"` // person id or worker name
+	Actor     string            `json:"actor"`              // as Principal.Name
+	Action    Action            `json:"action"`
+	Target    string            `json:"target,omitempty"`
+	Outcome   Outcome           `json:"outcome"`
+	Reason    string            `json:"reason,omitempty"`
+	RequestID string            `json:"request_id,omitempty"` // of the HTTP request
+	Address   string            `json:"address,omitempty"`
+	Detail    map[string]string `json:"detail,omitempty"`
+}
+
+// A Link is an event in the chain.
+type Link struct {
+	Event
+	KeyID string `json:"key_id"`
+	Hash  string `json:"hash"` // HMAC-SHA256 over the previous hash and the event, hex
+}
+
+// Genesis is the hash before the first row.
+const Genesis = ""
+
+// A Chain makes and checks links. Only the holder of the root secret can make
+// one, so a row that was changed, taken out or put in is found; the database's
+// owner, who might also be that holder, is found by the published head.
+type Chain struct {
+	keys map[string][]byte
+	now  string // id of the key that new links are made with
+}
+
+// NewChain returns the chain keyed from the root secret. Links made under the
+// older secrets can still be checked.
+func NewChain(root Secret, older ...Secret) Chain {
+	c := Chain{keys: make(map[string][]byte, 1+len(older))}
+	for _, s := range append([]Secret{root}, older...) {
+		key := s.Key("audit chain")
+		sum := sha256.Sum256(key)
+		id := hex.EncodeToString(sum[:4])
+		c.keys[id] = key
+		if c.now == "" {
+			c.now = id
+		}
+	}
+	return c
+}
+
+// Append returns the link of e after the hash prev. Text that a database would
+// not keep as it is (invalid UTF-8, NUL) is replaced first.
+func (c Chain) Append(prev string, e Event) Link {
+	e = e.storable()
+	return Link{Event: e, KeyID: c.now, Hash: c.hash(c.keys[c.now], prev, e)}
+}
+
+// Check returns an error that names l if it is not the link that follows the
+// row seq with the hash prev.
+func (c Chain) Check(seq int64, prev string, l Link) error {
+	key, ok := c.keys[l.KeyID]
+	switch {
+	case l.Seq != seq+1:
+		return fmt.Errorf("row %d is missing: row %d follows row %d", seq+1, l.Seq, seq)
+	case !ok:
+		return fmt.Errorf("row %d was made with key %s, which is not among the secrets given: add the older SERVAL_SECRET after a comma", l.Seq, clip(l.KeyID, 16))
+	case !hmac.Equal([]byte(l.Hash), []byte(c.hash(key, prev, l.Event))):
+		return fmt.Errorf("row %d does not fit the chain: it, or the row before it, was changed", l.Seq)
+	}
+	return nil
+}
+
+// storable returns e as every store gives it back.
+func (e Event) storable() Event {
+	text := func(s string) string {
+		return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+	}
+	e.At = e.At.UTC().Truncate(time.Microsecond)
+	e.Actor, e.ActorID, e.Target, e.Reason = text(e.Actor), text(e.ActorID), text(e.Target), text(e.Reason)
+	e.RequestID, e.Address = text(e.RequestID), text(e.Address)
+	detail := make(map[string]string, len(e.Detail))
+	for k, v := range e.Detail {
+		detail[text(k)] = text(v)
+	}
+	e.Detail = nil
+	if len(detail) > 0 {
+		e.Detail = detail
+	}
+	return e
+}
+
+func (c Chain) hash(key []byte, prev string, e Event) string {
+	e.At = e.At.UTC()
+	text, err := marshal(e)
+	if err != nil {
+		panic("serval: encoding an event: " + err.Error()) // strings, a number and a time
+	}
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte(prev))
+	mac.Write([]byte{'\n'})
+	mac.Write(text)
+	return hex.EncodeToString(mac.Sum(nil))
+}

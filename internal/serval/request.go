@@ -1,0 +1,682 @@
+package serval
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Status is where a request stands. Approved and running share one; a request
+// whose time is over is expired, with EndedBy.
+type Status string
+
+// Where a request stands.
+const (
+	StatusPending  Status = "pending"
+	StatusApproved Status = "approved"
+	StatusDenied   Status = "denied"
+	StatusExpired  Status = "expired"
+	StatusRevoked  Status = "revoked"
+	StatusCanceled Status = "canceled"
+	StatusFailed   Status = "failed" // its role is gone before it was used
+)
+
+// EndedBy says how an expired request ended.
+type EndedBy string
+
+// How an expired request ended. A request that nobody decided in time has none.
+const (
+	EndedByTime   EndedBy = "time"
+	EndedByUnused EndedBy = "unused"
+	EndedByDone   EndedBy = "done"
+)
+
+// A State is a status, with running apart from approved: the left side of the
+// transition table.
+type State string
+
+// The states in which something can happen. StateRunning is an approved request
+// whose clock has started; every other state is named as its status.
+const (
+	StatePending        = State(StatusPending)
+	StateApproved       = State(StatusApproved)
+	StateRunning  State = "running"
+)
+
+// An Act is something that happens to a request.
+type Act string
+
+// What happens to a request.
+const (
+	ActApprove          Act = "approve"      // the last step, or no step
+	ActApproveStep      Act = "approve step" // a step, with others to come
+	ActDeny             Act = "deny"
+	ActCancel           Act = "cancel" // never mind
+	ActExtend           Act = "extend" // ask for more time
+	ActApproveExtension Act = "approve extension"
+	ActExtensionStep    Act = "approve extension step"
+	ActDenyExtension    Act = "deny extension"
+	ActShorten          Act = "shorten"
+	ActMint             Act = "mint" // a session; the first starts the clock
+	ActDone             Act = "done" // I'm done
+	ActRevoke           Act = "revoke"
+	ActExpire           Act = "expire" // time passed
+	ActFail             Act = "fail"   // the role is gone
+)
+
+// A Standing is what somebody is to a request. One person may have several.
+type Standing string
+
+// What somebody is to a request.
+const (
+	Requester Standing = "requester"
+	Approver  Standing = "approver" // named by the policy's current step
+	Overseer  Standing = "admin"
+	Clockwork Standing = "system" // the control plane itself
+)
+
+// A Transition is one line of the only state machine there is: who may do what
+// in which state, where it leads, and the event that tells of it.
+type Transition struct {
+	From  State
+	Act   Act
+	By    Standing
+	To    State
+	Event Action
+}
+
+// Transitions returns the whole table. What is not in it cannot happen.
+func Transitions() []Transition { return slices.Clone(transitions) }
+
+// transitions is read only.
+var transitions = []Transition{
+	{StatePending, ActApprove, Approver, StateApproved, RequestApprove},
+	{StatePending, ActApprove, Clockwork, StateApproved, RequestApprove},
+	{StatePending, ActApproveStep, Approver, StatePending, RequestApproveStep},
+	{StatePending, ActDeny, Approver, State(StatusDenied), RequestDeny},
+	{StatePending, ActCancel, Requester, State(StatusCanceled), RequestCancel},
+	{StatePending, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StatePending, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
+	{StatePending, ActFail, Clockwork, State(StatusFailed), RequestFail},
+
+	{StateApproved, ActMint, Requester, StateRunning, SessionOpen},
+	{StateApproved, ActCancel, Requester, State(StatusCanceled), RequestCancel},
+	{StateApproved, ActExtend, Requester, StateApproved, ExtensionCreate},
+	{StateApproved, ActApproveExtension, Approver, StateApproved, ExtensionApprove},
+	{StateApproved, ActApproveExtension, Clockwork, StateApproved, ExtensionApprove},
+	{StateApproved, ActExtensionStep, Approver, StateApproved, ExtensionApproveStep},
+	{StateApproved, ActDenyExtension, Approver, StateApproved, ExtensionDeny},
+	{StateApproved, ActShorten, Requester, StateApproved, RequestShorten},
+	{StateApproved, ActShorten, Approver, StateApproved, RequestShorten},
+	{StateApproved, ActDone, Requester, State(StatusExpired), RequestDone},
+	{StateApproved, ActRevoke, Approver, State(StatusRevoked), RequestRevoke},
+	{StateApproved, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StateApproved, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
+	{StateApproved, ActFail, Clockwork, State(StatusFailed), RequestFail},
+
+	{StateRunning, ActMint, Requester, StateRunning, SessionOpen},
+	{StateRunning, ActExtend, Requester, StateRunning, ExtensionCreate},
+	{StateRunning, ActApproveExtension, Approver, StateRunning, ExtensionApprove},
+	{StateRunning, ActApproveExtension, Clockwork, StateRunning, ExtensionApprove},
+	{StateRunning, ActExtensionStep, Approver, StateRunning, ExtensionApproveStep},
+	{StateRunning, ActDenyExtension, Approver, StateRunning, ExtensionDeny},
+	{StateRunning, ActShorten, Requester, StateRunning, RequestShorten},
+	{StateRunning, ActShorten, Approver, StateRunning, RequestShorten},
+	{StateRunning, ActDone, Requester, State(StatusExpired), RequestDone},
+	{StateRunning, ActRevoke, Approver, State(StatusRevoked), RequestRevoke},
+	{StateRunning, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StateRunning, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
+}
+
+// Terms are what a request was made under: its access policy as it was then.
+type Terms struct {
+	Policy string `json:"policy"`
+	Digest string `json:"digest"`
+
+	Steps                []People `json:"steps,omitempty"` // none: automatic
+	MaxMinutes           int      `json:"max_minutes"`
+	MaxTotalMinutes      int      `json:"max_total_minutes"`
+	RequireJustification bool     `json:"require_justification,omitempty"`
+	AllowSelfApproval    bool     `json:"allow_self_approval,omitempty"`
+}
+
+// Terms returns what a request made under the policy is fixed to.
+func (p AccessPolicy) Terms() Terms {
+	return Terms{
+		Policy:               p.Name,
+		Digest:               p.Digest(),
+		Steps:                p.Approval.Steps,
+		MaxMinutes:           p.MaxMinutes,
+		MaxTotalMinutes:      p.TotalMinutes(),
+		RequireJustification: p.RequireJustification,
+		AllowSelfApproval:    p.AllowSelfApproval,
+	}
+}
+
+// A Request is a person asking for a role. Its zero value is not a request; see
+// NewRequest. The methods that change it are the only way it changes: each
+// either does what the transition table says, or refuses and leaves it as it
+// was.
+type Request struct {
+	ID       string
+	BatchID  string // of requests made in one go; may be empty
+	PersonID string
+	Email    string
+	Role     RoleKey
+	Terms    Terms
+
+	Status        Status
+	EndedBy       EndedBy
+	Justification string
+	Ticket        string
+	StartAt       time.Time // no session before; zero means at once
+	CreatedAt     time.Time
+	ExpiresAt     time.Time // undecided, or approved and unused, it ends here
+	EndedAt       time.Time // zero while it can still be used
+
+	ClockStartedAt time.Time
+	EndsAt         time.Time
+
+	Allocations []Allocation // in the order they were asked for
+}
+
+// An AllocationState says what became of a stretch of time.
+type AllocationState string
+
+// What became of a stretch of time. A request has at most one active and one
+// asked.
+const (
+	Asked      AllocationState = "pending"
+	Active     AllocationState = "active"
+	Superseded AllocationState = "superseded"
+	Refused    AllocationState = "denied"
+	Closed     AllocationState = "closed" // its request ended before it was decided
+)
+
+// An Allocation is a stretch of time asked for or approved on a request. The
+// first is the request itself, each further one an extension.
+type Allocation struct {
+	Minutes       int // as asked for, then as approved
+	State         AllocationState
+	Justification string
+	AskedAt       time.Time
+	DecidedBy     string // email, or system
+	DecidedAt     time.Time
+	SupersededAt  time.Time
+	Reason        string // of a denial
+	Steps         []Step // as many as the terms have
+}
+
+// A Step is one approval of an allocation. It is completed once, by one person.
+type Step struct {
+	Approvers People    `json:"approvers"`
+	PersonID  string    `json:"person_id,omitempty"`
+	DecidedBy string    `json:"decided_by,omitempty"` // email
+	Outcome   string    `json:"outcome,omitempty"`    // approve or deny
+	At        time.Time `json:"at,omitzero"`
+}
+
+// The bounds of what people write, in bytes, and of a scheduled start.
+const (
+	MaxJustification = 2000
+	MaxTicket        = 200
+	MaxStartAhead    = 30 * 24 * time.Hour
+)
+
+// DefaultRequestExpiry is how long a request may stay undecided, or approved
+// and unused, where no other time is set.
+const DefaultRequestExpiry = 7 * 24 * time.Hour
+
+// An Ask is what a person fills in to request a role.
+type Ask struct {
+	Minutes       int
+	Justification string
+	Ticket        string
+	StartAt       time.Time // zero: at once
+}
+
+// NewRequest returns the pending request of a person for a role under terms, or
+// refuses what was asked. Automatic terms leave it pending too: the control
+// plane approves it in the same transaction, so that one path approves.
+func NewRequest(id string, who Person, role RoleKey, terms Terms, ask Ask, expiry time.Duration, now time.Time) (*Request, error) {
+	if err := terms.check(ask.Minutes, ask.Justification); err != nil {
+		return nil, err
+	}
+	if len(ask.Ticket) > MaxTicket {
+		return nil, Refuse(Invalid, "A ticket reference has at most %d characters.", MaxTicket)
+	}
+	start := ask.StartAt
+	switch {
+	case start.IsZero() || !start.After(now):
+		start = time.Time{}
+	case start.Sub(now) > MaxStartAhead:
+		return nil, Refuse(Invalid, "The start may be at most 30 days ahead.")
+	}
+	return &Request{
+		ID: id, PersonID: who.ID, Email: who.Email, Role: role, Terms: terms,
+		Status: StatusPending, Justification: ask.Justification, Ticket: ask.Ticket,
+		StartAt: start, CreatedAt: now, ExpiresAt: now.Add(expiry),
+		Allocations: []Allocation{terms.allocation(ask.Minutes, ask.Justification, now)},
+	}, nil
+}
+
+func (t Terms) allocation(minutes int, justification string, now time.Time) Allocation {
+	a := Allocation{Minutes: minutes, State: Asked, Justification: justification, AskedAt: now}
+	for _, approvers := range t.Steps {
+		a.Steps = append(a.Steps, Step{Approvers: approvers})
+	}
+	return a
+}
+
+// check refuses minutes and a justification that the terms do not take.
+func (t Terms) check(minutes int, justification string) error {
+	switch {
+	case minutes < 1:
+		return Refuse(Invalid, "Say for how many minutes; at least 1.")
+	case minutes > t.MaxMinutes:
+		return Refuse(Invalid, "Policy %s allows at most %d minutes.", t.Policy, t.MaxMinutes)
+	case len(justification) > MaxJustification:
+		return Refuse(Invalid, "A justification has at most %d characters.", MaxJustification)
+	case t.RequireJustification && strings.TrimSpace(justification) == "":
+		return Refuse(Invalid, "Policy %s asks for a justification.", t.Policy)
+	}
+	return nil
+}
+
+// State returns the request's state in the transition table.
+func (r *Request) State() State {
+	if r.Status == StatusApproved && !r.ClockStartedAt.IsZero() {
+		return StateRunning
+	}
+	return State(r.Status)
+}
+
+// Active returns the allocation in force; nil where there is none.
+func (r *Request) Active() *Allocation { return r.allocation(Active) }
+
+// Asked returns the allocation that waits for a decision; nil where there is
+// none.
+func (r *Request) Asked() *Allocation { return r.allocation(Asked) }
+
+func (r *Request) allocation(state AllocationState) *Allocation {
+	for i := range r.Allocations {
+		if r.Allocations[i].State == state {
+			return &r.Allocations[i]
+		}
+	}
+	return nil
+}
+
+// Minutes returns the approved minutes, or those asked for while none are
+// approved.
+func (r *Request) Minutes() int {
+	if a := r.Active(); a != nil {
+		return a.Minutes
+	}
+	if n := len(r.Allocations); n > 0 {
+		return r.Allocations[n-1].Minutes
+	}
+	return 0
+}
+
+// Steps returns the steps of the decision that is open, or of the last one.
+func (r *Request) Steps() []Step {
+	if a := r.Asked(); a != nil {
+		return a.Steps
+	}
+	if a := r.Active(); a != nil {
+		return a.Steps
+	}
+	if n := len(r.Allocations); n > 0 {
+		return r.Allocations[n-1].Steps
+	}
+	return nil
+}
+
+// openStep returns the first step that nobody completed; nil where all are.
+func (a *Allocation) openStep() *Step {
+	for i := range a.Steps {
+		if a.Steps[i].Outcome == "" {
+			return &a.Steps[i]
+		}
+	}
+	return nil
+}
+
+// Standings returns what who is to the request.
+func (r *Request) Standings(who Principal) []Standing {
+	if who.Kind == KindSystem {
+		return []Standing{Clockwork}
+	}
+	if who.Kind != KindPerson {
+		return nil
+	}
+	var is []Standing
+	if who.Person.ID == r.PersonID {
+		is = append(is, Requester)
+	}
+	if r.isApprover(who.Person) {
+		is = append(is, Approver)
+	}
+	if who.Admin {
+		is = append(is, Overseer)
+	}
+	return is
+}
+
+// isApprover reports whether the person is named by the open step or, where no
+// decision is open, by any step of the terms.
+func (r *Request) isApprover(who Person) bool {
+	if a := r.Asked(); a != nil {
+		step := a.openStep()
+		return step != nil && step.Approvers.Include(who)
+	}
+	return slices.ContainsFunc(r.Terms.Steps, func(p People) bool { return p.Include(who) })
+}
+
+// Awaits reports whether the request waits for a decision that who may make.
+func (r *Request) Awaits(who Person) bool {
+	return (r.Status == StatusPending || r.Status == StatusApproved) && r.Asked() != nil &&
+		r.isApprover(who) && r.mayDecide(who) == nil
+}
+
+// Due returns how time has ended the request by now; ok is false when it has
+// not.
+func (r *Request) Due(now time.Time) (by EndedBy, at time.Time, ok bool) {
+	switch r.State() {
+	case StatePending:
+		return "", r.ExpiresAt, !now.Before(r.ExpiresAt)
+	case StateApproved:
+		return EndedByUnused, r.ExpiresAt, !now.Before(r.ExpiresAt)
+	case StateRunning:
+		return EndedByTime, r.EndsAt, !now.Before(r.EndsAt)
+	default:
+		return "", time.Time{}, false
+	}
+}
+
+// check refuses an act that the table does not have for the state and any of
+// the standings, or whose request has ended by the time now.
+func (r *Request) check(act Act, now time.Time, as ...Standing) error {
+	if r.Status != StatusPending && r.Status != StatusApproved {
+		return Refuse(Conflict, "This request is already %s.", r.Status)
+	}
+	if _, at, due := r.Due(now); due && act != ActExpire {
+		return Refuse(Conflict, "This request ended at %s.", clock(at))
+	}
+	state, known := r.State(), false
+	for _, t := range transitions {
+		if t.From != state || t.Act != act {
+			continue
+		}
+		if slices.Contains(as, t.By) {
+			return nil
+		}
+		known = true
+	}
+	if known {
+		return Refuse(Denied, "You may not %s this request.", act)
+	}
+	return Refuse(Conflict, "A request that is %s cannot be changed by: %s.", state, act)
+}
+
+// A Decision is what an approver says.
+type Decision struct {
+	Approve bool
+	Minutes int // 0: as asked
+	Reason  string
+}
+
+// Decide settles the open step, and with the last step the open allocation: the
+// request itself, or an extension of it. A step is settled once, a person
+// settles at most one, and nobody settles their own unless the policy allows
+// it. The event tells what happened.
+func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now time.Time) (Action, error) {
+	a := r.Asked()
+	extension := r.Status == StatusApproved
+	if a == nil && (r.Status == StatusPending || r.Status == StatusApproved) {
+		return "", Refuse(Conflict, "Nothing about this request waits for a decision.")
+	}
+	act := ActDeny
+	switch {
+	case d.Approve && !extension && r.stepsLeft() > 1:
+		act = ActApproveStep
+	case d.Approve && !extension:
+		act = ActApprove
+	case d.Approve && r.stepsLeft() > 1:
+		act = ActExtensionStep
+	case d.Approve:
+		act = ActApproveExtension
+	case extension:
+		act = ActDenyExtension
+	}
+	if err := r.check(act, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	if who.Kind == KindPerson {
+		if err := r.mayDecide(who.Person); err != nil {
+			return "", err
+		}
+	} else if len(a.Steps) > 0 {
+		return "", Refuse(Denied, "A request with steps is decided by people.")
+	}
+	if len(d.Reason) > MaxJustification {
+		return "", Refuse(Invalid, "A reason has at most %d characters.", MaxJustification)
+	}
+	minutes := a.Minutes
+	if d.Approve && d.Minutes != 0 {
+		if d.Minutes < 1 || d.Minutes > r.Terms.MaxMinutes {
+			return "", Refuse(Invalid, "Policy %s allows 1 to %d minutes.", r.Terms.Policy, r.Terms.MaxMinutes)
+		}
+		minutes = d.Minutes
+	}
+
+	if step := a.openStep(); step != nil {
+		step.PersonID, step.DecidedBy, step.At = who.Person.ID, who.Name(), now
+		step.Outcome = "deny"
+		if d.Approve {
+			step.Outcome = "approve"
+		}
+	}
+	a.Minutes = minutes
+	switch act {
+	case ActApproveStep, ActExtensionStep:
+		return r.event(act), nil
+	}
+	a.DecidedBy, a.DecidedAt, a.Reason = who.Name(), now, d.Reason
+	event := r.event(act)
+	switch act {
+	case ActDeny:
+		a.State = Refused
+		r.end(StatusDenied, "", now)
+	case ActDenyExtension:
+		a.State = Refused
+	case ActApprove:
+		a.State = Active
+		r.Status = StatusApproved
+		from := now
+		if r.StartAt.After(from) {
+			from = r.StartAt
+		}
+		r.ExpiresAt = from.Add(expiry)
+	case ActApproveExtension:
+		r.extend(a, now)
+	}
+	return event, nil
+}
+
+// extend puts the extension a in force. It never shortens: with the clock
+// running the end is the later of the present one and now + minutes, within
+// the most that the policy allows in all; before, the minutes are the larger.
+func (r *Request) extend(a *Allocation, now time.Time) {
+	old := r.Active()
+	old.State, old.SupersededAt = Superseded, now
+	a.State = Active
+	if r.ClockStartedAt.IsZero() {
+		a.Minutes = max(a.Minutes, old.Minutes)
+		return
+	}
+	end := now.Add(time.Duration(a.Minutes) * time.Minute)
+	if last := r.lastEnd(); end.After(last) {
+		end = last
+	}
+	if end.After(r.EndsAt) {
+		r.EndsAt = end
+	}
+}
+
+// lastEnd returns the latest end that a running clock may be extended to.
+func (r *Request) lastEnd() time.Time {
+	return r.ClockStartedAt.Add(time.Duration(r.Terms.MaxTotalMinutes) * time.Minute)
+}
+
+// mayDecide refuses a person whom the policy names and who may nevertheless not
+// decide: the requester, or somebody who already completed a step.
+func (r *Request) mayDecide(who Person) error {
+	if (who.ID == r.PersonID || SameEmail(who.Email, r.Email)) && !r.Terms.AllowSelfApproval {
+		return Refuse(Denied, "You cannot decide your own request.")
+	}
+	a := r.Asked()
+	if a == nil {
+		return nil
+	}
+	for _, s := range a.Steps {
+		if s.Outcome != "" && (s.PersonID == who.ID || SameEmail(s.DecidedBy, who.Email)) {
+			return Refuse(Denied, "You have already completed a step of this request; another person decides the next.")
+		}
+	}
+	return nil
+}
+
+func (r *Request) stepsLeft() (left int) {
+	if a := r.Asked(); a != nil {
+		for _, s := range a.Steps {
+			if s.Outcome == "" {
+				left++
+			}
+		}
+	}
+	return left
+}
+
+// Extend asks for more time under the same terms and steps. At most one
+// extension waits at a time.
+func (r *Request) Extend(who Principal, minutes int, justification string, now time.Time) (Action, error) {
+	if err := r.check(ActExtend, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	if r.Asked() != nil {
+		return "", Refuse(Conflict, "An extension of this request already waits for a decision.")
+	}
+	if err := r.Terms.check(minutes, justification); err != nil {
+		return "", err
+	}
+	if !r.ClockStartedAt.IsZero() && now.Add(time.Duration(minutes)*time.Minute).After(r.lastEnd()) {
+		left := max(0, int(r.lastEnd().Sub(now)/time.Minute))
+		return "", Refuse(FailedPrecondition,
+			"Policy %s allows %d minutes in all, extensions included; from now on that leaves %d.",
+			r.Terms.Policy, r.Terms.MaxTotalMinutes, left)
+	}
+	event := r.event(ActExtend)
+	r.Allocations = append(r.Allocations, r.Terms.allocation(minutes, justification, now))
+	return event, nil
+}
+
+// Shorten ends the access at the instant end instead of later. Before the clock
+// has started there is no end to move; use ShortenTo.
+func (r *Request) Shorten(who Principal, end, now time.Time) (Action, error) {
+	if err := r.check(ActShorten, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	switch {
+	case r.ClockStartedAt.IsZero():
+		return "", Refuse(FailedPrecondition, "The clock of this access has not started, so it has no end yet. Shorten its minutes instead.")
+	case !end.After(now):
+		return "", Refuse(Invalid, "The new end has passed. To end the access now, say that you are done.")
+	case !end.Before(r.EndsAt):
+		return "", Refuse(Invalid, "The access already ends at %s. To have it longer, ask for an extension.", clock(r.EndsAt))
+	}
+	r.EndsAt = end
+	return r.event(ActShorten), nil
+}
+
+// ShortenTo leaves the access so many minutes: from now on when its clock runs,
+// in all when it does not.
+func (r *Request) ShortenTo(who Principal, minutes int, now time.Time) (Action, error) {
+	if minutes < 1 {
+		return "", Refuse(Invalid, "Say how many minutes are left; at least 1.")
+	}
+	if !r.ClockStartedAt.IsZero() {
+		return r.Shorten(who, now.Add(time.Duration(minutes)*time.Minute), now)
+	}
+	if err := r.check(ActShorten, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	a := r.Active()
+	if minutes >= a.Minutes {
+		return "", Refuse(Invalid, "The access already has only %d minutes. To have it longer, ask for an extension.", a.Minutes)
+	}
+	a.Minutes = minutes
+	return r.event(ActShorten), nil
+}
+
+// Cancel withdraws a request that nobody used yet.
+func (r *Request) Cancel(who Principal, now time.Time) (Action, error) {
+	return r.finish(who, ActCancel, StatusCanceled, "", now)
+}
+
+// Done ends the access early.
+func (r *Request) Done(who Principal, now time.Time) (Action, error) {
+	return r.finish(who, ActDone, StatusExpired, EndedByDone, now)
+}
+
+// Revoke takes the access away.
+func (r *Request) Revoke(who Principal, now time.Time) (Action, error) {
+	return r.finish(who, ActRevoke, StatusRevoked, "", now)
+}
+
+// Fail ends a request whose role is gone.
+func (r *Request) Fail(who Principal, now time.Time) (Action, error) {
+	return r.finish(who, ActFail, StatusFailed, "", now)
+}
+
+// Expire ends a request that is due by now.
+func (r *Request) Expire(who Principal, now time.Time) (Action, error) {
+	by, at, due := r.Due(now)
+	if !due {
+		return "", Refuse(Conflict, "This request has not ended yet.")
+	}
+	event, err := r.finish(who, ActExpire, StatusExpired, by, now)
+	if err == nil {
+		r.EndedAt = at
+	}
+	return event, err
+}
+
+func (r *Request) finish(who Principal, act Act, status Status, by EndedBy, now time.Time) (Action, error) {
+	if err := r.check(act, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	event := r.event(act)
+	r.end(status, by, now)
+	return event, nil
+}
+
+// end closes the request, and whatever still waited on it.
+func (r *Request) end(status Status, by EndedBy, now time.Time) {
+	r.Status, r.EndedBy, r.EndedAt = status, by, now
+	if a := r.Asked(); a != nil {
+		a.State = Closed
+	}
+}
+
+// event returns the event of an act in the request's present state. The act was
+// checked.
+func (r *Request) event(act Act) Action {
+	for _, t := range transitions {
+		if t.From == r.State() && t.Act == act {
+			return t.Event
+		}
+	}
+	panic("serval: " + string(act) + " is not in the transition table for " + string(r.State()))
+}
