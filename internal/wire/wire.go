@@ -1,0 +1,346 @@
+// Package wire holds every JSON shape of the HTTP API, once: what the bridge
+// answers, what the worker pushes and what a client sends. Times are RFC 3339
+// in UTC; what is not known is null or empty, never absent.
+//
+// The shapes of an inventory and of a role in it are the dictionary's own
+// (serval.Inventory, serval.Role): they are what is digested and compared.
+// Here is only how they stream.
+package wire
+
+import "time"
+
+// An Error is the body of every refused request.
+type Error struct {
+	Code    string            `json:"code"`
+	Message string            `json:"message"`
+	Detail  map[string]string `json:"detail"`
+}
+
+// Me is who is signed in.
+type Me struct {
+	ID       string   `json:"id"`
+	Email    string   `json:"email"`
+	Groups   []string `json:"groups"`
+	GroupsAt Time     `json:"groups_at"`
+	Admin    bool     `json:"admin"`
+	Auditor  bool     `json:"auditor"`
+	LoginID  string   `json:"login_id"`
+	// LoginEndsAt is when the login ends by itself; IDTokenEndsAt when opening
+	// a session needs a new sign-in.
+	LoginEndsAt   Time   `json:"login_ends_at"`
+	IDTokenEndsAt Time   `json:"id_token_ends_at"`
+	Suspended     string `json:"suspended"`
+}
+
+// A Time is an instant or null.
+type Time struct{ time.Time }
+
+// MarshalJSON writes RFC 3339 in UTC, or null for the zero time.
+func (t Time) MarshalJSON() ([]byte, error) {
+	if t.IsZero() {
+		return []byte("null"), nil
+	}
+	return t.UTC().MarshalJSON()
+}
+
+// UnmarshalJSON reads RFC 3339 or null.
+func (t *Time) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		t.Time = time.Time{}
+		return nil
+	}
+	return t.Time.UnmarshalJSON(data)
+}
+
+// A Role is a role in the catalogue of the person who asks.
+type Role struct {
+	ARN               string            `json:"arn"`
+	RoleID            string            `json:"role_id"`
+	AccountID         string            `json:"account_id"`
+	AccountName       string            `json:"account_name"`
+	Name              string            `json:"name"`
+	Description       string            `json:"description"`
+	MaxSessionSeconds int               `json:"max_session_seconds"`
+	Tags              map[string]string `json:"tags"`
+	Policy            string            `json:"policy"` // name of the access policy that decides
+	Trust             Trust             `json:"trust"`
+	Completeness      string            `json:"completeness"` // complete or incomplete
+	StaleSince        Time              `json:"stale_since"`
+	StaleReason       string            `json:"stale_reason"`
+	Held              bool              `json:"held"`
+	MyRequest         *Request          `json:"my_request"`
+
+	Entitlement          Entitlement `json:"entitlement"`
+	MaxMinutes           int         `json:"max_minutes"`
+	RecommendedMinutes   int         `json:"recommended_minutes"`
+	RequireJustification bool        `json:"require_justification"`
+	Approval             Approval    `json:"approval"`
+
+	// Documents is there when one role is asked for, and null in lists.
+	Documents *Documents `json:"documents"`
+}
+
+// An Entitlement is what can be requested of a role.
+type Entitlement struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+}
+
+// Approval says who will be asked.
+type Approval struct {
+	Automatic bool     `json:"automatic"`
+	Steps     []People `json:"steps"`
+}
+
+// People are groups and emails.
+type People struct {
+	Groups []string `json:"groups"`
+	Emails []string `json:"emails"`
+}
+
+// Trust says whether the role's trust policy accepts the person who asks:
+// works, fails or unknown.
+type Trust struct {
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+}
+
+// Documents are a role's policy documents as they were read; a document is null
+// where it could not be.
+type Documents struct {
+	TrustPolicy         any    `json:"trust_policy"`
+	PermissionsBoundary string `json:"permissions_boundary"`
+	InlinePolicies      any    `json:"inline_policies"`
+	ManagedPolicies     any    `json:"managed_policies"`
+}
+
+// A Roles is a page of the catalogue.
+type Roles struct {
+	Roles         []Role `json:"roles"`
+	NextPageToken string `json:"next_page_token"`
+}
+
+// A NewRequest is the body of POST /requests. Exactly one of RoleARN and
+// RoleARNs is given.
+type NewRequest struct {
+	RoleARN       string   `json:"role_arn,omitempty"`
+	RoleARNs      []string `json:"role_arns,omitempty"`
+	Minutes       int      `json:"minutes"`
+	Justification string   `json:"justification"`
+	Ticket        string   `json:"ticket,omitempty"`
+	StartAt       Time     `json:"start_at,omitzero"`
+}
+
+// A Batch answers a POST /requests for several roles.
+type Batch struct {
+	BatchID  string    `json:"batch_id"`
+	Requests []Request `json:"requests"`
+}
+
+// A Request is a request as its person, its approvers and admins see it.
+type Request struct {
+	ID             string  `json:"id"`
+	BatchID        *string `json:"batch_id"`
+	Person         Person  `json:"person"`
+	RoleARN        string  `json:"role_arn"`
+	AccountID      string  `json:"account_id"`
+	Status         string  `json:"status"`
+	EndedBy        *string `json:"ended_by"`
+	Minutes        int     `json:"minutes"`
+	ClockStartedAt Time    `json:"clock_started_at"`
+	EndsAt         Time    `json:"ends_at"`
+	Policy         string  `json:"policy"`
+	Steps          []Step  `json:"steps"`
+	Justification  string  `json:"justification"`
+	Ticket         string  `json:"ticket"`
+	CreatedAt      Time    `json:"created_at"`
+
+	StartAt     Time         `json:"start_at"`
+	ExpiresAt   Time         `json:"expires_at"`
+	EndedAt     Time         `json:"ended_at"`
+	Allocations []Allocation `json:"allocations"`
+	// MayDecide tells the one who asks that the open decision is theirs.
+	MayDecide bool `json:"may_decide"`
+}
+
+// A Person is somebody else, as far as others need to know.
+type Person struct {
+	Email string `json:"email"`
+}
+
+// A Step is one approval.
+type Step struct {
+	Approvers People  `json:"approvers"`
+	DecidedBy *string `json:"decided_by"`
+	Outcome   *string `json:"outcome"` // approve or deny
+	At        Time    `json:"at"`
+}
+
+// An Allocation is a stretch of time asked for or approved.
+type Allocation struct {
+	Minutes       int     `json:"minutes"`
+	State         string  `json:"state"`
+	Justification string  `json:"justification"`
+	AskedAt       Time    `json:"asked_at"`
+	DecidedBy     *string `json:"decided_by"`
+	DecidedAt     Time    `json:"decided_at"`
+	SupersededAt  Time    `json:"superseded_at"`
+	Reason        string  `json:"reason"`
+}
+
+// A Requests is a page of requests.
+type Requests struct {
+	Requests      []Request `json:"requests"`
+	NextPageToken string    `json:"next_page_token"`
+}
+
+// A Decision is the body of POST /requests/{id}/decisions.
+type Decision struct {
+	Outcome string `json:"outcome"` // approve or deny
+	Minutes int    `json:"minutes,omitempty"`
+	Reason  string `json:"reason,omitempty"`
+}
+
+// An Extension is the body of POST /requests/{id}/extensions.
+type Extension struct {
+	Minutes       int    `json:"minutes"`
+	Justification string `json:"justification"`
+}
+
+// A Shortening is the body of POST /requests/{id}/shorten: minutes from now, or
+// the new end.
+type Shortening struct {
+	Minutes int  `json:"minutes,omitempty"`
+	EndsAt  Time `json:"ends_at,omitzero"`
+}
+
+// A Revocation is the body of POST /requests/{id}/revoke.
+type Revocation struct {
+	Reason string `json:"reason"`
+}
+
+// A NewSession is the body of POST /sessions.
+type NewSession struct {
+	RequestID string  `json:"request_id"`
+	Narrow    *Narrow `json:"narrow,omitempty"`
+}
+
+// Narrow asks for a session that may do less than the role.
+type Narrow struct {
+	ReadOnly   bool   `json:"read_only,omitempty"`
+	NoChaining bool   `json:"no_chaining,omitempty"`
+	Network    string `json:"network,omitempty"`
+}
+
+// Credentials answer POST /sessions, once. The first five fields are the form
+// that credential_process reads (AWS CLI User Guide, sourcing credentials with
+// an external process).
+type Credentials struct {
+	Version         int    `json:"Version"`
+	AccessKeyID     string `json:"AccessKeyId"`
+	SecretAccessKey string `json:"SecretAccessKey"`
+	SessionToken    string `json:"SessionToken"`
+	Expiration      Time   `json:"Expiration"`
+
+	SessionID   string `json:"session_id"`
+	RoleARN     string `json:"role_arn"`
+	SessionName string `json:"session_name"`
+	EndsAt      Time   `json:"ends_at"`
+	ConsolePath string `json:"console_path"`
+}
+
+// A Session is a session that was opened, without its credentials.
+type Session struct {
+	ID            string `json:"id"`
+	RequestID     string `json:"request_id"`
+	Kind          string `json:"kind"`  // credentials or console
+	State         string `json:"state"` // started, issued, failed, dropped or unknown
+	RoleARN       string `json:"role_arn"`
+	SessionName   string `json:"session_name"`
+	AccessKeyID   string `json:"access_key_id"`
+	AssumedRoleID string `json:"assumed_role_id"`
+	StartedAt     Time   `json:"started_at"`
+	EndsAt        Time   `json:"ends_at"`
+	Expiration    Time   `json:"expiration"`
+	Error         string `json:"error"`
+}
+
+// A Sessions is a page of sessions.
+type Sessions struct {
+	Sessions      []Session `json:"sessions"`
+	NextPageToken string    `json:"next_page_token"`
+}
+
+// A Login is a browser or a client that a person is signed in with.
+type Login struct {
+	ID        string `json:"id"`
+	Kind      string `json:"kind"`
+	CreatedAt Time   `json:"created_at"`
+	SeenAt    Time   `json:"seen_at"`
+	EndsAt    Time   `json:"ends_at"`
+	Address   string `json:"address"`
+	Agent     string `json:"agent"`
+	Current   bool   `json:"current"`
+}
+
+// A Logins lists a person's logins.
+type Logins struct {
+	Logins []Login `json:"logins"`
+}
+
+// An Event is a row of the audit log.
+type Event struct {
+	Seq       int64             `json:"seq"`
+	At        Time              `json:"at"`
+	ActorKind string            `json:"actor_kind"`
+	Actor     string            `json:"actor"`
+	ActorID   string            `json:"actor_id"`
+	Action    string            `json:"action"`
+	Target    string            `json:"target"`
+	Outcome   string            `json:"outcome"`
+	Reason    string            `json:"reason"`
+	RequestID string            `json:"request_id"`
+	Address   string            `json:"address"`
+	Detail    map[string]string `json:"detail"`
+	KeyID     string            `json:"key_id"`
+	Hash      string            `json:"hash"`
+}
+
+// An Events is a page of the audit log, newest first, with the chain's head.
+type Events struct {
+	Events        []Event `json:"events"`
+	NextPageToken string  `json:"next_page_token"`
+	Head          Head    `json:"head"`
+}
+
+// A Head is the last row of the audit chain.
+type Head struct {
+	Seq  int64  `json:"seq"`
+	Hash string `json:"hash"`
+}
+
+// An Account is a connected account as an admin sees it.
+type Account struct {
+	ID         string `json:"id"`
+	Name       string `json:"name"`
+	Partition  string `json:"partition"`
+	RoleARN    string `json:"role_arn"`
+	ExternalID string `json:"external_id"`
+	Source     string `json:"source"` // file or api
+	Roles      int    `json:"roles"`
+	Generation int64  `json:"generation"`
+	Complete   bool   `json:"complete"`
+	LastSyncAt Time   `json:"last_sync_at"`
+	LastPushAt Time   `json:"last_push_at"`
+	ReadBy     string `json:"read_by"`
+	Problems   any    `json:"problems"`
+	Unreadable any    `json:"unreadable"`
+	NearMisses any    `json:"near_misses"`
+	Held       int    `json:"held"`
+	Stale      int    `json:"stale"`
+}
+
+// An Accounts lists the connected accounts.
+type Accounts struct {
+	Accounts []Account `json:"accounts"`
+}
