@@ -128,6 +128,9 @@ func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) {
 	if p.m.Keys != nil {
 		keys = p.m.Keys(keys)
 	}
+	if w.Header().Get("Cache-Control") == "" {
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+	}
 	writeJSON(w, http.StatusOK, map[string]any{"keys": keys})
 }
 
