@@ -1,0 +1,154 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// Where an account was declared.
+const (
+	SourceFile = "file"
+	SourceAPI  = "api"
+)
+
+// An Account is a connected account with what is known of its syncs.
+type Account struct {
+	serval.Account
+	Source    string
+	CreatedAt time.Time
+
+	Generation      int64 // the last that was issued
+	ClaimedBy       string
+	ClaimedUntil    time.Time
+	SyncRequestedAt time.Time
+
+	// Of the last push that was accepted; zero before the first.
+	AcceptedGeneration int64
+	AcceptedDigest     string
+	AcceptedAnswer     string
+	AcceptedAt         time.Time
+	StartedAt          time.Time
+	FinishedAt         time.Time
+	Complete           bool
+	ReadBy             string
+	Unreadable         []serval.Unreadable
+	NearMisses         []serval.NearMiss
+	Problems           []serval.Problem
+}
+
+// accountSettings is what is kept of an account as JSON.
+type accountSettings struct {
+	Via             []serval.Hop `json:"via,omitempty"`
+	DefaultRegion   string       `json:"default_region,omitempty"`
+	STS             serval.STS   `json:"sts,omitzero"`
+	WorkflowRoleARN string       `json:"workflow_role_arn,omitempty"`
+}
+
+const accountColumns = `id, name, partition, role_arn, external_id, settings, source, created_at, generation, claimed_by,
+	claimed_until, sync_requested_at, accepted_generation, accepted_digest, accepted_answer, accepted_at, started_at, finished_at,
+	complete, read_by, unreadable, near_misses, problems`
+
+func scanAccount(row scanner) (Account, error) {
+	var a Account
+	var settings, unreadable, nearMisses, problems string
+	var created, claimed, requested, accepted, started, finished, complete int64
+	err := row.Scan(&a.ID, &a.Name, &a.Partition, &a.RoleARN, &a.ExternalID, &settings, &a.Source, &created, &a.Generation, &a.ClaimedBy,
+		&claimed, &requested, &a.AcceptedGeneration, &a.AcceptedDigest, &a.AcceptedAnswer, &accepted, &started, &finished,
+		&complete, &a.ReadBy, &unreadable, &nearMisses, &problems)
+	if err != nil {
+		return Account{}, fmt.Errorf("reading an account: %w", err)
+	}
+	a.CreatedAt, a.ClaimedUntil, a.SyncRequestedAt = instant(created), instant(claimed), instant(requested)
+	a.AcceptedAt, a.StartedAt, a.FinishedAt, a.Complete = instant(accepted), instant(started), instant(finished), complete == 1
+	var s accountSettings
+	if err := json.Unmarshal([]byte(settings), &s); err != nil {
+		return Account{}, fmt.Errorf("reading the settings of account %s: %w", a.ID, err)
+	}
+	a.Via, a.DefaultRegion, a.STS, a.WorkflowRoleARN = s.Via, s.DefaultRegion, s.STS, s.WorkflowRoleARN
+	for _, list := range []struct {
+		text string
+		into any
+	}{{unreadable, &a.Unreadable}, {nearMisses, &a.NearMisses}, {problems, &a.Problems}} {
+		if err := json.Unmarshal([]byte(list.text), list.into); err != nil {
+			return Account{}, fmt.Errorf("reading the last sync of account %s: %w", a.ID, err)
+		}
+	}
+	return a, nil
+}
+
+// Accounts returns the connected accounts in the order of their ids.
+func (v *View) Accounts() ([]Account, error) {
+	return all(v, scanAccount, `select `+accountColumns+` from account where removed_at = 0 order by id`)
+}
+
+// Account returns a connected account.
+func (v *View) Account(id string) (Account, error) {
+	return one(v, "There is no such account.", scanAccount, `select `+accountColumns+` from account where id = $1 and removed_at = 0`, id)
+}
+
+// DeclareAccount keeps what is declared of an account, connecting it again where
+// it was removed; what is known of its syncs stays.
+func (t *Tx) DeclareAccount(a serval.Account, source string) error {
+	settings, err := json.Marshal(accountSettings{a.Via, a.DefaultRegion, a.STS, a.WorkflowRoleARN})
+	if err != nil {
+		return fmt.Errorf("encoding the settings of account %s: %w", a.ID, err)
+	}
+	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, removed_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', '[]', '[]', '[]', 0)
+		on conflict (id) do update set name = excluded.name, partition = excluded.partition, role_arn = excluded.role_arn,
+			external_id = excluded.external_id, settings = excluded.settings, source = excluded.source, removed_at = 0`,
+		a.ID, a.Name, a.Partition, a.RoleARN, a.ExternalID, string(settings), source, micros(t.Now))
+}
+
+// RemoveAccount disconnects an account; its history stays.
+func (t *Tx) RemoveAccount(id string) error {
+	return t.exec("removing account "+id, `update account set removed_at = $2, claimed_by = '', claimed_until = 0 where id = $1`, id, micros(t.Now))
+}
+
+// IssueGeneration claims the next sync of an account for worker until the
+// instant, and returns its number. While another worker's claim holds, ok is
+// false and claimed is that claim's end.
+func (t *Tx) IssueGeneration(id, worker string, until time.Time) (generation int64, claimed time.Time, ok bool, err error) {
+	a, err := t.Account(id)
+	if err != nil {
+		return 0, time.Time{}, false, err
+	}
+	if a.ClaimedUntil.After(t.Now) && a.ClaimedBy != worker {
+		return 0, a.ClaimedUntil, false, nil
+	}
+	err = t.exec("issuing a generation of account "+id,
+		`update account set generation = $2, claimed_by = $3, claimed_until = $4 where id = $1`,
+		id, a.Generation+1, worker, micros(until))
+	return a.Generation + 1, until, true, err
+}
+
+// RequestSync notes that somebody wants the account read soon.
+func (t *Tx) RequestSync(id string) error {
+	return t.exec("asking for a sync of account "+id, `update account set sync_requested_at = $2 where id = $1`, id, micros(t.Now))
+}
+
+// AcceptInventory notes that a push was accepted, with the answer that a repeat
+// of it is given.
+func (t *Tx) AcceptInventory(inv serval.Inventory, digest, answer string) error {
+	lists := make([]string, 3)
+	for i, list := range []any{inv.Unreadable, inv.NearMisses, inv.Problems} {
+		text, err := json.Marshal(list)
+		if err != nil {
+			return fmt.Errorf("encoding the sync of account %s: %w", inv.AccountID, err)
+		}
+		if lists[i] = string(text); lists[i] == "null" {
+			lists[i] = "[]"
+		}
+	}
+	return t.exec("accepting the sync of account "+inv.AccountID, `update account set
+			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, accepted_at = $5,
+			started_at = $6, finished_at = $7, complete = $8, read_by = $9, unreadable = $10, near_misses = $11, problems = $12,
+			claimed_by = '', claimed_until = 0,
+			sync_requested_at = case when sync_requested_at <= $6 then 0 else sync_requested_at end
+		where id = $1`,
+		inv.AccountID, inv.Generation, digest, answer, micros(t.Now), micros(inv.StartedAt), micros(inv.FinishedAt),
+		flag(inv.Complete), inv.ReadBy, lists[0], lists[1], lists[2])
+}

@@ -1,0 +1,259 @@
+-- +goose Up
+
+-- Times are microseconds since 1970 UTC, 0 for none. Ids are made in Go.
+-- Nested values that are never searched are JSON text.
+
+create table meta (
+  name  text not null primary key,
+  value text not null
+);
+
+-- The head of the audit chain; one row. Every write transaction takes it first,
+-- so that acts happen one after the other.
+create table chain (
+  id   bigint not null primary key check (id = 1),
+  seq  bigint not null,
+  hash text   not null,
+  at   bigint not null
+);
+
+insert into chain (id, seq, hash, at) values (1, 0, '', 0);
+
+create table event (
+  seq        bigint not null primary key,
+  at         bigint not null,
+  actor_kind text   not null,
+  actor_id   text   not null,
+  actor      text   not null,
+  action     text   not null,
+  target     text   not null,
+  outcome    text   not null,
+  reason     text   not null,
+  request_id text   not null,
+  address    text   not null,
+  detail     text   not null,
+  key_id     text   not null,
+  hash       text   not null
+);
+
+create index event_by_target on event (target, seq);
+create index event_by_actor on event (actor_id, seq);
+create index event_by_action on event (action, seq);
+
+create table account (
+  id                  text   not null primary key,
+  name                text   not null,
+  partition           text   not null,
+  role_arn            text   not null,
+  external_id         text   not null,
+  settings            text   not null, -- via, sts, default_region, workflow_role_arn
+  source              text   not null check (source in ('file', 'api')),
+  created_at          bigint not null,
+  removed_at          bigint not null,
+  generation          bigint not null, -- the last that was issued
+  claimed_by          text   not null,
+  claimed_until       bigint not null,
+  sync_requested_at   bigint not null,
+  accepted_generation bigint not null,
+  accepted_digest     text   not null,
+  accepted_answer     text   not null, -- what the worker was told, for a repeat
+  accepted_at         bigint not null,
+  started_at          bigint not null, -- of the accepted sync
+  finished_at         bigint not null,
+  complete            bigint not null check (complete in (0, 1)),
+  read_by             text   not null,
+  unreadable          text   not null,
+  near_misses         text   not null,
+  problems            text   not null,
+  check (accepted_generation <= generation)
+);
+
+create table document (
+  digest text not null primary key,
+  body   text not null
+);
+
+create table role (
+  account_id          text   not null references account (id),
+  role_id             text   not null,
+  partition           text   not null,
+  arn                 text   not null,
+  name                text   not null,
+  path                text   not null,
+  description         text   not null,
+  created_at          bigint not null,
+  max_session_seconds bigint not null,
+  tags                text   not null,
+  trust               text   not null, -- digest of the document, empty where unread
+  boundary            text   not null,
+  last_used_at        bigint not null,
+  policies            text   not null, -- inline and managed, documents by digest
+  complete            bigint not null check (complete in (0, 1)),
+  digest              text   not null,
+  seen_at             bigint not null,
+  stale_since         bigint not null,
+  stale_reason        text   not null,
+  held_since          bigint not null,
+  removed_at          bigint not null,
+  removed_reason      text   not null,
+  primary key (account_id, role_id)
+);
+
+create unique index role_live_arn on role (arn) where removed_at = 0;
+
+-- Roles of a push on their way in. They become roles in one short transaction
+-- when the whole push has come.
+create table staged_role (
+  account_id          text   not null,
+  generation          bigint not null,
+  role_id             text   not null,
+  partition           text   not null,
+  arn                 text   not null,
+  name                text   not null,
+  path                text   not null,
+  description         text   not null,
+  created_at          bigint not null,
+  max_session_seconds bigint not null,
+  tags                text   not null,
+  trust               text   not null,
+  boundary            text   not null,
+  last_used_at        bigint not null,
+  policies            text   not null,
+  complete            bigint not null,
+  digest              text   not null,
+  push                text   not null, -- which push staged it
+  primary key (push, role_id)
+);
+
+create table person (
+  id         text   not null primary key,
+  issuer     text   not null,
+  subject    text   not null,
+  email      text   not null,
+  email_fold text   not null,
+  groups     text   not null,
+  groups_at  bigint not null,
+  suspended  text   not null,
+  created_at bigint not null,
+  unique (issuer, subject)
+);
+
+create index person_by_email on person (email_fold);
+
+-- A login attempt between /oidc/auth/login and the callback. It is taken once.
+create table login_attempt (
+  state      text   not null primary key, -- SHA-256
+  browser    text   not null,             -- SHA-256 of the cookie it is bound to
+  sealed     text   not null,             -- nonce and PKCE verifier
+  return_to  text   not null,
+  created_at bigint not null,
+  expires_at bigint not null
+);
+
+create index login_attempt_by_expiry on login_attempt (expires_at);
+
+create table login (
+  id               text   not null primary key,
+  token            text   not null unique, -- SHA-256 of what the browser or client holds
+  person_id        text   not null references person (id),
+  kind             text   not null check (kind in ('browser', 'client')),
+  created_at       bigint not null,
+  seen_at          bigint not null,
+  expires_at       bigint not null,
+  ended_at         bigint not null,
+  address          text   not null,
+  agent            text   not null,
+  id_token         text   not null, -- sealed; empty after its end
+  id_token_ends_at bigint not null
+);
+
+create index login_by_person on login (person_id, created_at);
+create index login_by_token_end on login (id_token_ends_at) where id_token <> '';
+
+create table request (
+  id               text   not null primary key,
+  batch_id         text   not null,
+  person_id        text   not null references person (id),
+  email            text   not null,
+  partition        text   not null,
+  account_id       text   not null,
+  role_id          text   not null,
+  role_arn         text   not null,
+  terms            text   not null,
+  status           text   not null check (status in ('pending', 'approved', 'denied', 'expired', 'revoked', 'canceled', 'failed')),
+  ended_by         text   not null check (ended_by in ('', 'time', 'unused', 'done')),
+  justification    text   not null,
+  ticket           text   not null,
+  start_at         bigint not null,
+  created_at       bigint not null,
+  expires_at       bigint not null,
+  ended_at         bigint not null,
+  clock_started_at bigint not null,
+  ends_at          bigint not null,
+  due_at           bigint not null, -- when time ends it; 0 once it has ended
+  check ((clock_started_at = 0) = (ends_at = 0)),
+  check (ends_at = 0 or ends_at > clock_started_at)
+);
+
+create index request_by_person on request (person_id, created_at);
+create index request_by_status on request (status, created_at);
+create index request_by_role on request (account_id, role_id, status);
+create index request_by_due on request (due_at) where due_at <> 0;
+
+create table allocation (
+  request_id    text   not null references request (id),
+  number        bigint not null,
+  minutes       bigint not null check (minutes > 0),
+  state         text   not null check (state in ('pending', 'active', 'superseded', 'denied', 'closed')),
+  justification text   not null,
+  asked_at      bigint not null,
+  decided_by    text   not null,
+  decided_at    bigint not null,
+  superseded_at bigint not null,
+  reason        text   not null,
+  steps         text   not null,
+  primary key (request_id, number)
+);
+
+create unique index allocation_one_active on allocation (request_id) where state = 'active';
+create unique index allocation_one_pending on allocation (request_id) where state = 'pending';
+
+create table session (
+  id              text   not null primary key,
+  request_id      text   not null references request (id),
+  person_id       text   not null references person (id),
+  kind            text   not null check (kind in ('credentials', 'console')),
+  state           text   not null check (state in ('started', 'issued', 'failed', 'dropped', 'unknown')),
+  partition       text   not null,
+  account_id      text   not null,
+  role_id         text   not null,
+  role_arn        text   not null,
+  session_name    text   not null,
+  seconds         bigint not null,
+  started_at      bigint not null,
+  finished_at     bigint not null,
+  access_key_id   text   not null,
+  assumed_role_id text   not null,
+  expiration      bigint not null,
+  ends_at         bigint not null,
+  error           text   not null
+);
+
+create index session_by_request on session (request_id, started_at);
+create index session_by_person on session (person_id, started_at);
+create index session_open on session (started_at) where state = 'started';
+
+-- +goose Down
+drop table session;
+drop table allocation;
+drop table request;
+drop table login;
+drop table login_attempt;
+drop table person;
+drop table staged_role;
+drop table role;
+drop table document;
+drop table account;
+drop table event;
+drop table chain;
+drop table meta;

@@ -1,0 +1,17 @@
+-- +goose Up
+-- +goose StatementBegin
+create trigger event_no_update before update on event
+begin
+  select raise(abort, 'the audit log is append-only');
+end;
+-- +goose StatementEnd
+-- +goose StatementBegin
+create trigger event_no_delete before delete on event
+begin
+  select raise(abort, 'the audit log is append-only');
+end;
+-- +goose StatementEnd
+
+-- +goose Down
+drop trigger event_no_delete;
+drop trigger event_no_update;

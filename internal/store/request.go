@@ -1,0 +1,172 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+const requestColumns = `id, batch_id, person_id, email, partition, account_id, role_id, role_arn, terms, status, ended_by,
+	justification, ticket, start_at, created_at, expires_at, ended_at, clock_started_at, ends_at`
+
+func scanRequest(row scanner) (*serval.Request, error) {
+	var r serval.Request
+	var terms string
+	var start, created, expires, ended, clock, ends int64
+	err := row.Scan(&r.ID, &r.BatchID, &r.PersonID, &r.Email, &r.Role.Partition, &r.Role.AccountID, &r.Role.RoleID, &r.Role.ARN,
+		&terms, &r.Status, &r.EndedBy, &r.Justification, &r.Ticket, &start, &created, &expires, &ended, &clock, &ends)
+	if err != nil {
+		return nil, fmt.Errorf("reading a request: %w", err)
+	}
+	r.StartAt, r.CreatedAt, r.ExpiresAt = instant(start), instant(created), instant(expires)
+	r.EndedAt, r.ClockStartedAt, r.EndsAt = instant(ended), instant(clock), instant(ends)
+	if err := json.Unmarshal([]byte(terms), &r.Terms); err != nil {
+		return nil, fmt.Errorf("reading the terms of request %s: %w", r.ID, err)
+	}
+	return &r, nil
+}
+
+// Request returns the request with the id.
+func (v *View) Request(id string) (*serval.Request, error) {
+	r, err := one(v, "There is no such request.", scanRequest, `select `+requestColumns+` from request where id = $1`, id)
+	if err != nil {
+		return nil, err
+	}
+	if r.ID != id {
+		// A cancelled query could have given another's row (CVE-2025-47907).
+		return nil, fmt.Errorf("reading request %s: the database answered with another row", id)
+	}
+	return r, v.allocations(r)
+}
+
+// A RequestFilter chooses requests; empty fields choose all.
+type RequestFilter struct {
+	PersonID string
+	Status   serval.Status
+	RoleID   string
+	Awaiting bool // those with an allocation that waits for a decision
+
+	// Those older than the request with this instant and id; zero for the newest.
+	BeforeAt time.Time
+	BeforeID string
+	Limit    int
+}
+
+// Requests returns requests, newest first.
+func (v *View) Requests(f RequestFilter) ([]*serval.Request, error) {
+	requests, err := all(v, scanRequest, `select `+requestColumns+` from request r
+		where ($1 = '' or person_id = $1) and ($2 = '' or status = $2) and ($3 = '' or role_id = $3)
+			and (cast($4 as bigint) = 0 or exists (select 1 from allocation a where a.request_id = r.id and a.state = 'pending'))
+			and (cast($5 as bigint) = 0 or created_at < $5 or (created_at = $5 and id collate "C" < $6))
+		order by created_at desc, id collate "C" desc limit $7`,
+		f.PersonID, string(f.Status), f.RoleID, flag(f.Awaiting), micros(f.BeforeAt), f.BeforeID, f.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing requests: %w", err)
+	}
+	return requests, v.allocations(requests...)
+}
+
+// OpenRequests returns the person's requests that are pending or approved,
+// newest first.
+func (v *View) OpenRequests(personID string) ([]*serval.Request, error) {
+	requests, err := all(v, scanRequest, `select `+requestColumns+` from request
+		where person_id = $1 and status in ('pending', 'approved') order by created_at desc, id collate "C" desc`, personID)
+	if err != nil {
+		return nil, fmt.Errorf("listing open requests: %w", err)
+	}
+	return requests, v.allocations(requests...)
+}
+
+// RequestsOfRole returns the open requests for a role.
+func (v *View) RequestsOfRole(key serval.RoleKey) ([]*serval.Request, error) {
+	requests, err := all(v, scanRequest, `select `+requestColumns+` from request
+		where account_id = $1 and role_id = $2 and status in ('pending', 'approved') order by created_at, id collate "C"`,
+		key.AccountID, key.RoleID)
+	if err != nil {
+		return nil, fmt.Errorf("listing the requests of a role: %w", err)
+	}
+	return requests, v.allocations(requests...)
+}
+
+// DueRequests returns the ids of requests that time has ended by now.
+func (v *View) DueRequests(now time.Time, limit int) ([]string, error) {
+	ids, err := all(v, func(row scanner) (id string, err error) { return id, row.Scan(&id) },
+		`select id from request where due_at <> 0 and due_at <= $1 order by due_at limit $2`, micros(now), limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing due requests: %w", err)
+	}
+	return ids, nil
+}
+
+// allocations fills in the allocations of requests.
+func (v *View) allocations(requests ...*serval.Request) error {
+	for _, r := range requests {
+		var err error
+		r.Allocations, err = all(v, scanAllocation, `select minutes, state, justification, asked_at, decided_by, decided_at,
+			superseded_at, reason, steps from allocation where request_id = $1 order by number`, r.ID)
+		if err != nil {
+			return fmt.Errorf("reading the allocations of request %s: %w", r.ID, err)
+		}
+	}
+	return nil
+}
+
+func scanAllocation(row scanner) (serval.Allocation, error) {
+	var a serval.Allocation
+	var steps string
+	var asked, decided, superseded int64
+	err := row.Scan(&a.Minutes, &a.State, &a.Justification, &asked, &a.DecidedBy, &decided, &superseded, &a.Reason, &steps)
+	if err != nil {
+		return serval.Allocation{}, err
+	}
+	a.AskedAt, a.DecidedAt, a.SupersededAt = instant(asked), instant(decided), instant(superseded)
+	if err := json.Unmarshal([]byte(steps), &a.Steps); err != nil {
+		return serval.Allocation{}, err
+	}
+	return a, nil
+}
+
+// SaveRequest keeps r as it is now, with its allocations.
+func (t *Tx) SaveRequest(r *serval.Request) error {
+	terms, err := json.Marshal(r.Terms)
+	if err != nil {
+		return fmt.Errorf("encoding terms: %w", err)
+	}
+	var due int64
+	if r.EndedAt.IsZero() {
+		_, at, _ := r.Due(t.Now)
+		due = micros(at)
+	}
+	err = t.exec("keeping request "+r.ID, `insert into request (`+requestColumns+`, due_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+		on conflict (id) do update set status = excluded.status, ended_by = excluded.ended_by, start_at = excluded.start_at,
+			expires_at = excluded.expires_at, ended_at = excluded.ended_at, clock_started_at = excluded.clock_started_at,
+			ends_at = excluded.ends_at, due_at = excluded.due_at`,
+		r.ID, r.BatchID, r.PersonID, r.Email, r.Role.Partition, r.Role.AccountID, r.Role.RoleID, r.Role.ARN,
+		string(terms), r.Status, r.EndedBy, r.Justification, r.Ticket, micros(r.StartAt), micros(r.CreatedAt),
+		micros(r.ExpiresAt), micros(r.EndedAt), micros(r.ClockStartedAt), micros(r.EndsAt), due)
+	if err != nil {
+		return err
+	}
+	// The order matters: the active one is superseded before another becomes it.
+	for number, a := range r.Allocations {
+		steps, err := json.Marshal(a.Steps)
+		if err != nil {
+			return fmt.Errorf("encoding steps: %w", err)
+		}
+		err = t.exec("keeping an allocation of request "+r.ID, `insert into allocation
+			(request_id, number, minutes, state, justification, asked_at, decided_by, decided_at, superseded_at, reason, steps)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+			on conflict (request_id, number) do update set minutes = excluded.minutes, state = excluded.state,
+				decided_by = excluded.decided_by, decided_at = excluded.decided_at, superseded_at = excluded.superseded_at,
+				reason = excluded.reason, steps = excluded.steps`,
+			r.ID, number, a.Minutes, a.State, a.Justification, micros(a.AskedAt), a.DecidedBy, micros(a.DecidedAt),
+			micros(a.SupersededAt), a.Reason, string(steps))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

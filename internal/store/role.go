@@ -1,0 +1,361 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// A Role is a role as it was last seen, with how much that is worth today. Its
+// documents are there only where they were asked for.
+type Role struct {
+	serval.Role
+	Key         serval.RoleKey
+	Complete    bool // every policy document was read
+	Digest      string
+	SeenAt      time.Time
+	StaleSince  time.Time // its last state could not be confirmed since then
+	StaleReason string
+	HeldSince   time.Time // its removal waits to be confirmed; not to be minted
+
+	trust    string // digests of documents
+	policies rolePolicies
+}
+
+// rolePolicies is what is kept of a role's policies: the lists, with documents
+// by digest.
+type rolePolicies struct {
+	Inline  policyList `json:"inline"`
+	Managed policyList `json:"managed"`
+}
+
+type policyList struct {
+	Status   serval.ListStatus `json:"status"`
+	Action   string            `json:"action,omitempty"`
+	Policies []policyRef       `json:"policies,omitempty"`
+}
+
+type policyRef struct {
+	ARN      string `json:"arn,omitempty"`
+	Name     string `json:"name"`
+	Version  string `json:"version,omitempty"`
+	Document string `json:"document,omitempty"` // digest
+}
+
+// The columns that a staged role and a role share.
+const roleFacts = `role_id, partition, arn, name, path, description, created_at, max_session_seconds, tags, trust, boundary,
+	last_used_at, policies, complete, digest`
+
+const roleColumns = `account_id, ` + roleFacts + `, seen_at, stale_since, stale_reason, held_since`
+
+func scanRole(row scanner) (Role, error) {
+	var r Role
+	var tags, policies, boundary string
+	var created, used, complete, seen, stale, held int64
+	err := row.Scan(&r.Key.AccountID, &r.RoleID, &r.Key.Partition, &r.ARN, &r.Name, &r.Path, &r.Description, &created,
+		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &policies, &complete, &r.Digest, &seen, &stale, &r.StaleReason, &held)
+	if err != nil {
+		return Role{}, fmt.Errorf("reading a role: %w", err)
+	}
+	r.Key.RoleID, r.Key.ARN = r.RoleID, r.ARN
+	r.CreatedAt, r.SeenAt, r.StaleSince, r.HeldSince = instant(created), instant(seen), instant(stale), instant(held)
+	r.Complete = complete == 1
+	if used != 0 {
+		t := instant(used)
+		r.LastUsedAt = &t
+	}
+	if boundary != "" {
+		r.PermissionsBoundary = &boundary
+	}
+	if err := json.Unmarshal([]byte(tags), &r.Tags); err != nil {
+		return Role{}, fmt.Errorf("reading the tags of %s: %w", r.ARN, err)
+	}
+	if err := json.Unmarshal([]byte(policies), &r.policies); err != nil {
+		return Role{}, fmt.Errorf("reading the policies of %s: %w", r.ARN, err)
+	}
+	return r, nil
+}
+
+// Roles returns every role that is listed, in the order of account and ARN,
+// without documents.
+func (v *View) Roles() ([]Role, error) {
+	roles, err := all(v, scanRole, `select `+roleColumns+` from role
+		where removed_at = 0 and account_id in (select id from account where removed_at = 0)
+		order by account_id, arn collate "C"`)
+	if err != nil {
+		return nil, fmt.Errorf("listing roles: %w", err)
+	}
+	return roles, nil
+}
+
+// RoleByARN returns the listed role with the ARN, without documents.
+func (v *View) RoleByARN(arn string) (Role, error) {
+	return one(v, "There is no such role.", scanRole, `select `+roleColumns+` from role
+		where arn = $1 and removed_at = 0 and account_id in (select id from account where removed_at = 0)`, arn)
+}
+
+// RoleByKey returns the listed role with the identity, without documents. A
+// role that was created again under the same ARN is another.
+func (v *View) RoleByKey(key serval.RoleKey) (Role, error) {
+	r, err := one(v, "There is no such role.", scanRole, `select `+roleColumns+` from role
+		where account_id = $1 and role_id = $2 and arn = $3 and partition = $4 and removed_at = 0
+			and account_id in (select id from account where removed_at = 0)`, key.AccountID, key.RoleID, key.ARN, key.Partition)
+	if err == nil && r.Key != key {
+		return Role{}, fmt.Errorf("reading role %s: the database answered with another row", key.ARN)
+	}
+	return r, err
+}
+
+// FillDocuments reads the documents of r.
+func (v *View) FillDocuments(r *Role) error {
+	var err error
+	if r.TrustPolicy, err = v.document(r.trust); err != nil {
+		return err
+	}
+	inline, managed := r.policies.Inline, r.policies.Managed
+	r.InlinePolicies = serval.InlinePolicies{Status: inline.Status, Action: inline.Action, Policies: []serval.InlinePolicy{}}
+	for _, p := range inline.Policies {
+		d, err := v.document(p.Document)
+		if err != nil {
+			return err
+		}
+		r.InlinePolicies.Policies = append(r.InlinePolicies.Policies, serval.InlinePolicy{Name: p.Name, Document: d})
+	}
+	r.ManagedPolicies = serval.ManagedPolicies{Status: managed.Status, Action: managed.Action, Policies: []serval.ManagedPolicy{}}
+	for _, p := range managed.Policies {
+		d, err := v.document(p.Document)
+		if err != nil {
+			return err
+		}
+		r.ManagedPolicies.Policies = append(r.ManagedPolicies.Policies, serval.ManagedPolicy{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: d})
+	}
+	return nil
+}
+
+func (v *View) document(digest string) (serval.Document, error) {
+	if digest == "" {
+		return "", nil
+	}
+	var body string
+	if err := v.q.QueryRowContext(v.ctx, `select body from document where digest = $1`, digest).Scan(&body); err != nil {
+		return "", fmt.Errorf("reading document %s: %w", digest, err)
+	}
+	return serval.Document(body), nil
+}
+
+// KnownRoles returns what is remembered of an account's roles, for comparing.
+func (v *View) KnownRoles(accountID string) ([]serval.Known, error) {
+	known, err := all(v, func(row scanner) (k serval.Known, err error) {
+		var held, stale int64
+		k.Key.AccountID = accountID
+		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &held, &stale)
+		k.HeldSince, k.Stale = instant(held), stale != 0
+		return k, err
+	}, `select role_id, partition, arn, digest, held_since, stale_since from role where account_id = $1 and removed_at = 0`, accountID)
+	if err != nil {
+		return nil, fmt.Errorf("listing the known roles of account %s: %w", accountID, err)
+	}
+	return known, nil
+}
+
+// CountRoles returns how many roles of an account are listed, and how many of
+// them are held or stale.
+func (v *View) CountRoles(accountID string) (listed, held, stale int, err error) {
+	err = v.q.QueryRowContext(v.ctx, `select count(*), coalesce(sum(case when held_since <> 0 then 1 else 0 end), 0),
+			coalesce(sum(case when stale_since <> 0 then 1 else 0 end), 0)
+		from role where account_id = $1 and removed_at = 0`, accountID).Scan(&listed, &held, &stale)
+	if err != nil {
+		return 0, 0, 0, fmt.Errorf("counting the roles of account %s: %w", accountID, err)
+	}
+	return listed, held, stale, nil
+}
+
+// Stage keeps roles of a push aside, in a transaction of its own that does not
+// take the chain. They become roles by ApplyDifference, and are dropped by
+// DropStaged.
+func (s *Store) Stage(ctx context.Context, push, accountID string, generation int64, roles []serval.Role) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("beginning to stage: %w", err)
+	}
+	defer tx.Rollback()
+	v := &View{ctx, tx, s.chain}
+	for _, r := range roles {
+		if err := v.stage(push, accountID, generation, r); err != nil {
+			return err
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("staging roles: %w", err)
+	}
+	return nil
+}
+
+func (v *View) stage(push, accountID string, generation int64, r serval.Role) error {
+	keep := func(d serval.Document) (string, error) {
+		if d == "" {
+			return "", nil
+		}
+		digest := d.Digest()
+		return digest, v.exec("keeping a document", `insert into document (digest, body) values ($1, $2) on conflict (digest) do nothing`, digest, string(d))
+	}
+	trust, err := keep(r.TrustPolicy)
+	if err != nil {
+		return err
+	}
+	refs := rolePolicies{
+		Inline:  policyList{Status: r.InlinePolicies.Status, Action: r.InlinePolicies.Action},
+		Managed: policyList{Status: r.ManagedPolicies.Status, Action: r.ManagedPolicies.Action},
+	}
+	for _, p := range r.InlinePolicies.Policies {
+		digest, err := keep(p.Document)
+		if err != nil {
+			return err
+		}
+		refs.Inline.Policies = append(refs.Inline.Policies, policyRef{Name: p.Name, Document: digest})
+	}
+	for _, p := range r.ManagedPolicies.Policies {
+		digest, err := keep(p.Document)
+		if err != nil {
+			return err
+		}
+		refs.Managed.Policies = append(refs.Managed.Policies, policyRef{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: digest})
+	}
+	policies, err := json.Marshal(refs)
+	if err != nil {
+		return fmt.Errorf("encoding policies: %w", err)
+	}
+	tags := r.Tags
+	if tags == nil {
+		tags = map[string]string{}
+	}
+	tagText, err := json.Marshal(tags)
+	if err != nil {
+		return fmt.Errorf("encoding tags: %w", err)
+	}
+	var boundary string
+	if r.PermissionsBoundary != nil {
+		boundary = *r.PermissionsBoundary
+	}
+	var used int64
+	if r.LastUsedAt != nil {
+		used = micros(*r.LastUsedAt)
+	}
+	n, err := v.execCount("staging role "+r.ARN, `insert into staged_role (push, account_id, generation, `+roleFacts+`)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		on conflict (push, role_id) do nothing`,
+		push, accountID, generation, r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
+		string(tagText), trust, boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest())
+	if err == nil && n == 0 {
+		return serval.Refuse(serval.Invalid, "The role id %s comes twice.", r.RoleID)
+	}
+	return err
+}
+
+// DropStaged forgets what a push staged.
+func (s *Store) DropStaged(ctx context.Context, push string) error {
+	if _, err := s.write.ExecContext(ctx, `delete from staged_role where push = $1`, push); err != nil {
+		return fmt.Errorf("dropping staged roles: %w", err)
+	}
+	return nil
+}
+
+// DropAllStaged forgets what pushes of earlier generations left behind when
+// their process died.
+func (t *Tx) DropAllStaged(accountID string, before int64) error {
+	return t.exec("dropping staged roles", `delete from staged_role where account_id = $1 and generation < $2`, accountID, before)
+}
+
+// StagedRoles returns what a push staged, for comparing.
+func (v *View) StagedRoles(push string) ([]serval.Seen, error) {
+	seen, err := all(v, func(row scanner) (s serval.Seen, err error) {
+		err = row.Scan(&s.Key.AccountID, &s.Key.RoleID, &s.Key.Partition, &s.Key.ARN, &s.Digest)
+		return s, err
+	}, `select account_id, role_id, partition, arn, digest from staged_role where push = $1`, push)
+	if err != nil {
+		return nil, fmt.Errorf("listing staged roles: %w", err)
+	}
+	return seen, nil
+}
+
+// ApplyDifference makes the staged roles of a push the account's roles, and
+// does to the others what d says. The staged rows go with it.
+func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error {
+	now := micros(t.Now)
+	remove := func(keys []serval.RoleKey, reason string) error {
+		for _, k := range keys {
+			err := t.exec("removing role "+k.ARN, `update role set removed_at = $3, removed_reason = $4, held_since = 0
+				where account_id = $1 and role_id = $2`, accountID, k.RoleID, now, reason)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// Removals come first: the ARN of a role that was created again is free then.
+	if err := errors.Join(remove(d.Recreated, "recreated"), remove(d.Untagged, serval.RemovedUntagged), remove(d.Missing, serval.RemovedDeleted)); err != nil {
+		return err
+	}
+	err := t.exec("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
+			seen_at, stale_since, stale_reason, held_since, removed_at, removed_reason)
+		select account_id, `+roleFacts+`, cast($2 as bigint), 0, '', 0, 0, '' from staged_role where push = $1
+		on conflict (account_id, role_id) do update set arn = excluded.arn, name = excluded.name, path = excluded.path,
+			description = excluded.description, max_session_seconds = excluded.max_session_seconds, tags = excluded.tags,
+			trust = excluded.trust, boundary = excluded.boundary, last_used_at = excluded.last_used_at,
+			policies = excluded.policies, complete = excluded.complete, digest = excluded.digest, seen_at = excluded.seen_at,
+			stale_since = 0, stale_reason = '', held_since = 0, removed_at = 0, removed_reason = ''`, push, now)
+	if err != nil {
+		return err
+	}
+	for _, k := range d.Held {
+		err := t.exec("holding role "+k.ARN, `update role set held_since = case when held_since = 0 then $3 else held_since end
+			where account_id = $1 and role_id = $2`, accountID, k.RoleID, now)
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range d.Stale {
+		err := t.exec("marking role "+s.Key.ARN, `update role set stale_reason = $4,
+				stale_since = case when stale_since = 0 then $3 else stale_since end
+			where account_id = $1 and role_id = $2`, accountID, s.Key.RoleID, now, s.Reason)
+		if err != nil {
+			return err
+		}
+	}
+	return t.exec("dropping staged roles", `delete from staged_role where push = $1`, push)
+}
+
+// MarkStale notes of every role of an account that its state could not be
+// confirmed, and why.
+func (t *Tx) MarkStale(accountID, reason string) error {
+	return t.exec("marking the roles of account "+accountID, `update role set stale_reason = $3,
+			stale_since = case when stale_since = 0 then $2 else stale_since end
+		where account_id = $1 and removed_at = 0`, accountID, micros(t.Now), reason)
+}
+
+// RemoveHeld removes the roles of an account whose removal is held, and returns
+// them.
+func (t *Tx) RemoveHeld(accountID string) ([]serval.RoleKey, error) {
+	keys, err := all(&t.View, func(row scanner) (k serval.RoleKey, err error) {
+		k.AccountID = accountID
+		err = row.Scan(&k.RoleID, &k.Partition, &k.ARN)
+		return k, err
+	}, `update role set removed_at = $2, removed_reason = $3, held_since = 0
+		where account_id = $1 and removed_at = 0 and held_since <> 0 returning role_id, partition, arn`,
+		accountID, micros(t.Now), serval.RemovedDeleted)
+	if err != nil {
+		return nil, fmt.Errorf("removing the held roles of account %s: %w", accountID, err)
+	}
+	return keys, nil
+}
+
+// LowerMaxSession notes that AWS refused a duration that the role's stored
+// maximum allowed.
+func (t *Tx) LowerMaxSession(key serval.RoleKey, seconds int) error {
+	return t.exec("lowering the maximum of "+key.ARN, `update role set max_session_seconds = $3
+		where account_id = $1 and role_id = $2 and max_session_seconds > $3`, key.AccountID, key.RoleID, seconds)
+}

@@ -1,0 +1,283 @@
+// Package store is what the control plane remembers: accounts, roles, people,
+// requests, sessions and the audit chain, in SQLite or PostgreSQL from one SQL
+// text.
+//
+// A View reads and a Tx writes; each belongs to one transaction. A Tx takes the
+// row of the audit chain first, so that writers go one after the other and each
+// decides on what the one before has left; an invariant that matters is a
+// constraint or a unique index besides. A change and the event that tells of it
+// are in one Tx, or neither is.
+//
+// The package decides nothing about who may do what. Its only caller is the
+// control room.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// A Config says which database to open.
+type Config struct {
+	// URL is sqlite:///absolute/path/to/file or postgres://….
+	URL serval.Secret
+	// Chain makes and checks the links of the audit log.
+	Chain serval.Chain
+	// ReadOnly opens the database beside a serving process: nothing is locked
+	// and nothing can be written.
+	ReadOnly bool
+}
+
+// A Store is an open database. It is safe for concurrent use.
+type Store struct {
+	dialect dialect
+	write   *sql.DB // of SQLite: one connection
+	read    *sql.DB
+	chain   serval.Chain
+	unlock  func() error
+	head    atomic.Pointer[Head]
+}
+
+// A Head is the last row of the audit chain.
+type Head struct {
+	Seq  int64
+	Hash string
+}
+
+// The bounds of one transaction.
+const (
+	tries       = 5
+	maxBackward = 60 * time.Second
+)
+
+// Open opens the database. Unless it is opened read-only, a SQLite file that
+// another process serves is refused. Call Migrate before anything else, and
+// Close in the end.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	s, err := open(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s.chain = c.Chain
+	return s, nil
+}
+
+// Close closes the database and lets another process serve it.
+func (s *Store) Close() error {
+	err := s.read.Close()
+	if s.write != s.read {
+		err = errors.Join(err, s.write.Close())
+	}
+	if s.unlock != nil {
+		err = errors.Join(err, s.unlock())
+	}
+	return err
+}
+
+// Ping returns an error if the database does not answer.
+func (s *Store) Ping(ctx context.Context) error {
+	var seq int64
+	if err := s.read.QueryRowContext(ctx, `select seq from chain where id = 1`).Scan(&seq); err != nil {
+		return fmt.Errorf("asking the database: %w", err)
+	}
+	return nil
+}
+
+// Head returns the last row of the chain that this process wrote; ok is false
+// before the first.
+func (s *Store) Head() (h Head, ok bool) {
+	if h := s.head.Load(); h != nil {
+		return *h, true
+	}
+	return Head{}, false
+}
+
+// A View reads, in one transaction.
+type View struct {
+	ctx   context.Context
+	q     querier
+	chain serval.Chain
+}
+
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+// A Tx reads and writes, in one transaction, at one instant.
+type Tx struct {
+	View
+	Now  time.Time
+	head Head
+}
+
+// Read runs f on a consistent view.
+func (s *Store) Read(ctx context.Context, f func(*View) error) error {
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation})
+	if err != nil {
+		return fmt.Errorf("beginning to read: %w", err)
+	}
+	defer tx.Rollback() // nothing was written
+	return f(&View{ctx, tx, s.chain})
+}
+
+// Write runs f in one transaction at now: all of it is kept, or none. It is
+// repeated, at most five times, where the database asks for that, so f must do
+// nothing besides. A refusal or fault of f undoes it and is returned as it is.
+//
+// The store remembers the latest instant it saw. An act that lies more than a
+// minute before it is refused: a clock that was set back would lengthen
+// approved time.
+func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) error {
+	for try := 1; ; try++ {
+		err := s.writeOnce(ctx, now, f)
+		if err == nil || try == tries || !s.dialect.retryable(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(try) * time.Duration(5+rand.IntN(20)) * time.Millisecond):
+		}
+	}
+}
+
+func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error) error {
+	tx, err := s.write.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("beginning to write: %w", err)
+	}
+	defer tx.Rollback() // does nothing after Commit
+
+	t := &Tx{View: View{ctx, tx, s.chain}, Now: now}
+	var latest int64
+	err = tx.QueryRowContext(ctx,
+		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
+		micros(now)).Scan(&t.head.Seq, &t.head.Hash, &latest)
+	if err != nil {
+		return fmt.Errorf("taking the chain: %w", err)
+	}
+	if back := instant(latest).Sub(now); back > maxBackward {
+		return serval.Refuse(serval.Unavailable,
+			"The clock of this server went back by %s; nothing is changed until it is right again.", back.Round(time.Second))
+	}
+	before := t.head
+	if err := f(t); err != nil {
+		return err
+	}
+	if t.head != before {
+		if _, err := tx.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
+			return fmt.Errorf("moving the chain: %w", err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("committing: %w", err)
+	}
+	if t.head != before {
+		s.head.Store(&t.head)
+	}
+	return nil
+}
+
+// Meta returns what is kept under name; empty where nothing is.
+func (v *View) Meta(name string) (string, error) {
+	var value string
+	err := v.q.QueryRowContext(v.ctx, `select value from meta where name = $1`, name).Scan(&value)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("reading meta %s: %w", name, err)
+	}
+	return value, nil
+}
+
+// SetMeta keeps value under name.
+func (t *Tx) SetMeta(name, value string) error {
+	return t.exec("keeping meta "+name, `insert into meta (name, value) values ($1, $2)
+		on conflict (name) do update set value = excluded.value`, name, value)
+}
+
+// exec runs a statement; what says, for an error, what was being done.
+func (v *View) exec(what, query string, args ...any) error {
+	if _, err := v.q.ExecContext(v.ctx, query, args...); err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
+
+// execCount runs a statement and returns how many rows it changed.
+func (v *View) execCount(what, query string, args ...any) (int64, error) {
+	result, err := v.q.ExecContext(v.ctx, query, args...)
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	n, err := result.RowsAffected()
+	if err != nil {
+		return 0, fmt.Errorf("%s: %w", what, err)
+	}
+	return n, nil
+}
+
+// scanner is a row, of one or of many.
+type scanner interface{ Scan(dest ...any) error }
+
+// one returns what scan makes of the one row of a query. Where there is no row
+// it refuses with the sentence missing.
+func one[T any](v *View, missing string, scan func(scanner) (T, error), query string, args ...any) (T, error) {
+	value, err := scan(v.q.QueryRowContext(v.ctx, query, args...))
+	if errors.Is(err, sql.ErrNoRows) {
+		var zero T
+		return zero, serval.Refuse(serval.NotFound, "%s", missing)
+	}
+	return value, err
+}
+
+// all returns what scan makes of each row of a query.
+func all[T any](v *View, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := v.q.QueryContext(v.ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var values []T
+	for rows.Next() {
+		value, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		values = append(values, value)
+	}
+	return values, rows.Err()
+}
+
+// micros and instant convert between an instant and what the database keeps.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+func instant(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// flag is how a yes or no is kept.
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
