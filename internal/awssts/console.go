@@ -1,0 +1,127 @@
+package awssts
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// federation are AWS's federation endpoints by partition (IAM User Guide,
+// "Enable custom identity broker access to the AWS console").
+var federation = map[string]string{
+	serval.PartitionAWS:   "https://signin.aws.amazon.com/federation",
+	serval.PartitionChina: "https://signin.amazonaws.cn/federation",
+	serval.PartitionGov:   "https://signin.amazonaws-us-gov.com/federation",
+}
+
+// console are the hosts of the console by partition; a region's own is a name
+// below.
+var console = map[string]string{
+	serval.PartitionAWS:   "console.aws.amazon.com",
+	serval.PartitionChina: "console.amazonaws.cn",
+	serval.PartitionGov:   "console.amazonaws-us-gov.com",
+}
+
+// withFederation adds the path that federation endpoints have.
+func withFederation(endpoint string) string {
+	if u, err := url.Parse(endpoint); err == nil && (u.Path == "" || u.Path == "/") {
+		u.Path = "/federation"
+		return u.String()
+	}
+	return endpoint
+}
+
+// SignInURL returns a link that signs whoever opens it in to the console with
+// the session's permissions. The link is a secret, works once, and for fifteen
+// minutes at most (IAM User Guide): answer it as a redirect, and write it
+// nowhere.
+//
+// The destination is a page of the partition's console; its first page where
+// empty. SessionDuration is never sent, because the console session would then
+// outlive the credentials: without it both end together. The session travels in
+// the body of a POST, so that it is in no log of URLs.
+//
+// The error is a serval.Refusal where nothing was asked, and an [*Error] where
+// the sign-in service was.
+func (c *Client) SignInURL(ctx context.Context, partition string, m serval.Minted, destination string) (string, error) {
+	endpoint := c.signin[partition]
+	if endpoint == "" {
+		return "", serval.Refuse(serval.FailedPrecondition, "No console sign-in is set up for partition %s. The operator of Serval can set its sign-in endpoint.", partition)
+	}
+	destination, err := checkDestination(partition, destination)
+	if err != nil {
+		return "", err
+	}
+	if m.AccessKeyID == "" || m.SecretAccessKey.Empty() || m.SessionToken.Empty() {
+		return "", serval.Refuse(serval.Invalid, "There are no credentials to open the console with.")
+	}
+	if !m.Expiration.After(c.now()) {
+		return "", serval.Refuse(serval.FailedPrecondition, "These credentials have ended. Open another session.")
+	}
+	session, err := json.Marshal(map[string]string{
+		"sessionId":    m.AccessKeyID,
+		"sessionKey":   m.SecretAccessKey.Reveal(),
+		"sessionToken": m.SessionToken.Reveal(),
+	})
+	if err != nil {
+		return "", serval.Refuse(serval.Invalid, "These credentials cannot be sent.") // texts always marshal
+	}
+	form := url.Values{"Action": {"getSigninToken"}, "Session": {string(session)}}.Encode()
+	token, err := repeat(ctx, func(ctx context.Context) (serval.Secret, *Error) {
+		return c.signinToken(ctx, endpoint, form, m)
+	})
+	if err != nil {
+		return "", err
+	}
+	return endpoint + "?" + url.Values{
+		"Action": {"login"}, "Destination": {destination}, "SigninToken": {token.Reveal()},
+	}.Encode(), nil
+}
+
+// checkDestination returns where the console opens. It is held to the console's
+// own hosts, so that a link of ours leads nowhere else even should AWS let it.
+func checkDestination(partition, destination string) (string, error) {
+	host := console[partition]
+	if destination == "" && host != "" {
+		return "https://" + host + "/", nil
+	}
+	u, err := url.Parse(destination)
+	if err != nil || u.Scheme != "https" || u.User != nil || host == "" ||
+		u.Host != host && !strings.HasSuffix(u.Host, "."+host) {
+		return "", serval.Refuse(serval.Invalid, "The console cannot be opened there: the destination must be a page of the AWS console of partition %s.", partition)
+	}
+	return u.String(), nil
+}
+
+// signinToken asks for a sign-in token, once.
+func (c *Client) signinToken(ctx context.Context, endpoint, form string, m serval.Minted) (serval.Secret, *Error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form))
+	if err != nil {
+		return serval.Secret{}, signInFailed(0, "", "", m)
+	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Accept", "application/json")
+	res, err := c.http.Do(r)
+	if err != nil {
+		return serval.Secret{}, signInFailed(0, "", "", m)
+	}
+	defer func() { _ = res.Body.Close() }() // it was only read
+	id := res.Header.Get("X-Amzn-Requestid")
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return serval.Secret{}, signInFailed(0, id, "", m)
+	}
+	if res.StatusCode != http.StatusOK {
+		return serval.Secret{}, signInFailed(res.StatusCode, id, string(body), m)
+	}
+	var answer struct{ SigninToken serval.Secret }
+	if json.Unmarshal(body, &answer) != nil || answer.SigninToken.Empty() {
+		return serval.Secret{}, signInFailed(res.StatusCode, id, "", m)
+	}
+	return answer.SigninToken, nil
+}
