@@ -124,7 +124,11 @@ func NewChain(root Secret, older ...Secret) Chain {
 // not keep as it is (invalid UTF-8, NUL) is replaced first.
 func (c Chain) Append(prev string, e Event) Link {
 	e = e.storable()
-	return Link{Event: e, KeyID: c.now, Hash: c.hash(c.keys[c.now], prev, e)}
+	hash, err := c.hash(c.keys[c.now], prev, e)
+	if err != nil {
+		panic("serval: encoding an event: " + err.Error()) // strings, a number and the present year
+	}
+	return Link{Event: e, KeyID: c.now, Hash: hash}
 }
 
 // Check returns an error that names l if it is not the link that follows the
@@ -135,24 +139,30 @@ func (c Chain) Check(seq int64, prev string, l Link) error {
 	case l.Seq != seq+1:
 		return fmt.Errorf("row %d is missing: row %d follows row %d", seq+1, l.Seq, seq)
 	case !ok:
-		return fmt.Errorf("row %d was made with key %s, which is not among the secrets given: add the older SERVAL_SECRET after a comma", l.Seq, clip(l.KeyID, 16))
-	case !hmac.Equal([]byte(l.Hash), []byte(c.hash(key, prev, l.Event))):
+		return fmt.Errorf("row %d was made with key %q, which is not among the secrets given: add the older SERVAL_SECRET after a comma", l.Seq, clip(l.KeyID, 16))
+	}
+	// An event that cannot even be encoded, as with a time beyond the year
+	// 9999, is not one that Append was given.
+	if hash, err := c.hash(key, prev, l.Event); err != nil || !hmac.Equal([]byte(l.Hash), []byte(hash)) {
 		return fmt.Errorf("row %d does not fit the chain: it, or the row before it, was changed", l.Seq)
 	}
 	return nil
 }
 
+// storable returns text with what a database would not keep (invalid UTF-8,
+// NUL) replaced.
+func storable(text string) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+}
+
 // storable returns e as every store gives it back.
 func (e Event) storable() Event {
-	text := func(s string) string {
-		return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
-	}
 	e.At = e.At.UTC().Truncate(time.Microsecond)
-	e.Actor, e.ActorID, e.Target, e.Reason = text(e.Actor), text(e.ActorID), text(e.Target), text(e.Reason)
-	e.RequestID, e.Address = text(e.RequestID), text(e.Address)
+	e.Actor, e.ActorID, e.Target, e.Reason = storable(e.Actor), storable(e.ActorID), storable(e.Target), storable(e.Reason)
+	e.RequestID, e.Address = storable(e.RequestID), storable(e.Address)
 	detail := make(map[string]string, len(e.Detail))
 	for k, v := range e.Detail {
-		detail[text(k)] = text(v)
+		detail[storable(k)] = storable(v)
 	}
 	e.Detail = nil
 	if len(detail) > 0 {
@@ -161,15 +171,15 @@ func (e Event) storable() Event {
 	return e
 }
 
-func (c Chain) hash(key []byte, prev string, e Event) string {
+func (c Chain) hash(key []byte, prev string, e Event) (string, error) {
 	e.At = e.At.UTC()
 	text, err := marshal(e)
 	if err != nil {
-		panic("serval: encoding an event: " + err.Error()) // strings, a number and a time
+		return "", err
 	}
 	mac := hmac.New(sha256.New, key)
 	mac.Write([]byte(prev))
 	mac.Write([]byte{'\n'})
 	mac.Write(text)
-	return hex.EncodeToString(mac.Sum(nil))
+	return hex.EncodeToString(mac.Sum(nil)), nil
 }

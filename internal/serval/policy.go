@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"unicode/utf8"
 )
 
 // An AccessPolicy says who is eligible for which roles, for how long at most,
@@ -73,8 +74,16 @@ type Approval struct {
 	Steps     []People `json:"steps,omitempty"`
 }
 
-// The longest access that a policy may give at a time: thirty days, in minutes.
-const maxPolicyMinutes = 30 * 24 * 60
+// The longest access that a policy may give, in minutes: thirty days at a time,
+// a year with all extensions.
+const (
+	maxPolicyMinutes = 30 * 24 * 60
+	maxTotalMinutes  = 365 * 24 * 60
+)
+
+// The longest pattern, in bytes: no ARN is longer (STS API Reference,
+// AssumeRole).
+const maxARNPattern = 2048
 
 // TotalMinutes returns how long a grant may last with all its extensions.
 func (p AccessPolicy) TotalMinutes() int {
@@ -100,7 +109,7 @@ func (p AccessPolicy) Faults() []string {
 	var faults []string
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
 
-	if p.Name == "" || len(p.Name) > 100 {
+	if strings.TrimSpace(p.Name) == "" || utf8.RuneCountInString(p.Name) > 100 {
 		fault("name: 1 to 100 characters.")
 	}
 	for i, id := range p.Roles.Accounts {
@@ -109,8 +118,8 @@ func (p AccessPolicy) Faults() []string {
 		}
 	}
 	for i, pattern := range p.Roles.ARNs {
-		if pattern == "" || len(pattern) > maxRoleARN {
-			fault("roles.arns[%d]: a pattern of 1 to %d characters.", i, maxRoleARN)
+		if pattern == "" || len(pattern) > maxARNPattern {
+			fault("roles.arns[%d]: a pattern of 1 to %d characters.", i, maxARNPattern)
 		}
 	}
 	if len(p.Roles.Accounts)+len(p.Roles.ARNs)+len(p.Roles.Tags) == 0 {
@@ -144,8 +153,8 @@ func (p AccessPolicy) Faults() []string {
 	if p.MaxMinutes < 1 || p.MaxMinutes > maxPolicyMinutes {
 		fault("max_minutes: 1 to %d.", maxPolicyMinutes)
 	}
-	if p.MaxTotalMinutes != 0 && p.MaxTotalMinutes < p.MaxMinutes {
-		fault("max_total_minutes: at least max_minutes.")
+	if p.MaxTotalMinutes != 0 && (p.MaxTotalMinutes < p.MaxMinutes || p.MaxTotalMinutes > maxTotalMinutes) {
+		fault("max_total_minutes: at least max_minutes and at most %d.", maxTotalMinutes)
 	}
 	if p.RecommendedMinutes < 0 || p.RecommendedMinutes > p.MaxMinutes {
 		fault("recommended_minutes: at most max_minutes.")

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Status is where a request stands. Approved and running share one; a request
@@ -70,7 +71,7 @@ type Standing string
 // What somebody is to a request.
 const (
 	Requester Standing = "requester"
-	Approver  Standing = "approver" // named by the policy's current step
+	Approver  Standing = "approver" // named by a step of the policy; decides where that step is open
 	Overseer  Standing = "admin"
 	Clockwork Standing = "system" // the control plane itself
 )
@@ -216,7 +217,7 @@ type Step struct {
 	At        time.Time `json:"at,omitzero"`
 }
 
-// The bounds of what people write, in bytes, and of a scheduled start.
+// The bounds of what people write, in characters, and of a scheduled start.
 const (
 	MaxJustification = 2000
 	MaxTicket        = 200
@@ -242,8 +243,8 @@ func NewRequest(id string, who Person, role RoleKey, terms Terms, ask Ask, expir
 	if err := terms.check(ask.Minutes, ask.Justification); err != nil {
 		return nil, err
 	}
-	if len(ask.Ticket) > MaxTicket {
-		return nil, Refuse(Invalid, "A ticket reference has at most %d characters.", MaxTicket)
+	if err := checkText("A ticket reference", ask.Ticket, MaxTicket); err != nil {
+		return nil, err
 	}
 	start := ask.StartAt
 	switch {
@@ -275,10 +276,20 @@ func (t Terms) check(minutes int, justification string) error {
 		return Refuse(Invalid, "Say for how many minutes; at least 1.")
 	case minutes > t.MaxMinutes:
 		return Refuse(Invalid, "Policy %s allows at most %d minutes.", t.Policy, t.MaxMinutes)
-	case len(justification) > MaxJustification:
-		return Refuse(Invalid, "A justification has at most %d characters.", MaxJustification)
 	case t.RequireJustification && strings.TrimSpace(justification) == "":
 		return Refuse(Invalid, "Policy %s asks for a justification.", t.Policy)
+	}
+	return checkText("A justification", justification, MaxJustification)
+}
+
+// checkText refuses what somebody wrote if it is too long, or if a database
+// would not keep it as it is.
+func checkText(what, text string, most int) error {
+	switch {
+	case storable(text) != text:
+		return Refuse(Invalid, "%s holds a character that cannot be kept.", what)
+	case utf8.RuneCountInString(text) > most:
+		return Refuse(Invalid, "%s has at most %d characters.", what, most)
 	}
 	return nil
 }
@@ -364,20 +375,16 @@ func (r *Request) Standings(who Principal) []Standing {
 	return is
 }
 
-// isApprover reports whether the person is named by the open step or, where no
-// decision is open, by any step of the terms.
+// isApprover reports whether any step of the terms names the person. Which step
+// is open does not matter: an extension that waits for one approver must not
+// keep another from revoking.
 func (r *Request) isApprover(who Person) bool {
-	if a := r.Asked(); a != nil {
-		step := a.openStep()
-		return step != nil && step.Approvers.Include(who)
-	}
 	return slices.ContainsFunc(r.Terms.Steps, func(p People) bool { return p.Include(who) })
 }
 
 // Awaits reports whether the request waits for a decision that who may make.
 func (r *Request) Awaits(who Person) bool {
-	return (r.Status == StatusPending || r.Status == StatusApproved) && r.Asked() != nil &&
-		r.isApprover(who) && r.mayDecide(who) == nil
+	return (r.Status == StatusPending || r.Status == StatusApproved) && r.Asked() != nil && r.mayDecide(who) == nil
 }
 
 // Due returns how time has ended the request by now; ok is false when it has
@@ -415,9 +422,9 @@ func (r *Request) check(act Act, now time.Time, as ...Standing) error {
 		known = true
 	}
 	if known {
-		return Refuse(Denied, "You may not %s this request.", act)
+		return Refuse(Denied, "You are not allowed to do this: %s.", act)
 	}
-	return Refuse(Conflict, "A request that is %s cannot be changed by: %s.", state, act)
+	return Refuse(Conflict, "This request is %s, which does not allow: %s.", state, act)
 }
 
 // A Decision is what an approver says.
@@ -434,9 +441,6 @@ type Decision struct {
 func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now time.Time) (Action, error) {
 	a := r.Asked()
 	extension := r.Status == StatusApproved
-	if a == nil && (r.Status == StatusPending || r.Status == StatusApproved) {
-		return "", Refuse(Conflict, "Nothing about this request waits for a decision.")
-	}
 	act := ActDeny
 	switch {
 	case d.Approve && !extension && r.stepsLeft() > 1:
@@ -453,6 +457,9 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 	if err := r.check(act, now, r.Standings(who)...); err != nil {
 		return "", err
 	}
+	if a == nil {
+		return "", Refuse(Conflict, "Nothing about this request waits for a decision.")
+	}
 	if who.Kind == KindPerson {
 		if err := r.mayDecide(who.Person); err != nil {
 			return "", err
@@ -460,8 +467,8 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 	} else if len(a.Steps) > 0 {
 		return "", Refuse(Denied, "A request with steps is decided by people.")
 	}
-	if len(d.Reason) > MaxJustification {
-		return "", Refuse(Invalid, "A reason has at most %d characters.", MaxJustification)
+	if err := checkText("A reason", d.Reason, MaxJustification); err != nil {
+		return "", err
 	}
 	minutes := a.Minutes
 	if d.Approve && d.Minutes != 0 {
@@ -530,8 +537,8 @@ func (r *Request) lastEnd() time.Time {
 	return r.ClockStartedAt.Add(time.Duration(r.Terms.MaxTotalMinutes) * time.Minute)
 }
 
-// mayDecide refuses a person whom the policy names and who may nevertheless not
-// decide: the requester, or somebody who already completed a step.
+// mayDecide refuses a person who may not decide the open step: the requester,
+// somebody who already completed a step, or whom this step does not name.
 func (r *Request) mayDecide(who Person) error {
 	if (who.ID == r.PersonID || SameEmail(who.Email, r.Email)) && !r.Terms.AllowSelfApproval {
 		return Refuse(Denied, "You cannot decide your own request.")
@@ -544,6 +551,9 @@ func (r *Request) mayDecide(who Person) error {
 		if s.Outcome != "" && (s.PersonID == who.ID || SameEmail(s.DecidedBy, who.Email)) {
 			return Refuse(Denied, "You have already completed a step of this request; another person decides the next.")
 		}
+	}
+	if step := a.openStep(); step == nil || !step.Approvers.Include(who) {
+		return Refuse(Denied, "This step is not yours to decide.")
 	}
 	return nil
 }
@@ -607,6 +617,7 @@ func (r *Request) ShortenTo(who Principal, minutes int, now time.Time) (Action, 
 		return "", Refuse(Invalid, "Say how many minutes are left; at least 1.")
 	}
 	if !r.ClockStartedAt.IsZero() {
+		minutes = min(minutes, maxTotalMinutes) // no access has more, and more could overflow
 		return r.Shorten(who, now.Add(time.Duration(minutes)*time.Minute), now)
 	}
 	if err := r.check(ActShorten, now, r.Standings(who)...); err != nil {
@@ -640,17 +651,18 @@ func (r *Request) Fail(who Principal, now time.Time) (Action, error) {
 	return r.finish(who, ActFail, StatusFailed, "", now)
 }
 
-// Expire ends a request that is due by now.
+// Expire ends a request that is due by now, at the instant it was due.
 func (r *Request) Expire(who Principal, now time.Time) (Action, error) {
+	if err := r.check(ActExpire, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
 	by, at, due := r.Due(now)
 	if !due {
 		return "", Refuse(Conflict, "This request has not ended yet.")
 	}
-	event, err := r.finish(who, ActExpire, StatusExpired, by, now)
-	if err == nil {
-		r.EndedAt = at
-	}
-	return event, err
+	event := r.event(ActExpire)
+	r.end(StatusExpired, by, at)
+	return event, nil
 }
 
 func (r *Request) finish(who Principal, act Act, status Status, by EndedBy, now time.Time) (Action, error) {
@@ -662,9 +674,9 @@ func (r *Request) finish(who Principal, act Act, status Status, by EndedBy, now 
 	return event, nil
 }
 
-// end closes the request, and whatever still waited on it.
-func (r *Request) end(status Status, by EndedBy, now time.Time) {
-	r.Status, r.EndedBy, r.EndedAt = status, by, now
+// end closes the request at the instant at, and whatever still waited on it.
+func (r *Request) end(status Status, by EndedBy, at time.Time) {
+	r.Status, r.EndedBy, r.EndedAt = status, by, at
 	if a := r.Asked(); a != nil {
 		a.State = Closed
 	}
