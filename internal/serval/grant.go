@@ -41,16 +41,16 @@ func SessionName(email string) string {
 }
 
 // SessionLength returns the DurationSeconds to ask STS for: what remains of the
-// grant, at most the role's maximum and the cap, at least 900, never rounded
-// up. An unknown role maximum (0) counts as 3,600; a cap of 0 is none. A length
+// grant, at most the role's maximum and the limit, at least 900, never rounded
+// up. An unknown role maximum (0) counts as 3,600; a limit of 0 is none. A length
 // beyond what remains is ended by the session policy, not by the credentials.
-func SessionLength(remains time.Duration, roleMaxSeconds int, cap time.Duration) int {
+func SessionLength(remains time.Duration, roleMaxSeconds int, limit time.Duration) int {
 	if roleMaxSeconds <= 0 {
 		roleMaxSeconds = DefaultMaxSessionSeconds
 	}
 	seconds := min(int64(remains/time.Second), int64(roleMaxSeconds), MaxSessionSeconds)
-	if cap > 0 {
-		seconds = min(seconds, int64(cap/time.Second))
+	if limit > 0 {
+		seconds = min(seconds, int64(limit/time.Second))
 	}
 	return int(max(seconds, MinSessionSeconds))
 }

@@ -144,9 +144,9 @@ func isAlphanumeric(r rune) bool {
 }
 
 // clip cuts text for a message, so that a refusal never echoes a megabyte.
-func clip(text string, max int) string {
-	if len(text) <= max {
+func clip(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
-	return strings.ToValidUTF8(text[:max], "") + "…"
+	return strings.ToValidUTF8(text[:most], "") + "…"
 }

@@ -3,6 +3,7 @@ package serval
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -92,9 +93,12 @@ func (m Mint) Check(a Minted, issuer, audience, subject string, asked, now time.
 	if err != nil {
 		return err
 	}
-	bare := strings.TrimPrefix(issuer, "https://")
-	bare = strings.TrimPrefix(bare, "http://")
-	provider := "arn:" + arn.Partition + ":iam::" + arn.AccountID + ":oidc-provider/" + strings.TrimSuffix(bare, "/")
+	// An issuer may end in a slash (Auth0's does); IAM's provider may have been
+	// created with or without it.
+	bare := strings.TrimPrefix(strings.TrimPrefix(issuer, "https://"), "http://")
+	trimmed := strings.TrimSuffix(bare, "/")
+	provider := "arn:" + arn.Partition + ":iam::" + arn.AccountID + ":oidc-provider/"
+	providers := []string{issuer, bare, trimmed, provider + bare, provider + trimmed}
 	switch {
 	case a.AccessKeyID == "" || a.SecretAccessKey.Empty() || a.SessionToken.Empty():
 		return fmt.Errorf("STS answered without credentials")
@@ -106,11 +110,11 @@ func (m Mint) Check(a Minted, issuer, audience, subject string, asked, now time.
 		return fmt.Errorf("STS answered for another audience: %q", clip(a.Audience, 200))
 	case a.Subject != subject:
 		return fmt.Errorf("STS answered for another subject")
-	case a.Provider != issuer && a.Provider != bare && a.Provider != strings.TrimSuffix(bare, "/") && a.Provider != provider:
+	case !slices.Contains(providers, a.Provider):
 		return fmt.Errorf("STS answered for another provider: %q", clip(a.Provider, 200))
 	case !a.Expiration.After(now):
 		return fmt.Errorf("STS answered with credentials that ended at %s", clock(a.Expiration))
-	case a.Expiration.Sub(asked) > time.Duration(m.Seconds)*time.Second+expirySlack+now.Sub(asked):
+	case a.Expiration.After(asked.Add(time.Duration(m.Seconds)*time.Second + expirySlack)):
 		return fmt.Errorf("STS answered with credentials until %s, more than a minute past what was asked", clock(a.Expiration))
 	}
 	return nil
