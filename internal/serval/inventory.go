@@ -87,10 +87,16 @@ func (inv *Inventory) Normalize() {
 		inv.Roles[i].normalize()
 	}
 	slices.SortFunc(inv.Roles, func(a, b Role) int { return cmp.Or(strings.Compare(a.ARN, b.ARN), strings.Compare(a.RoleID, b.RoleID)) })
-	slices.SortFunc(inv.Unreadable, func(a, b Unreadable) int { return strings.Compare(a.ARN, b.ARN) })
-	slices.SortFunc(inv.NearMisses, func(a, b NearMiss) int { return strings.Compare(a.ARN, b.ARN) })
+	slices.SortFunc(inv.Unreadable, func(a, b Unreadable) int {
+		return cmp.Or(strings.Compare(a.ARN, b.ARN), strings.Compare(a.RoleID, b.RoleID),
+			strings.Compare(a.Action, b.Action), strings.Compare(a.Code, b.Code))
+	})
+	slices.SortFunc(inv.NearMisses, func(a, b NearMiss) int {
+		return cmp.Or(strings.Compare(a.ARN, b.ARN), strings.Compare(a.TagKey, b.TagKey))
+	})
 	slices.SortFunc(inv.Problems, func(a, b Problem) int {
-		return cmp.Or(strings.Compare(a.Action, b.Action), strings.Compare(a.Target, b.Target), strings.Compare(a.Code, b.Code))
+		return cmp.Or(strings.Compare(a.Action, b.Action), strings.Compare(a.Target, b.Target),
+			strings.Compare(a.Code, b.Code), strings.Compare(a.Message, b.Message))
 	})
 	slices.Sort(inv.Untagged)
 	inv.Roles = orEmpty(inv.Roles)
@@ -232,6 +238,7 @@ func Compare(known []Known, seen Sighting, now time.Time) Difference {
 	}
 	for _, r := range seen.Roles {
 		if !knownIDs[r.Key.RoleID] {
+			knownIDs[r.Key.RoleID] = true // listed twice, it is added once
 			d.Added = append(d.Added, r.Key)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // TagKey is the tag that makes a role requestable: exactly this key, any value.
@@ -54,9 +55,9 @@ type Role struct {
 }
 
 // A Document is the text of a policy document, decoded; empty where it could
-// not be read. Its JSON form is the document itself, null where it could not
-// be read, and a string holding the text where AWS holds something that is not
-// JSON.
+// not be read. Its JSON form is the document itself without the space between
+// its parts, null where it could not be read, and a string holding the text
+// where AWS holds something that is not a JSON object or list.
 type Document string
 
 // MarshalJSON returns the document, null, or the text as a string.
@@ -64,14 +65,23 @@ func (d Document) MarshalJSON() ([]byte, error) {
 	switch {
 	case d == "":
 		return []byte("null"), nil
-	case json.Valid([]byte(d)) && d[0] != '"':
+	case d.isStructure():
 		return []byte(d), nil
 	default:
 		return marshal(string(d))
 	}
 }
 
-// UnmarshalJSON takes a document, null, or a string holding the text.
+// isStructure reports whether d can stand in JSON as it is. A bare null or
+// string could not be told from a document that is missing or no JSON.
+func (d Document) isStructure() bool {
+	start := strings.TrimLeft(string(d), " \t\r\n")
+	return (strings.HasPrefix(start, "{") || strings.HasPrefix(start, "[")) &&
+		utf8.ValidString(string(d)) && json.Valid([]byte(d))
+}
+
+// UnmarshalJSON takes a document, null, or a string holding the text. What a
+// database would not keep (invalid UTF-8, NUL) is replaced.
 func (d *Document) UnmarshalJSON(data []byte) error {
 	switch {
 	case bytes.Equal(data, []byte("null")):
@@ -81,13 +91,13 @@ func (d *Document) UnmarshalJSON(data []byte) error {
 		if err := json.Unmarshal(data, &text); err != nil {
 			return err
 		}
-		*d = Document(text)
+		*d = Document(storable(text))
 	default:
 		var compact bytes.Buffer
 		if err := json.Compact(&compact, data); err != nil {
 			return err
 		}
-		*d = Document(compact.String())
+		*d = Document(storable(compact.String()))
 	}
 	return nil
 }
