@@ -5,10 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // The AWS partitions a system can serve. Endpoints, regions and ARNs of
@@ -72,6 +74,9 @@ type STS struct {
 // Its length is apart: package regexp repeats at most a thousand times.
 var externalID = regexp.MustCompile(`^[\w+=,.@:/-]+$`)
 
+// region is the shape of a region's name, which becomes part of a host name.
+var region = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
+
 func isExternalID(id string) bool {
 	return len(id) >= minExternalID && len(id) <= maxExternalID && externalID.MatchString(id)
 }
@@ -112,7 +117,7 @@ func (a Account) Faults() []string {
 	}
 	if strings.TrimSpace(a.Name) == "" {
 		fault("name: give the account a name people know it by.")
-	} else if len(a.Name) > 100 {
+	} else if utf8.RuneCountInString(a.Name) > 100 {
 		fault("name: at most 100 characters.")
 	}
 	role := func(field, text string) {
@@ -130,6 +135,9 @@ func (a Account) Faults() []string {
 	}
 	if a.WorkflowRoleARN != "" {
 		role("workflow_role_arn", a.WorkflowRoleARN)
+		if arn, err := ParseRoleARN(a.WorkflowRoleARN); err == nil && arn.AccountID != a.ID {
+			fault("workflow_role_arn: the role is in account %s, not in %s.", arn.AccountID, clip(a.ID, 40))
+		}
 		if a.WorkflowRoleARN == a.RoleARN {
 			fault("workflow_role_arn: it must be another role than the ingestion role, which never gets a write action.")
 		}
@@ -143,13 +151,24 @@ func (a Account) Faults() []string {
 	if !isExternalID(a.ExternalID) {
 		fault("external_id: 2 to 1224 characters of A-Z a-z 0-9 _ + = , . @ : / -.")
 	}
+	if a.DefaultRegion != "" && !region.MatchString(a.DefaultRegion) {
+		fault("default_region: %q is not an AWS region.", clip(a.DefaultRegion, 40))
+	}
+	if a.STS.Region != "" && !region.MatchString(a.STS.Region) {
+		fault("sts.region: %q is not an AWS region.", clip(a.STS.Region, 40))
+	}
 	if a.STS.Endpoint != "" {
 		if err := CheckEndpoint(a.STS.Endpoint); err != nil {
 			fault("sts.endpoint: %s", err)
 		}
 	}
+	if a.STS.Dial != "" {
+		if host, port, err := net.SplitHostPort(a.STS.Dial); err != nil || host == "" || port == "" {
+			fault("sts.dial: not a host:port.")
+		}
+	}
 	if a.STS.HTTPProxy != "" {
-		if u, err := url.Parse(a.STS.HTTPProxy); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		if u, err := url.Parse(a.STS.HTTPProxy); err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
 			fault("sts.http_proxy: not an http or https URL.")
 		}
 	}
@@ -169,7 +188,7 @@ func (a Account) STSRegion() string {
 func CheckEndpoint(endpoint string) error {
 	u, err := url.Parse(endpoint)
 	switch {
-	case err != nil || u.Host == "" || u.User != nil:
+	case err != nil || u.Hostname() == "" || u.User != nil:
 		return Refuse(Invalid, "not a URL with a host.")
 	case u.Scheme == "https":
 		return nil

@@ -16,21 +16,17 @@ type RoleARN struct {
 // The role ARN's grammar, from the IAM API Reference: a path of up to 512
 // characters from U+0021 to U+007E, a name of 1 to 64 from [\w+=,.@-].
 var roleARN = regexp.MustCompile(
-	`^arn:(aws|aws-cn|aws-us-gov|aws-iso[a-z-]*|aws-eusc):iam::([0-9]{12}):role(/(?:[!-~]+/)*)([\w+=,.@-]{1,64})$`)
+	`^arn:(aws|aws-cn|aws-us-gov|aws-iso(?:-[a-z])?|aws-eusc):iam::([0-9]{12}):role(/(?:[!-~]+/)*)([\w+=,.@-]{1,64})$`)
 
-// The bounds of a role ARN in AssumeRole and of a path (STS and IAM API
-// References).
-const (
-	minRoleARN  = 20
-	maxRoleARN  = 2048
-	maxRolePath = 512
-)
+// The longest path of a role (IAM API Reference, Role). With it and the longest
+// name an ARN stays below the 2,048 characters that AssumeRole takes.
+const maxRolePath = 512
 
 // ParseRoleARN takes an IAM role's ARN apart. Anything else is refused with
 // "invalid role ARN format".
 func ParseRoleARN(arn string) (RoleARN, error) {
 	m := roleARN.FindStringSubmatch(arn)
-	if m == nil || len(arn) < minRoleARN || len(arn) > maxRoleARN || len(m[3]) > maxRolePath {
+	if m == nil || len(m[3]) > maxRolePath {
 		return RoleARN{}, Refuse(Invalid, "invalid role ARN format")
 	}
 	return RoleARN{Partition: m[1], AccountID: m[2], Path: m[3], Name: m[4]}, nil
