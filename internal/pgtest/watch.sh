@@ -1,0 +1,30 @@
+# Runs a PostgreSQL of $1 in a new folder under $2 until standard input ends,
+# and then removes all of it. Says the folder, and "ready" or what went wrong.
+bin=$1
+dir=$(mktemp -d "$2/pgtest.XXXXXX") || exit 1
+trap 'rm -rf "$dir"' EXIT
+echo "$dir"
+
+{
+	"$bin/initdb" -D "$dir/data" -U serval -A trust -E UTF8 --no-locale --no-sync &&
+		cat >>"$dir/data/postgresql.conf" <<-END &&
+			listen_addresses = ''
+			unix_socket_directories = '$dir'
+			port = 5432
+			max_connections = 300
+			shared_buffers = '32MB'
+			dynamic_shared_memory_type = mmap
+			fsync = off
+			synchronous_commit = off
+			full_page_writes = off
+			autovacuum = off
+		END
+		"$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -t 60 -w start
+} >"$dir/out" 2>&1 </dev/null || {
+	echo failed
+	cat "$dir/out" "$dir/log"
+	exit 1
+}
+echo ready
+cat >/dev/null
+"$bin/pg_ctl" -D "$dir/data" -m immediate -w stop >/dev/null
