@@ -4,8 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"strings"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -64,15 +68,24 @@ func encode(v any) ([]byte, error) {
 // roles. Fields may come in any order, so the roles may come before the account
 // they belong to: keep them aside until ReadInventory has returned.
 //
-// What is not an inventory is refused with what is wrong: an unknown or
-// repeated field, another schema, a value of the wrong type, text behind the
-// end. An error of role is returned as it is.
+// What is not an inventory is refused with what is wrong: an unknown, repeated
+// or missing field, another schema, a value of the wrong type, text behind the
+// end; and, with kind TooLarge, what is larger than MaxInventoryBytes, than the
+// limit of an http.MaxBytesReader, or has a role larger than MaxRoleBytes. What
+// else goes wrong with reading r is a fault. An error of role is returned as it
+// is.
 func ReadInventory(r io.Reader, role func(serval.Role) error) (serval.Inventory, error) {
+	return readInventory(r, MaxInventoryBytes, MaxRoleBytes, role)
+}
+
+func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) error) (serval.Inventory, error) {
+	src := &source{r: r, until: most, most: most, mostRole: mostRole}
+	d := json.NewDecoder(src)
+
 	var inv serval.Inventory
 	refuse := func(format string, args ...any) (serval.Inventory, error) {
-		return serval.Inventory{}, serval.Refuse(serval.Invalid, "Not an inventory: "+format+".", args...)
+		return serval.Inventory{}, src.explain(format, args...)
 	}
-	d := json.NewDecoder(r)
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return refuse("it does not begin as a JSON object")
 	}
@@ -94,7 +107,7 @@ func ReadInventory(r io.Reader, role func(serval.Role) error) (serval.Inventory,
 		}
 		seen[name] = true
 		if name == "roles" {
-			if err := readRoles(d, role); err != nil {
+			if err := readRoles(d, src, role); err != nil {
 				return serval.Inventory{}, err
 			}
 			continue
@@ -107,13 +120,13 @@ func ReadInventory(r io.Reader, role func(serval.Role) error) (serval.Inventory,
 			return refuse("field %q: %s", name, clip(err.Error()))
 		}
 	}
-	if _, err := d.Token(); err != nil {
-		return refuse("its JSON breaks off")
+	if t, err := d.Token(); err != nil || t != json.Delim('}') {
+		return refuse("its JSON breaks off or is malformed")
 	}
 	if _, err := d.Token(); err != io.EOF {
 		return refuse("something stands behind its end")
 	}
-	for _, name := range []string{"schema", "account_id", "generation", "started_at", "finished_at", "complete", "roles"} {
+	for _, name := range required {
 		if !seen[name] {
 			return refuse("field %q is missing", name)
 		}
@@ -121,40 +134,130 @@ func ReadInventory(r io.Reader, role func(serval.Role) error) (serval.Inventory,
 	if inv.Schema != serval.InventorySchema {
 		return refuse("its schema is %q, not %q", clip(inv.Schema), serval.InventorySchema)
 	}
+	if !isWritable(inv.StartedAt) || !isWritable(inv.FinishedAt) {
+		return refuse("a time of it lies outside the years that can be written")
+	}
 	return inv, nil
 }
 
-func readRoles(d *json.Decoder, role func(serval.Role) error) error {
+// required lists the fields that every inventory has. It is read only. Unknown
+// is never absent: an inventory without the list of unreadable roles would pass
+// for one in which everything was read.
+var required = []string{
+	"schema", "account_id", "account_name", "generation", "started_at", "finished_at", "complete", "read_by",
+	"roles", "unreadable", "near_misses", "problems",
+}
+
+func readRoles(d *json.Decoder, src *source, role func(serval.Role) error) error {
 	if t, err := d.Token(); err != nil || t != json.Delim('[') {
-		return serval.Refuse(serval.Invalid, "Not an inventory: roles is not a list.")
+		return src.explain("roles is not a list")
 	}
-	for n := 0; d.More(); n++ {
-		var text json.RawMessage
-		if err := d.Decode(&text); err != nil {
-			return serval.Refuse(serval.Invalid, "Not an inventory: roles[%d] breaks off or is malformed.", n)
+	for n := 0; ; n++ {
+		// The decoder has to hold a role to find its end; it is not given more
+		// than one may have, and a comma, space and the next one's beginning.
+		src.until = min(src.most, d.InputOffset()+src.mostRole+readAhead)
+		if !d.More() {
+			break
 		}
-		if len(text) > MaxRoleBytes {
-			return serval.Refuse(serval.TooLarge, "roles[%d] has %d bytes; at most %d are taken.", n, len(text), MaxRoleBytes)
+		var text json.RawMessage
+		err := d.Decode(&text)
+		if err != nil {
+			return src.explain("roles[%d] breaks off or is malformed", n)
+		}
+		if int64(len(text)) > src.mostRole {
+			return src.tooLarge()
 		}
 		var r serval.Role
 		strict := json.NewDecoder(bytes.NewReader(text))
 		strict.DisallowUnknownFields()
 		if err := strict.Decode(&r); err != nil {
-			return serval.Refuse(serval.Invalid, "Not an inventory: roles[%d]: %s.", n, clip(err.Error()))
+			return src.explain("roles[%d]: %s", n, clip(err.Error()))
+		}
+		if !isWritable(r.CreatedAt) || r.LastUsedAt != nil && !isWritable(*r.LastUsedAt) {
+			return src.explain("roles[%d]: a time of it lies outside the years that can be written", n)
 		}
 		if err := role(r); err != nil {
 			return err
 		}
 	}
-	if _, err := d.Token(); err != nil {
-		return serval.Refuse(serval.Invalid, "Not an inventory: roles breaks off.")
+	if t, err := d.Token(); err != nil || t != json.Delim(']') {
+		return src.explain("roles breaks off or is malformed")
 	}
+	src.until = src.most
 	return nil
 }
 
+// readAhead is what a decoder may be given beyond one role.
+const readAhead = 4 << 10
+
+// errUntil ends a source at its until.
+var errUntil = errors.New("wire: more than is taken at a time")
+
+// A source reads at most until bytes of r, and remembers what went wrong:
+// whether a decoder's error is the text's fault or the reader's is not to be
+// seen from the decoder's error.
+type source struct {
+	r        io.Reader
+	read     int64
+	until    int64 // at most most
+	most     int64 // of the whole
+	mostRole int64
+	err      error // other than io.EOF; the first, and the last
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if s.err != nil {
+		return 0, s.err
+	}
+	if s.read >= s.until {
+		// One more byte tells an end from an excess.
+		var b [1]byte
+		if n, err := io.ReadFull(s.r, b[:]); n == 0 {
+			return 0, s.note(err)
+		}
+		return 0, s.note(errUntil)
+	}
+	n, err := s.r.Read(p[:min(int64(len(p)), s.until-s.read)])
+	s.read += int64(n)
+	return n, s.note(err)
+}
+
+func (s *source) note(err error) error {
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return err
+}
+
+// explain returns why reading an inventory ended: the reader's error if it had
+// one, and otherwise the refusal of a text that is not an inventory.
+func (s *source) explain(format string, args ...any) error {
+	if limit, ok := errors.AsType[*http.MaxBytesError](s.err); ok {
+		return serval.Refuse(serval.TooLarge, "The inventory has more than the %d bytes that are taken.", limit.Limit)
+	}
+	switch {
+	case errors.Is(s.err, errUntil):
+		return s.tooLarge()
+	case s.err != nil:
+		return fmt.Errorf("reading an inventory: %w", s.err)
+	}
+	return serval.Refuse(serval.Invalid, "Not an inventory: "+format+".", args...)
+}
+
+func (s *source) tooLarge() error {
+	return serval.Refuse(serval.TooLarge, "The inventory is too large: %d bytes are taken, and %d for one role.", s.most, s.mostRole)
+}
+
+// isWritable reports whether t has a year that RFC 3339 can write in UTC.
+func isWritable(t time.Time) bool {
+	year := t.UTC().Year()
+	return 0 <= year && year <= 9999
+}
+
+// clip cuts text for a message.
 func clip(text string) string {
 	if len(text) > 200 {
-		return text[:200] + "…"
+		return strings.ToValidUTF8(text[:200], "") + "…"
 	}
 	return text
 }

@@ -7,7 +7,11 @@
 // Here is only how they stream.
 package wire
 
-import "time"
+import (
+	"fmt"
+	"io"
+	"time"
+)
 
 // An Error is the body of every refused request.
 type Error struct {
@@ -248,6 +252,10 @@ type Credentials struct {
 	EndsAt      Time   `json:"ends_at"`
 	ConsolePath string `json:"console_path"`
 }
+
+// Format writes [redacted] for every verb: credentials are handed over as JSON
+// and in no other way.
+func (c Credentials) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
 
 // A Session is a session that was opened, without its credentials.
 type Session struct {
