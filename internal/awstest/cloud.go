@@ -189,6 +189,9 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !answered {
 		return
 	}
+	if len(a.body) > oneRead && !sleep(r.Context(), settle) {
+		return
+	}
 	call.Status, call.Code = a.status, a.code
 	call.Throttled = a.code == "Throttling"
 	h := w.Header()
@@ -200,6 +203,15 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body) // the client's going away is no matter
 }
+
+// The SDK (smithy-go v1.28.8) closes a request's body as soon as the head of the answer is there. A writer that
+// has sent the body by then, but not yet seen its end, takes that for a failure and closes the connection, and
+// what of the answer is not read by then is lost. AWS is too far away for this to happen; a cloud in the same
+// process is not. So an answer that does not fit one read of the client waits a moment.
+const (
+	oneRead = 3 << 10
+	settle  = 2 * time.Millisecond
+)
 
 // read finds out what is asked and by whom, and judges nothing yet.
 func (c *Cloud) read(r *http.Request, body []byte) *Request {

@@ -332,7 +332,11 @@ func cut[T any](items []T, cur cursor, name func(T) string, wanted func(T) bool)
 			continue
 		}
 		if len(out) == cur.limit {
-			return out, pageXML{true, marker(name(out[len(out)-1]))}
+			last := cur.after
+			if len(out) > 0 {
+				last = name(out[len(out)-1])
+			}
+			return out, pageXML{true, marker(last)}
 		}
 		out = append(out, item)
 	}
@@ -539,9 +543,6 @@ func (i iamCall) getAccountAuthorizationDetails() (any, *failure) {
 		left -= n
 		if page.IsTruncated {
 			out.pageXML = pageXML{true, requalify(page.Marker, s.kind)}
-			if n == 0 { // the page was full before
-				out.Marker = marker(s.kind + "\n")
-			}
 			return out, nil
 		}
 	}

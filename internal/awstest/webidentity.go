@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"net/http"
 	"slices"
@@ -212,18 +211,19 @@ func readToken(payload []byte) (*token, *failure) {
 	return t, nil
 }
 
+// issuerSkew is how far an issuer's clock may be ahead. What AWS grants is not published.
+const issuerSkew = 60
+
 func (t *token) valid(now time.Time, audiences []string) *failure {
 	at := now.Unix()
 	switch {
 	case at >= t.expires:
 		return fail(400, "ExpiredTokenException", "Token expired: current date/time %d must be before the expiration date/time %d", at, t.expires)
-	case t.notBefore != nil && at < *t.notBefore:
+	case t.notBefore != nil && at+issuerSkew < *t.notBefore:
 		return invalidToken("Token not yet valid: current date/time %d must be after the not before date/time %d", at, *t.notBefore)
-	case at < t.issued:
+	case at+issuerSkew < t.issued:
 		return invalidToken("Token issued in the future: current date/time %d must be after the issue date/time %d", at, t.issued)
-	case t.expires > math.MaxInt32*2:
-		return errNoJWT
-	case !slices.ContainsFunc(append(slices.Clone(t.audiences), t.azp), func(a string) bool { return a != "" && slices.Contains(audiences, a) }):
+	case !slices.Contains(audiences, t.azp) && !slices.ContainsFunc(t.audiences, func(a string) bool { return slices.Contains(audiences, a) }):
 		return invalidToken("Incorrect token audience")
 	}
 	return nil
