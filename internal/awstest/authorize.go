@@ -180,7 +180,7 @@ func (c *Cloud) authorize(k *credential, q question) *failure {
 // one across accounts, needs the caller's own policies too. See "Cross-account policy evaluation logic" and
 // "Evaluating identity-based policies with resource-based policies" in the IAM user guide.
 func (c *Cloud) mayAssume(k *credential, r *role, q question) *failure {
-	q.who = k.asker()
+	q.who = k.asker(r)
 	own := c.rights(k, q)
 	trust := c.policy(r.Trust, trustPolicy).evaluate(q)
 	refuse := func(reason string) *failure {

@@ -154,7 +154,7 @@ func (r *role) lastUsedXML() lastUsedXML {
 func (r *role) listed() roleXML {
 	return roleXML{
 		Path: r.Path, RoleName: r.Name, RoleId: r.id, Arn: r.arn, CreateDate: date(r.Created),
-		AssumeRolePolicyDocument: encode(r.Trust), Description: r.Description, MaxSessionDuration: r.MaxSessionDuration,
+		AssumeRolePolicyDocument: encode(r.trusted()), Description: r.Description, MaxSessionDuration: r.MaxSessionDuration,
 	}
 }
 
@@ -174,7 +174,7 @@ func (r *role) full() roleXML {
 func (r *role) detail() roleDetailXML {
 	return roleDetailXML{
 		Path: r.Path, RoleName: r.Name, RoleId: r.id, Arn: r.arn, CreateDate: date(r.Created),
-		AssumeRolePolicyDocument: encode(r.Trust),
+		AssumeRolePolicyDocument: encode(r.trusted()),
 		RolePolicyList:           inlinesXML(r.Inline),
 		AttachedManagedPolicies:  members[attachedXML]{r.attachedXML()},
 		PermissionsBoundary:      r.boundaryXML(),

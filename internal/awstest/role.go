@@ -30,7 +30,8 @@ type role struct {
 	id      string
 	arn     string
 	account *Account
-	deleted bool // its sessions end with it
+	deleted bool             // its sessions end with it
+	pinned  map[string]*role // the roles its trust policy names, by ARN, as they were when it was set
 }
 
 func (r *role) sessionARN(session string) string {
@@ -83,6 +84,7 @@ func (a *Account) putRole(r Role) *role {
 	}
 	in.Role = r
 	in.arn = a.arn("role" + r.Path + r.Name)
+	in.pin()
 	a.count(in, 1)
 	return in
 }
@@ -140,7 +142,41 @@ func (a *Account) SetTrust(name, trust string) {
 	mustParse("trust of role "+name, trust, trustPolicy)
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
-	a.mustRole(name).Trust = trust
+	r := a.mustRole(name)
+	r.Trust = trust
+	r.pin()
+}
+
+// pin remembers which roles the trust policy means. AWS keeps a role it trusts by its RoleId, so that one made
+// again under the same name is not trusted, and shows the bare id once the role is gone:
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_principal.html
+// A role that does not exist yet is trusted by its ARN here, so that roles can be made in any order.
+func (r *role) pin() {
+	r.pinned = nil
+	for _, s := range r.account.cloud.policy(r.Trust, trustPolicy).statements {
+		if s.principals == nil {
+			continue
+		}
+		for _, arn := range s.principals.aws {
+			if named := r.account.cloud.roleByARN(arn); named != nil {
+				if r.pinned == nil {
+					r.pinned = make(map[string]*role)
+				}
+				r.pinned[arn] = named
+			}
+		}
+	}
+}
+
+// trusted returns the trust policy as AWS shows it.
+func (r *role) trusted() string {
+	text := r.Trust
+	for arn, named := range r.pinned {
+		if named.deleted {
+			text = strings.ReplaceAll(text, strconv.Quote(arn), strconv.Quote(named.id))
+		}
+	}
+	return text
 }
 
 // SetMaxSession replaces the longest session, in seconds.

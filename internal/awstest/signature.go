@@ -62,10 +62,14 @@ func (k *credential) userID() string {
 	return k.role.id + ":" + k.session
 }
 
-func (k *credential) asker() asker {
+// asker is who k is to the trust policy of the role.
+func (k *credential) asker(of *role) asker {
 	w := asker{account: k.account.id, self: k.arn()}
 	if k.role != nil {
 		w.role = k.role.arn
+		if named := of.pinned[w.role]; named != nil && named != k.role {
+			w.role, w.self = k.role.id, k.userID() // its namesake is meant
+		}
 	}
 	return w
 }
@@ -75,9 +79,9 @@ func (c *Cloud) keysFor(k *credential) Keys {
 	prefix := "AKIA"
 	if k.role != nil {
 		prefix = "ASIA"
-		k.token = "IQoJ" + random(200)
+		k.token = "IQoJ" + secret(500)
 	}
-	k.id, k.secret = prefix+random(16), random(40)
+	k.id, k.secret = prefix+random(16), secret(30)
 	c.prune()
 	c.keys[k.id] = k
 	return Keys{k.id, k.secret, k.token, k.expires}

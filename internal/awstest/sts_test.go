@@ -216,3 +216,59 @@ func TestExternalID(t *testing.T) {
 		}
 	}
 }
+
+// TestTrustedRoleMadeAgain says that a role made again under the same name is another role.
+func TestTrustedRoleMadeAgain(t *testing.T) {
+	c := awstest.New(awstest.Options{})
+	a, b := c.AddAccount(hub, "Hub"), c.AddAccount(spoke, "Spoke")
+	old := a.PutRole(awstest.Role{Name: "worker", Inline: allowing("*")})
+	trust := trustOf(`{"AWS":"`+a.RoleARN("worker")+`"}`, "sts:AssumeRole")
+	b.PutRole(awstest.Role{Name: "ingest", Trust: trust})
+	url := c.Start(t)
+	assume := func() error {
+		_, err := stsClient(url, a.Session("worker", "worker", time.Hour)).AssumeRole(t.Context(), &sts.AssumeRoleInput{
+			RoleArn: aws.String(b.RoleARN("ingest")), RoleSessionName: aws.String("worker"),
+		})
+		return err
+	}
+	wantError(t, assume(), "", "")
+	a.DeleteRole("worker")
+	a.PutRole(awstest.Role{Name: "worker", Inline: allowing("*")})
+	wantError(t, assume(), "AccessDenied", "sts:AssumeRole")
+	out, err := iamClient(url, b.PutUser("admin", allowAll)).GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("ingest")})
+	if err != nil || !strings.Contains(*out.Role.AssumeRolePolicyDocument, "%22"+old+"%22") {
+		t.Errorf("role %+v, %v; want the old RoleId %s in its trust policy", out, err, old)
+	}
+	b.SetTrust("ingest", trust)
+	wantError(t, assume(), "", "")
+}
+
+// TestContextKeys judges a session's calls by what it says of itself.
+func TestContextKeys(t *testing.T) {
+	c := awstest.New(awstest.Options{SourceIP: "203.0.113.7"})
+	a := c.AddAccount(spoke, "Spoke")
+	id := a.PutRole(awstest.Role{Name: "r", Path: "/p/", Tags: map[string]string{"Team": "blue"}})
+	url := c.Start(t)
+	keys := a.Session("r", "ann@example.com", time.Hour)
+	user := a.PutUser("bob", "")
+	for condition, want := range map[string]bool{
+		`"StringEquals":{"aws:userid":"` + id + `:ann@example.com"}`:                       true,
+		`"StringEquals":{"aws:username":"ann@example.com"}`:                                false,
+		`"StringEquals":{"aws:PrincipalTag/team":"blue"}`:                                  true,
+		`"StringEquals":{"aws:PrincipalAccount":"` + spoke + `"}`:                          true,
+		`"ArnEquals":{"aws:PrincipalArn":"arn:aws:iam::` + spoke + `:role/p/r"}`:           true,
+		`"IpAddress":{"aws:SourceIp":"203.0.113.0/24"},"Bool":{"aws:ViaAWSService":false}`: true,
+		`"NotIpAddress":{"aws:SourceIp":"203.0.113.0/24"}`:                                 false,
+		`"Null":{"aws:TokenIssueTime":"false"}`:                                            true,
+		`"DateGreaterThan":{"aws:TokenIssueTime":"2020-01-01T00:00:00Z"}`:                  true,
+		`"NumericGreaterThan":{"aws:EpochTime":"1"}`:                                       true,
+	} {
+		a.SetInline("r", "p", `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:ListRoles","Resource":"*","Condition":{`+condition+`}}]}`)
+		_, err := iamClient(url, keys).ListRoles(t.Context(), nil)
+		if got := err == nil; got != want {
+			t.Errorf("%s: allowed %v, want %v: %v", condition, got, want, err)
+		}
+	}
+	_, err := iamClient(url, user).ListRoles(t.Context(), nil)
+	wantError(t, err, "AccessDenied", "User: arn:aws:iam::"+spoke+":user/bob is not authorized to perform: iam:ListRoles")
+}
