@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -40,7 +41,7 @@ type Misbehaviour struct {
 // value does neither.
 type Answer struct {
 	Status int           // answers with this status and Body; 0 with a Body means 200
-	Body   string        // answers with this body
+	Body   string        // answers with this body, as JSON unless it begins with < or Header says another type
 	Header http.Header   // of the answer, also of the endpoint's own
 	Delay  time.Duration // waits first
 	Hang   bool          // never answers, until the client goes away
@@ -103,10 +104,14 @@ func (a Answer) instead(w http.ResponseWriter, r *http.Request) bool {
 	if status == 0 {
 		status = http.StatusOK
 	}
+	if w.Header().Get("Content-Type") == "" && !strings.HasPrefix(a.Body, "<") {
+		w.Header().Set("Content-Type", "application/json")
+	}
 	if a.Cut {
 		w.Header().Set("Content-Length", strconv.Itoa(len(a.Body)))
 		w.WriteHeader(status)
 		io.WriteString(w, a.Body[:len(a.Body)/2])
+		http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
 	}
 	w.WriteHeader(status)

@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/url"
 	"sync"
 	"testing"
@@ -70,9 +71,8 @@ func newWorld(t *testing.T, change func(*idptest.Options, *Config)) *world {
 	if config.Issuer == "" {
 		config.Issuer = idp.Start(t)
 	} else {
-		// An issuer of another name is reached in memory.
-		idp.SetIssuer(config.Issuer)
 		idp.Judge(t)
+		config.HTTPClient = &http.Client{Transport: idp.Transport()}
 	}
 	p, err := New(config)
 	if err != nil {
