@@ -72,7 +72,7 @@ func newWorld(t *testing.T, change func(*idptest.Options, *Config)) *world {
 		config.Issuer = idp.Start(t)
 	} else {
 		idp.Judge(t)
-		config.HTTPClient = &http.Client{Transport: idp.Transport()}
+		config.HTTPClient = newTransportClient(idp)
 	}
 	p, err := New(config)
 	if err != nil {
@@ -80,6 +80,11 @@ func newWorld(t *testing.T, change func(*idptest.Options, *Config)) *world {
 	}
 	t.Cleanup(p.client.CloseIdleConnections)
 	return &world{t: t, idp: idp, p: p, clock: c}
+}
+
+// newTransportClient returns a client that reaches the provider in memory.
+func newTransportClient(idp *idptest.Provider) *http.Client {
+	return &http.Client{Transport: idp.Transport()}
 }
 
 // begin begins a sign-in.
