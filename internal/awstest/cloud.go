@@ -8,6 +8,16 @@
 // issuer's published keys. What a program may not do in AWS it cannot do here, and it is told so in
 // AWS's words.
 //
+// A test makes a cloud, fills it, and points clients at it:
+//
+//	c := awstest.New(awstest.Options{})
+//	a := c.AddAccount("111122223333", "Tools")
+//	a.PutRole(awstest.Role{Name: "worker", Inline: map[string]string{"all": policy}})
+//	keys, url := a.Session("worker", "w1", time.Hour), c.Start(t)
+//	client := iam.NewFromConfig(config(keys), func(o *iam.Options) { o.BaseEndpoint = &url })
+//
+// A role without policies may do nothing, and a user likewise: rights must be given, as in AWS.
+//
 // Beside the judging there are faults on request: see [Fault], [Cloud.Throttle], [Cloud.ShortPages] and
 // [Cloud.SetLatency]. [Cloud.Calls] says what was asked.
 //
@@ -211,7 +221,7 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // process is not. So an answer that does not fit one read of the client waits a moment.
 const (
 	oneRead = 3 << 10
-	settle  = 2 * time.Millisecond
+	settle  = 5 * time.Millisecond
 )
 
 // read finds out what is asked and by whom, and judges nothing yet.

@@ -67,6 +67,7 @@ type asker struct {
 	account   string // of an AWS principal
 	self      string // ARN of the user or of the role session
 	role      string // ARN of the session's role
+	roleID    string // its unique id, which a trust policy may name instead
 	federated string // ARN of an identity provider
 	service   string
 }
@@ -161,7 +162,7 @@ func (p *principals) reach(who asker) reach {
 		switch {
 		case a == who.self:
 			how = max(how, bySelf)
-		case a == "*", who.role != "" && a == who.role:
+		case a == "*", who.role != "" && (a == who.role || a == who.roleID):
 			how = max(how, byRole)
 		case a == who.account, strings.HasSuffix(a, ":iam::"+who.account+":root"):
 			how = max(how, byAccount)

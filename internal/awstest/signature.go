@@ -66,7 +66,7 @@ func (k *credential) userID() string {
 func (k *credential) asker(of *role) asker {
 	w := asker{account: k.account.id, self: k.arn()}
 	if k.role != nil {
-		w.role = k.role.arn
+		w.role, w.roleID = k.role.arn, k.role.id
 		if named := of.pinned[w.role]; named != nil && named != k.role {
 			w.role, w.self = k.role.id, k.userID() // its namesake is meant
 		}

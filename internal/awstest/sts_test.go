@@ -48,6 +48,7 @@ func TestAssumeRole(t *testing.T) {
 		{name: "trust refuses", trust: trustOf(`{"AWS":"`+spoke+`"}`, assume), own: allowing(assume), code: "AccessDenied", part: "is not authorized to perform: sts:AssumeRole on resource: arn:aws:iam::" + spoke + ":role/target"},
 		{name: "no such role", trust: trustOf(hubRoot, assume), own: allowing(assume), in: sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::" + spoke + ":role/nobody")}, code: "AccessDenied", part: "sts:AssumeRole on resource: arn:aws:iam::" + spoke + ":role/nobody"},
 		{name: "no such account", trust: trustOf(hubRoot, assume), own: allowing(assume), in: sts.AssumeRoleInput{RoleArn: aws.String("arn:aws:iam::999999999999:role/target")}, code: "AccessDenied"},
+		{name: "trust denies", trust: strings.Replace(trustOf(hubRoot, assume), `"Statement":[`, `"Statement":[{"Effect":"Deny","Principal":"*","Action":"sts:*","Condition":{"StringNotEquals":{"sts:ExternalId":"x1"}}},`, 1), own: allowing(assume), code: "AccessDenied", part: "with an explicit deny in a resource-based policy"},
 		{name: "own side denies", trust: trustOf(hubRoot, assume), own: map[string]string{"a": allowAll, "d": strings.Replace(allowAll, "Allow", "Deny", 1)}, code: "AccessDenied", part: "with an explicit deny in an identity-based policy"},
 		{name: "same account, account trusted", account: hub, trust: trustOf(hubRoot, assume), own: allowing("iam:*"), code: "AccessDenied", part: "no identity-based policy"},
 		{name: "same account, role trusted", account: hub, trust: trustOf(hubWorker, assume), own: allowing("iam:*")},

@@ -200,6 +200,49 @@ func TestAssumeRoleWithWebIdentity(t *testing.T) {
 	}
 }
 
+// TestTagsOfAToken says that the tags and the source identity of a token are the session's, and go on.
+func TestTagsOfAToken(t *testing.T) {
+	key := rsaKey(t, "one")
+	idp := newIssuer(t, key)
+	c := awstest.New(awstest.Options{})
+	a := c.AddAccount(spoke, "Spoke")
+	provider := a.PutOIDCProvider(idp.url, "client")
+	a.PutRole(awstest.Role{
+		Name: "admin", Trust: trustOf(`{"Federated":"`+provider+`"}`, "sts:AssumeRoleWithWebIdentity", "sts:TagSession", "sts:SetSourceIdentity"),
+		Inline: map[string]string{"p": `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*","Condition":{
+			"StringEquals":{"aws:PrincipalTag/team":"blue","aws:SourceIdentity":"ann","aws:FederatedProvider":"` + provider + `"}}}]}`},
+	})
+	a.PutRole(awstest.Role{Name: "next", Trust: trustOf(`{"AWS":"`+spoke+`"}`, "sts:AssumeRole", "sts:TagSession")})
+	url := c.Start(t)
+	now := time.Now().Unix()
+	token := sign(t, jose.RS256, key, map[string]any{
+		"iss": idp.url, "sub": "1", "aud": "client", "iat": now, "exp": now + 60, "https://aws.amazon.com/source_identity": "ann",
+		"https://aws.amazon.com/tags": map[string]any{"principal_tags": map[string]any{"team": []string{"blue"}}, "transitive_tag_keys": []string{"team"}},
+	})
+	out, err := anonymous(url).AssumeRoleWithWebIdentity(t.Context(), &sts.AssumeRoleWithWebIdentityInput{
+		RoleArn: aws.String(a.RoleARN("admin")), RoleSessionName: aws.String("ann"), WebIdentityToken: &token,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.SourceIdentity == nil || *out.SourceIdentity != "ann" || out.PackedPolicySize == nil {
+		t.Errorf("answer %+v: want the source identity and a packed size", out)
+	}
+	k := out.Credentials
+	keys := awstest.Keys{AccessKeyID: *k.AccessKeyId, SecretAccessKey: *k.SecretAccessKey, SessionToken: *k.SessionToken}
+	_, err = iamClient(url, keys).ListRoles(t.Context(), &iam.ListRolesInput{})
+	wantError(t, err, "", "")
+	next := func() error {
+		_, err := stsClient(url, keys).AssumeRole(t.Context(), &sts.AssumeRoleInput{RoleArn: aws.String(a.RoleARN("next")), RoleSessionName: aws.String("ann")})
+		return err
+	}
+	wantError(t, next(), "AccessDenied", "sts:SetSourceIdentity")
+	a.SetTrust("next", trustOf(`{"AWS":"`+spoke+`"}`, "sts:AssumeRole", "sts:SetSourceIdentity"))
+	wantError(t, next(), "AccessDenied", "sts:TagSession")
+	a.SetTrust("next", trustOf(`{"AWS":"`+spoke+`"}`, "sts:*"))
+	wantError(t, next(), "", "")
+}
+
 func TestIssuerKeys(t *testing.T) {
 	one, two := rsaKey(t, "one"), rsaKey(t, "two")
 	idp := newIssuer(t, one)
