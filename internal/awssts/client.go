@@ -22,7 +22,6 @@ package awssts
 import (
 	"context"
 	"crypto/tls"
-	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -71,6 +70,7 @@ type Client struct {
 	sts    map[string]*sts.Client // by partition
 	region map[string]string      // by partition
 	signin map[string]string      // federation endpoints by partition
+	only   string                 // the one partition served; empty for all that have a region
 	http   *http.Client
 	now    func() time.Time
 }
@@ -122,11 +122,13 @@ func New(c Config) (*Client, error) {
 	if c.SigninEndpoint != "" {
 		client.signin = map[string]string{own: withFederation(c.SigninEndpoint)}
 	}
+	if c.Endpoint != "" {
+		client.only = own
+	}
 	for partition, region := range client.region {
-		if c.Endpoint != "" && partition != own {
-			continue
+		if client.only == "" || client.only == partition {
+			client.sts[partition] = newSTS(region, c.Endpoint, client.http)
 		}
-		client.sts[partition] = newSTS(region, c.Endpoint, client.http)
 	}
 	return client, nil
 }
@@ -230,6 +232,8 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 func repeat[T any](ctx context.Context, do func(context.Context) (T, *Error)) (T, error) {
 	all, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	var none T
+	var last *Error
 	for tries := 1; ; tries++ {
 		one, done := context.WithTimeout(all, tryPatience)
 		result, failed := do(one)
@@ -237,14 +241,17 @@ func repeat[T any](ctx context.Context, do func(context.Context) (T, *Error)) (T
 		if failed == nil {
 			return result, nil
 		}
+		if failed.Code == NoAnswer && last != nil && all.Err() != nil {
+			failed = last // it says more than that the time was over
+		}
 		failed.Retried = tries - 1
 		if err := ctx.Err(); err != nil {
 			failed.cause = err
 		}
 		if tries >= failed.tries || !wait(all, backoff(tries, failed)) {
-			var none T
 			return none, failed
 		}
+		last = failed
 	}
 }
 
@@ -279,13 +286,8 @@ func (c *Client) forPartition(partition string) (*sts.Client, error) {
 	if client := c.sts[partition]; client != nil {
 		return client, nil
 	}
-	for served := range c.sts {
-		if len(c.sts) == 1 {
-			return nil, serval.Refuse(serval.FailedPrecondition, "The role is in partition %s, and the STS endpoint that is set serves %s. The operator of Serval can mend that.", partition, served)
-		}
+	if c.only != "" {
+		return nil, serval.Refuse(serval.FailedPrecondition, "The role is in partition %s, and the STS endpoint that is set serves %s. The operator of Serval can mend that.", partition, c.only)
 	}
 	return nil, serval.Refuse(serval.FailedPrecondition, "The role is in partition %s, for which no STS region is set. The operator of Serval can set one.", partition)
 }
-
-// String says where the client sends tokens.
-func (c *Client) String() string { return fmt.Sprintf("STS of %v", c.region) }

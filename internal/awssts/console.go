@@ -100,28 +100,28 @@ func checkDestination(partition, destination string) (string, error) {
 
 // signinToken asks for a sign-in token, once.
 func (c *Client) signinToken(ctx context.Context, endpoint, form string, m serval.Minted) (serval.Secret, *Error) {
+	failed := func(status int, id string, err error) (serval.Secret, *Error) {
+		return serval.Secret{}, signInFailed(status, id, err, m)
+	}
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, endpoint, strings.NewReader(form))
 	if err != nil {
-		return serval.Secret{}, signInFailed(0, "", "", m)
+		return failed(0, "", err)
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	r.Header.Set("Accept", "application/json")
 	res, err := c.http.Do(r)
 	if err != nil {
-		return serval.Secret{}, signInFailed(0, "", "", m)
+		return failed(0, "", err)
 	}
 	defer func() { _ = res.Body.Close() }() // it was only read
 	id := res.Header.Get("X-Amzn-Requestid")
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
-		return serval.Secret{}, signInFailed(0, id, "", m)
-	}
-	if res.StatusCode != http.StatusOK {
-		return serval.Secret{}, signInFailed(res.StatusCode, id, string(body), m)
+		return failed(0, id, err)
 	}
 	var answer struct{ SigninToken serval.Secret }
-	if json.Unmarshal(body, &answer) != nil || answer.SigninToken.Empty() {
-		return serval.Secret{}, signInFailed(res.StatusCode, id, "", m)
+	if res.StatusCode != http.StatusOK || json.Unmarshal(body, &answer) != nil || answer.SigninToken.Empty() {
+		return failed(res.StatusCode, id, nil)
 	}
 	return answer.SigninToken, nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 
@@ -21,7 +22,8 @@ import (
 // Codes of ours, where AWS gave none.
 const (
 	NoAnswer  = "NoAnswer"  // none came in time, or it was cut off; the session may have been opened
-	BadAnswer = "BadAnswer" // one came that is not AWS's, or lacks what it must hold
+	BadAnswer = "BadAnswer" // one came that is not AWS's, has no code, or lacks what it must hold
+	Refused   = "Refused"   // the sign-in service said no; it has no codes
 )
 
 // An Error is a session that was asked for and not got. It holds no secret: a
@@ -32,7 +34,7 @@ const (
 // error without a Kind is a fault of ours, and does not.
 type Error struct {
 	Operation string      // AssumeRoleWithWebIdentity or getSigninToken
-	Code      string      // AWS's, or NoAnswer or BadAnswer
+	Code      string      // AWS's, or one of the above
 	Status    int         // of the HTTP answer; 0 where there was none
 	RequestID string      // AWS's, for its support
 	Message   string      // AWS's own words, cut and cleaned, for the audit log
@@ -99,7 +101,8 @@ type asking struct {
 }
 
 // failed reads the SDK's error. Nothing of it is kept but AWS's code, status,
-// request id and cleaned message: the rest may quote the request.
+// request id and message, or what the network said, both cleaned: the rest may
+// quote the request.
 func (a asking) failed(err error) *Error {
 	e := &Error{Operation: "AssumeRoleWithWebIdentity"}
 	if answered, ok := errors.AsType[*awshttp.ResponseError](err); ok {
@@ -116,8 +119,22 @@ func (a asking) failed(err error) *Error {
 	if e.Code == "" && e.Status < 500 && cutOff(err) {
 		e.Status = 0
 	}
+	if e.Status == 0 {
+		e.Message = clean(network(err), a.mint.Token)
+	}
 	a.explain(e)
 	return e
+}
+
+// network returns what the network said, without the request it was said of.
+func network(err error) string {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
+		return failed.Err.Error()
+	}
+	if cutOff(err) {
+		return "the answer broke off"
+	}
+	return ""
 }
 
 // cutOff reports whether an answer broke off: the SDK has its status then, and
@@ -185,7 +202,7 @@ func (a asking) explain(e *Error) {
 		say(1, serval.FailedPrecondition, "AWS STS is switched off in region %s for account %s. An administrator of the account can activate it in the account settings of IAM, or the operator of Serval can set another region.", a.region, account)
 
 	case "PackedPolicyTooLarge":
-		say(1, serval.FailedPrecondition, "The limits on this session take more room than AWS gives them. Leave out narrowing, or ask the operator of Serval to configure fewer networks.")
+		say(1, serval.FailedPrecondition, "The limits on this session take more room than AWS gives them. Open it without narrowing. The operator of Serval can configure fewer networks, or switch session policies off.")
 
 	case "MalformedPolicyDocument":
 		say(1, "", "AWS does not understand the session policy that Serval wrote. This is a fault of Serval.")
@@ -251,15 +268,16 @@ var throttling = map[string]bool{
 	"SlowDown":                 true,
 }
 
-// signInFailed explains an answer of the federation endpoint, which has no
-// codes: 0 stands for none at all.
-func signInFailed(status int, requestID, message string, m serval.Minted) *Error {
-	e := &Error{
-		Operation: "getSigninToken", Status: status, RequestID: identifier(requestID),
-		Message: clean(message, m.SecretAccessKey, m.SessionToken),
+// signInFailed explains what became of a call of the federation endpoint, which
+// has no codes and answers with pages, of which nothing is kept: they may hold
+// the session. Status 0 stands for no answer, and err then says why.
+func signInFailed(status int, requestID string, err error, m serval.Minted) *Error {
+	e := &Error{Operation: "getSigninToken", Status: status, RequestID: identifier(requestID)}
+	if err != nil {
+		e.Message = clean(network(err), m.SecretAccessKey, m.SessionToken)
 	}
 	if status == http.StatusBadRequest || status == http.StatusForbidden {
-		e.Code, e.tries, e.Kind = "BadRequest", 1, serval.FailedPrecondition
+		e.Code, e.tries, e.Kind = Refused, 1, serval.FailedPrecondition
 		e.Sentence = "AWS does not open the console with this session. Open another one; if this stays, ask the operator of Serval."
 		return e
 	}
