@@ -1,0 +1,279 @@
+// Package awsiam is an account, read: all of its IAM roles that carry the tag,
+// with every document, or a statement of what could not be read.
+//
+// A Reader starts from base credentials (the SDK's default chain: EKS Pod
+// Identity, IRSA, instance metadata, environment, profiles), assumes a base role
+// where one is set, then the account's chain of roles, and last its ingestion
+// role, always with the External ID. With that session it asks IAM the seven
+// Actions and nothing else:
+//
+//	ListRoles                every role, a thousand to a page, without tags
+//	GetRole                  of every role listed: only here are the tags
+//	ListRolePolicies         of the tagged roles, and GetRolePolicy of each name
+//	ListAttachedRolePolicies of the tagged roles, and GetPolicy with
+//	                         GetPolicyVersion once of each policy that occurs
+//
+// In a clean run these are all the calls: one AssumeRole for each role of the
+// chain, P pages, N roles, 2T lists of tagged roles, I inline policies, and 2D
+// for D distinct managed policies, those of AWS's own once for all accounts.
+//
+// Unknown is never absent. What fails for one role is said of that role; what
+// fails in the listing makes the inventory incomplete; only where nothing could be
+// read is there an error, and then it is a *Failure that names the cause, or a
+// *serval.Refusal.
+//
+// Calls are paced for each account and action below the pace at which AWS
+// begins to throttle, because the throttle is shared with the customer's own
+// programs; see pacer. The package does not log: Config.Observe is told of
+// every call, and the caller of Inventory of its progress.
+package awsiam
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// Actions are all that an ingestion role must allow, and all that is asked of
+// IAM. None of them writes. Policies that are handed out are made from this
+// list.
+func Actions() []string {
+	return []string{
+		listRoles, getRole, listRolePolicies, getRolePolicy, listAttachedRolePolicies, getPolicy, getPolicyVersion,
+	}
+}
+
+const (
+	listRoles                = "iam:ListRoles"
+	getRole                  = "iam:GetRole"
+	listRolePolicies         = "iam:ListRolePolicies"
+	getRolePolicy            = "iam:GetRolePolicy"
+	listAttachedRolePolicies = "iam:ListAttachedRolePolicies"
+	getPolicy                = "iam:GetPolicy"
+	getPolicyVersion         = "iam:GetPolicyVersion"
+
+	assumeRole        = "sts:AssumeRole"
+	getCallerIdentity = "sts:GetCallerIdentity"
+)
+
+// SessionName is the session name of every role that is assumed on the way.
+const SessionName = "serval-worker"
+
+// The bounds of a reading. The SDK has no overall timeout of its own.
+const (
+	callDeadline    = 15 * time.Second
+	accountDeadline = 20 * time.Minute
+)
+
+// A Config says how AWS is reached. The zero value means AWS's own endpoints
+// with the SDK's default credentials.
+type Config struct {
+	// BaseRoleARN is a role assumed once, before all accounts; none where empty.
+	BaseRoleARN string
+	// STSRegion, where an account has none of its own. Default: by partition.
+	STSRegion string
+	// STSEndpoint and IAMEndpoint replace AWS's own; https, or http on loopback.
+	// An account's own STS endpoint comes first.
+	STSEndpoint, IAMEndpoint string
+	// Credentials to start from. Default: the SDK's chain.
+	Credentials aws.CredentialsProvider
+	// Dial opens all connections to AWS. Default: TCP.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Concurrency bounds the calls of IAM in flight for one account, however many
+	// readings of it run at once. Default 16.
+	Concurrency int
+	// Total bounds the calls of IAM in flight over all accounts. Default 64.
+	Total int
+	// Observe is told of every call after it was answered, from the goroutine
+	// that made it. Default: nobody is told.
+	Observe func(Call)
+	// Now stamps inventories. Default time.Now.
+	Now func() time.Time
+}
+
+// A Call is one call of AWS as it was answered. A call that is tried again is
+// several Calls.
+type Call struct {
+	AccountID string
+	Action    string // such as iam:GetRole
+	Code      string // empty where it went well; AWS's code, or one of ours: see Failure
+	Duration  time.Duration
+	Throttled bool
+}
+
+// A Reader reads accounts. It is safe for concurrent use; several accounts are
+// read at once by calling it several times. It remembers the pace each account
+// bears and AWS's own policies, and nothing of what it read.
+type Reader struct {
+	config  Config
+	base    *keeper // who assumes the accounts' roles: base credentials, or the base role
+	region  string  // of STS where neither config nor partition says
+	total   chan struct{}
+	network *network
+	shared  *library
+
+	partition atomic.Pointer[string] // of the base credentials, once known
+	skew      atomic.Int64           // AWS's clock minus ours, as last seen
+
+	mu    sync.Mutex
+	gates map[string]*gate // by account id
+}
+
+// New returns a Reader. It makes no call; what is wrong with the settings is
+// reported together, as a refusal.
+func New(ctx context.Context, c Config) (*Reader, error) {
+	var faults []error
+	for name, endpoint := range map[string]string{"STS endpoint": c.STSEndpoint, "IAM endpoint": c.IAMEndpoint} {
+		if endpoint == "" {
+			continue
+		}
+		if err := serval.CheckEndpoint(endpoint); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	var baseRole serval.RoleARN
+	if c.BaseRoleARN != "" {
+		var err error
+		if baseRole, err = serval.ParseRoleARN(c.BaseRoleARN); err != nil {
+			faults = append(faults, fmt.Errorf("base role: %w", err))
+		}
+	}
+	if c.Concurrency < 0 || c.Total < 0 {
+		faults = append(faults, errors.New("calls in flight: fewer than none is not possible"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, serval.Refuse(serval.Invalid, "%s", err)
+	}
+	c.Concurrency = cmp.Or(c.Concurrency, 16)
+	c.Total = cmp.Or(c.Total, 64)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+
+	r := &Reader{config: c, total: make(chan struct{}, c.Total), gates: make(map[string]*gate)}
+	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.Proxy = nil // HTTPS_PROXY is not for AWS, and least of all for the credentials endpoint
+		t.MaxIdleConns = 2 * c.Total
+		t.MaxIdleConnsPerHost = c.Total
+		if c.Dial != nil {
+			t.DialContext = c.Dial
+		}
+	})
+	var fetch func(context.Context) (aws.Credentials, error)
+	if c.Credentials != nil {
+		fetch = c.Credentials.Retrieve
+	} else {
+		loaded, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+			config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = renewEarly }))
+		if err != nil {
+			return nil, fmt.Errorf("reading the AWS configuration: %w", err)
+		}
+		if with, ok := loaded.HTTPClient.(*awshttp.BuildableClient); ok {
+			client = with // it has the certificates of AWS_CA_BUNDLE
+		}
+		r.region = loaded.Region
+		fetch = func(ctx context.Context) (aws.Credentials, error) {
+			creds, err := loaded.Credentials.Retrieve(ctx)
+			if creds.CanExpire {
+				creds.Expires = creds.Expires.Add(renewEarly) // the SDK's cache took it off
+			}
+			return creds, err
+		}
+	}
+	r.network = newNetwork(client.GetTransport())
+	r.shared = newLibrary()
+	r.base = r.newKeeper(func(ctx context.Context) (aws.Credentials, error) {
+		creds, err := fetch(ctx)
+		if err != nil {
+			return aws.Credentials{}, noCredentials(err)
+		}
+		return creds, nil
+	})
+	if c.BaseRoleARN != "" {
+		r.partition.Store(&baseRole.Partition)
+		own := serval.Account{Partition: baseRole.Partition}
+		r.base = r.assumed(r.base, r.stsClient(own, r.base), baseRole, "")
+	}
+	return r, nil
+}
+
+// Close closes connections that are idle. A Reader that is closed can still be
+// used.
+func (r *Reader) Close() { r.network.close() }
+
+// Skew returns how far AWS's clock is ahead of ours, as the Date header of its
+// last answer showed it, to the second; 0 before the first answer. Beyond five
+// minutes AWS refuses signatures.
+func (r *Reader) Skew() time.Duration { return time.Duration(r.skew.Load()) }
+
+// Identity returns who assumes the accounts' roles: the base role where there is
+// one, else the base credentials. Trust policies must name this account.
+func (r *Reader) Identity(ctx context.Context) (partition, accountID, arn string, err error) {
+	own := serval.Account{Partition: cmp.Or(deref(r.partition.Load()), serval.PartitionAWS)}
+	if r.partition.Load() == nil && r.region != "" && r.config.STSRegion == "" {
+		own.STS.Region = r.region // the partition is not known, but the region is of it
+	}
+	client := r.stsClient(own, r.base)
+	l := &line{reader: r, gate: r.gate(""), creds: r.base}
+	out, err := ask(ctx, l, getCallerIdentity, "", func(ctx context.Context) (*sts.GetCallerIdentityOutput, error) {
+		return client.GetCallerIdentity(ctx, nil)
+	})
+	if err != nil {
+		return "", "", "", r.failure(StageCredentials, serval.Account{}, err)
+	}
+	arn = deref(out.Arn)
+	partition, accountID, err = splitARN(arn)
+	if err != nil {
+		return "", "", "", r.failure(StageCredentials, serval.Account{}, &callError{
+			action: getCallerIdentity, kind: failed, code: codeMalformed, message: "the answer names nobody"})
+	}
+	r.partition.Store(&partition)
+	return partition, accountID, arn, nil
+}
+
+// Check assumes the account's ingestion role anew and asks for one role. It
+// returns nil, or a *Failure with the text of "Test AWS Connection", or a
+// *serval.Refusal.
+func (r *Reader) Check(ctx context.Context, a serval.Account) error {
+	s, err := r.open(ctx, a)
+	if err != nil {
+		return err
+	}
+	if _, err := s.listRoles(ctx, "", 1); err != nil {
+		return r.failure(StageList, a, err)
+	}
+	return nil
+}
+
+// gate returns the account's gate, which lives as long as the Reader.
+func (r *Reader) gate(accountID string) *gate {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.gates[accountID]
+	if g == nil {
+		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), paces: paces{pacers: make(map[string]*pacer)}}
+		r.gates[accountID] = g
+	}
+	return g
+}
+
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}

@@ -1,0 +1,174 @@
+package awsiam
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// The texts of "Test AWS Connection", exactly as they are shown.
+const (
+	TextConnected    = "Successfully authenticated with AWS"
+	TextNotAssumed   = "Unable to authenticate with AWS. Please verify your cross-account role ARN and external ID are correct."
+	TextNoListRoles  = "Connection successful, but IAM role lacks iam:ListRoles permission."
+	textListFailed   = "Connection successful, but AWS did not list the roles."
+	textWrongAccount = "AWS listed a role of another account. Nothing of it was taken over."
+)
+
+// A Stage says how far a reading came.
+type Stage string
+
+// The stages, in order.
+const (
+	StageCredentials Stage = "credentials" // who the worker itself is
+	StageAssume      Stage = "assume"      // a role on the way to the account
+	StageList        Stage = "list"        // the account's roles
+)
+
+// A Failure says why nothing could be read of an account.
+type Failure struct {
+	Check  Stage
+	Action string // the action that failed, such as sts:AssumeRole
+	Target string // the ARN it was about; may be empty
+	// Code is AWS's, or one of Timeout, NoConnection, NoCredentials, EmptyAnswer,
+	// MalformedAnswer, WrongAccount, and HTTP with a status.
+	Code    string
+	Message string // AWS's words
+	Text    string // the sentence of the health check
+	Cause   string // which of the known causes it is, and what mends it
+	// Skew is how far AWS's clock is ahead of ours, where that is too far.
+	Skew time.Duration
+
+	err error
+}
+
+// Error returns what failed, with the text and the cause.
+func (f *Failure) Error() string {
+	if f.Cause == "" {
+		return f.Text
+	}
+	return f.Text + " " + f.Cause
+}
+
+// Unwrap returns the error of the call.
+func (f *Failure) Unwrap() error { return f.err }
+
+// failure explains what went wrong with the account. The context's own errors
+// stay what they are.
+func (r *Reader) failure(stage Stage, a serval.Account, err error) error {
+	e, ok := errors.AsType[*callError](err)
+	if !ok {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("reading account %s: not done in %s: %w", a.ID, accountDeadline, err)
+		}
+		return fmt.Errorf("reading account %s: %w", a.ID, err)
+	}
+	f := &Failure{
+		Check: stage, Action: e.action, Target: e.target, Code: e.code, Message: e.message, err: err,
+		Text: TextNotAssumed, Cause: r.cause(e, a),
+	}
+	if e.code == codeNone {
+		f.Check = StageCredentials
+	}
+	if stage == StageList {
+		switch {
+		case e.action != listRoles: // the session could not be renewed
+			f.Check = StageAssume
+		case e.kind == denied:
+			f.Text = TextNoListRoles
+		case e.code == codeWrongAccount:
+			f.Text = textWrongAccount
+		default:
+			f.Text = textListFailed
+		}
+	}
+	if skew := r.Skew(); skew.Abs() > skewAlarm {
+		f.Skew = skew
+		f.Cause += " " + clockOff(skew)
+	}
+	f.Cause = strings.TrimSpace(f.Cause)
+	return f
+}
+
+func clockOff(skew time.Duration) string {
+	side := "behind"
+	if skew < 0 {
+		side = "ahead of"
+	}
+	return fmt.Sprintf("The clock here is %s %s that of AWS, which refuses signatures more than five minutes off: set the clock of the node.", skew.Abs(), side)
+}
+
+// cause explains an error of AWS's in the words of the one who must mend it.
+func (r *Reader) cause(e *callError, a serval.Account) string {
+	said := fmt.Sprintf("%s answered %s: %s", e.action, e.code, e.message)
+	if !strings.HasSuffix(said, ".") {
+		said += "."
+	}
+	worker := "the worker's own role"
+	if caller := caller(e.message); caller != "" {
+		worker += " (" + caller + ")"
+	}
+	switch {
+	case e.code == codeNone:
+		return "The worker has no AWS credentials: " + e.message + ". On EKS, give its service account a Pod Identity association or an IRSA role; on an instance, let its metadata hop limit reach the pod."
+	case e.code == codeConnection || e.code == codeTimeout:
+		return said + " The endpoint cannot be reached: allow egress to it on port 443, and set the account's STS region, endpoint, dial or proxy where the way is another."
+	case e.code == codeEmpty || e.code == codeMalformed:
+		return said + " Something between here and AWS answers in its place, such as a proxy or a captive portal."
+	case e.code == codeWrongAccount:
+		return said + " The role ARN, the endpoint or the way to it is wrong."
+	case e.kind == throttled:
+		return said + " The account's own programs and this one share AWS's limits; it is tried again at the next sync."
+	case e.kind == denied && e.action == assumeRole:
+		return said + " " + whyNotAssumed(e, worker, a)
+	case e.kind == denied:
+		return fmt.Sprintf("%s Allow %s in the permissions of %s.", said, e.action, a.RoleARN)
+	case e.code == "RegionDisabledException":
+		return said + " STS is turned off in the region " + r.stsRegion(a) + ": turn it on in that account's settings, or choose another STS region."
+	case e.code == "PackedPolicyTooLarge":
+		return said + " The session tags of EKS Pod Identity take up most of the room: turn them off with disableSessionTags on the worker's Pod Identity association."
+	case e.code == "InvalidClientTokenId" || e.code == "UnrecognizedClientException":
+		return said + " AWS does not know the worker's access key: it was deleted, belongs to another partition, or its session token is missing."
+	case e.kind == expired:
+		return said + " The worker's own credentials have ended and no new ones came."
+	}
+	return said
+}
+
+// whyNotAssumed tells the causes apart as far as AWS's words do.
+func whyNotAssumed(e *callError, worker string, a serval.Account) string {
+	role := e.target
+	switch {
+	case strings.Contains(e.message, "sts:TagSession"):
+		return fmt.Sprintf("The worker's session carries session tags: EKS Pod Identity attaches six, and they go along with every further AssumeRole. "+
+			"So sts:TagSession must be allowed beside sts:AssumeRole in two places: in the trust policy of %s, and in the policy of %s for that role. "+
+			"Or turn the tags off with disableSessionTags on the Pod Identity association.", role, worker)
+	case strings.Contains(e.message, "sts:SetSourceIdentity"):
+		return fmt.Sprintf("The worker's session carries a source identity. So sts:SetSourceIdentity must be allowed beside sts:AssumeRole "+
+			"in the trust policy of %s, and in the policy of %s for that role.", role, worker)
+	case strings.Contains(e.message, "explicit deny"):
+		return "A policy denies it explicitly; what the others allow does not matter then."
+	case strings.Contains(e.message, "no identity-based policy allows"):
+		return fmt.Sprintf("The policy of %s does not allow sts:AssumeRole on %s.", worker, role)
+	}
+	external := "the External ID in its trust policy is another than the one of this connection"
+	if role == a.RoleARN && a.ExternalID == "" || role != a.RoleARN {
+		external = "its trust policy asks for an External ID that is not sent"
+	}
+	return fmt.Sprintf("AWS does not say which it is: the role %s does not exist, its trust policy does not name the account of %s, %s, or the policy of %s does not allow sts:AssumeRole on it.",
+		role, worker, external, "the worker's own role")
+}
+
+// caller returns the ARN that AWS's words "User: … is not authorized" name.
+func caller(message string) string {
+	_, rest, ok := strings.Cut(message, "User: ")
+	arn, _, found := strings.Cut(rest, " ")
+	if !ok || !found || !strings.HasPrefix(arn, "arn:") {
+		return ""
+	}
+	return arn
+}

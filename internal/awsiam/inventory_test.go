@@ -1,0 +1,97 @@
+package awsiam_test
+
+import (
+	"encoding/json"
+	"net"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/awstest"
+)
+
+func mustJSON(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// facts 11.4: AssumeRole + P + N + 2T + I + 2D, and not one call more.
+func TestCallsAreExactlyTheFormula(t *testing.T) {
+	e := newEstate(t)
+	owner, account := e.connect(spoke)
+	want := one1000.fill(e, owner)
+	if want != 1594 {
+		t.Fatalf("the estate needs %d calls, want the 1594 of the measurements", want)
+	}
+	var connections atomic.Int64
+	e.config.Dial = dials(&connections, (&net.Dialer{}).DialContext)
+	inv := e.inventory(t, account)
+	if !inv.Complete || len(inv.Roles) != 100 || len(inv.Problems) != 0 {
+		t.Errorf("complete %v, %d roles, problems %v; want all 100 without a problem", inv.Complete, len(inv.Roles), inv.Problems)
+	}
+	if got := e.CountCalls(""); got != want {
+		t.Errorf("%d calls, want %d", got, want)
+	}
+	if most := e.MaxInFlight(spoke); most > 16 {
+		t.Errorf("%d calls in flight in one account, want at most 16", most)
+	}
+	if n := connections.Load(); n > 32 {
+		t.Errorf("%d connections for %d calls, want them used again", n, want)
+	}
+}
+
+// The pace finds what the account bears: facts 11.5.
+func TestPace(t *testing.T) {
+	const latency = 44700 * time.Microsecond // the mean of the measurements
+	for _, tt := range []struct {
+		name     string
+		throttle float64
+		burst    int
+		action   string
+		floor    time.Duration
+	}{
+		{"unthrottled", 0, 0, "", 1594 * latency / 16},
+		{"100 a second", 100, 100, "", 14_940 * time.Millisecond},
+		{"20 a second", 20, 40, "", 77_700 * time.Millisecond},
+		{"GetRole at 15 a second", 15, 15, "GetRole", 65_700 * time.Millisecond},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := newEstateInMemory(t, awstest.Options{})
+				owner, account := e.connect(spoke)
+				one1000.fill(e, owner)
+				e.SetLatency(func() time.Duration { return latency })
+				if tt.action != "" {
+					e.ThrottleAction(tt.action, tt.throttle, tt.burst)
+				} else {
+					e.Throttle(tt.throttle, tt.burst)
+				}
+				start := time.Now()
+				inv := e.inventory(t, account)
+				wall := time.Since(start)
+				refused := 0
+				for _, c := range e.Calls() {
+					if c.Throttled {
+						refused++
+					}
+				}
+				ratio := float64(wall) / float64(tt.floor)
+				t.Logf("%v, %.3f of the floor; %d refused; %d in flight", wall, ratio, refused, e.MaxInFlight(spoke))
+				if !inv.Complete || len(inv.Roles) != 100 || len(inv.Problems) != 0 {
+					t.Errorf("complete %v, %d roles, problems %v; want all", inv.Complete, len(inv.Roles), inv.Problems)
+				}
+				if ratio > 1.15 {
+					t.Errorf("%v is %.2f of the floor %v, want at most 1.15", wall, ratio, tt.floor)
+				}
+				if refused > 1594/50 {
+					t.Errorf("%d calls refused, want at most 2 %%", refused)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,126 @@
+package awsiam
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// A network is how connections to AWS are opened: one pool for each way, kept
+// as long as the Reader, so that a thousand calls need sixteen handshakes.
+type network struct {
+	direct *http.Transport
+
+	mu   sync.Mutex
+	ways map[way]*http.Transport
+}
+
+// A way is a detour that an account asks for.
+type way struct {
+	dial  string // host:port in place of the endpoint's
+	proxy string // URL
+}
+
+func newNetwork(direct *http.Transport) *network {
+	return &network{direct: direct, ways: make(map[way]*http.Transport)}
+}
+
+// client returns the HTTP client for one way. A dial address leads past the
+// proxy: there would be nothing left for it to replace.
+func (n *network) client(w way, seen func(skew time.Duration)) (*wire, error) {
+	if w.dial != "" {
+		w.proxy = ""
+	}
+	if w == (way{}) {
+		return &wire{n.direct, seen}, nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.ways[w]
+	if t == nil {
+		t = n.direct.Clone()
+		if w.proxy != "" {
+			u, err := url.Parse(w.proxy)
+			if err != nil {
+				return nil, errors.New("the proxy's URL cannot be read") // it may hold a password
+			}
+			t.Proxy = http.ProxyURL(u)
+		}
+		if w.dial != "" {
+			open := t.DialContext
+			t.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return open(ctx, network, w.dial) // Host, SNI and signature stay the endpoint's
+			}
+		}
+		n.ways[w] = t
+	}
+	return &wire{t, seen}, nil
+}
+
+func (n *network) close() {
+	n.direct.CloseIdleConnections()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, t := range n.ways {
+		t.CloseIdleConnections()
+	}
+}
+
+// A wire carries requests of the SDK. It follows no redirect, learns the skew
+// of the clocks, and lets no answer pass that says 200 and nothing else: to the
+// SDK that is an account without roles.
+type wire struct {
+	transport *http.Transport
+	seen      func(skew time.Duration)
+}
+
+// maxAnswer bounds an answer: a page of a thousand roles has at most some twenty
+// million bytes.
+const maxAnswer = 64 << 20
+
+var (
+	errEmpty = errors.New("AWS answered 200 with nothing in it")
+	errLarge = errors.New("AWS answered more than 64 MiB")
+)
+
+// Do sends one request.
+func (w *wire) Do(r *http.Request) (*http.Response, error) {
+	sent := time.Now()
+	res, err := w.transport.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if date, err := http.ParseTime(res.Header.Get("Date")); err == nil {
+		took := time.Since(sent)
+		w.seen(date.Sub(sent.Add(took / 2)).Round(time.Second))
+	}
+	if res.StatusCode == http.StatusOK {
+		res.Body = &body{ReadCloser: res.Body, left: maxAnswer}
+	}
+	return res, nil
+}
+
+// A body is the body of a good answer, which is neither empty nor endless.
+type body struct {
+	io.ReadCloser
+	left int64
+	some bool
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.some = b.some || n > 0
+	b.left -= int64(n)
+	switch {
+	case b.left < 0:
+		return n, errLarge
+	case errors.Is(err, io.EOF) && !b.some:
+		return n, errEmpty
+	}
+	return n, err
+}
