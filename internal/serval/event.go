@@ -16,7 +16,13 @@ type Action string
 const (
 	LoginStart  Action = "login.start"
 	LoginCreate Action = "login.create"
+	LoginRead   Action = "login.read"
 	LoginEnd    Action = "login.end"
+
+	RoleRead    Action = "role.read"
+	RequestRead Action = "request.read"
+	SessionRead Action = "session.read"
+	AccountRead Action = "account.read"
 
 	RequestCreate      Action = "request.create"
 	RequestApprove     Action = "request.approve"
@@ -47,14 +53,14 @@ const (
 	AccountRemove  Action = "account.remove"
 	PolicyDeclare  Action = "policy.declare"
 
+	UpstreamRead    Action = "upstream.read"
+	SyncRequest     Action = "sync.request"
 	SyncOpen        Action = "sync.open"
 	InventoryAccept Action = "inventory.accept"
-	InventoryRefuse Action = "inventory.refuse"
 	RemovalConfirm  Action = "removal.confirm"
 
 	AuditRead   Action = "audit.read"
 	AuditExport Action = "audit.export"
-	ViewRefuse  Action = "read" // a view that was refused
 )
 
 // An Outcome is how what an event tells of came out.
