@@ -29,8 +29,8 @@ const (
 // An Error is a session that was asked for and not got. It holds no secret: a
 // token that AWS repeats in its message is taken out of it.
 //
-// It unwraps to a *serval.Refusal with its Kind, its Sentence, and "code" and
-// "aws_request_id" as Detail, so that the edge shows it as it shows any. An
+// It unwraps to a *serval.Refusal with its Kind, its Sentence, and "code",
+// "aws_request_id" and, where it may be tried shorter, "clamp" as Detail, so that the edge shows it as it shows any. An
 // error without a Kind is a fault of ours, and does not.
 type Error struct {
 	Operation string      // AssumeRoleWithWebIdentity or getSigninToken
@@ -84,6 +84,9 @@ func (e *Error) Unwrap() []error {
 		detail := map[string]string{"code": e.Code}
 		if e.RequestID != "" {
 			detail["aws_request_id"] = e.RequestID
+		}
+		if e.Clamp {
+			detail["clamp"] = "true"
 		}
 		chain = append(chain, &serval.Refusal{Kind: e.Kind, Reason: e.Sentence, Detail: detail})
 	}

@@ -16,8 +16,9 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
-	_ "github.com/jackc/pgx/v5/stdlib"
+	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/pressly/goose/v3/lock"
 	"modernc.org/sqlite"
@@ -29,11 +30,11 @@ import (
 // A dialect is what differs between the two databases; all other SQL is one
 // text.
 type dialect struct {
-	name          string
-	goose         goose.Dialect
-	readIsolation sql.IsolationLevel
-	retryable     func(error) bool
-	unique        func(error) bool
+	name           string
+	goose          goose.Dialect
+	readIsolation  sql.IsolationLevel
+	writeIsolation sql.IsolationLevel
+	retryable      func(error) bool
 }
 
 var sqliteDialect = dialect{
@@ -43,23 +44,19 @@ var sqliteDialect = dialect{
 		e, ok := errors.AsType[*sqlite.Error](err)
 		return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
 	},
-	unique: func(err error) bool {
-		e, ok := errors.AsType[*sqlite.Error](err)
-		return ok && (e.Code() == sqlite3.SQLITE_CONSTRAINT_UNIQUE || e.Code() == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
-	},
 }
 
 var postgresDialect = dialect{
 	name:          "postgres",
 	goose:         goose.DialectPostgres,
 	readIsolation: sql.LevelRepeatableRead,
+	// Once a Tx has the chain's row, each of its statements sees all that the
+	// writers before it left. Under a higher level it would see the state from
+	// before it waited, and start again each time.
+	writeIsolation: sql.LevelReadCommitted,
 	retryable: func(err error) bool { // serialization failure, deadlock
 		e, ok := errors.AsType[*pgconn.PgError](err)
 		return ok && (e.Code == "40001" || e.Code == "40P01")
-	},
-	unique: func(err error) bool {
-		e, ok := errors.AsType[*pgconn.PgError](err)
-		return ok && e.Code == "23505"
 	},
 }
 
@@ -74,7 +71,7 @@ func open(ctx context.Context, c Config) (*Store, error) {
 	switch scheme, _, _ := strings.Cut(text, ":"); scheme {
 	case "sqlite":
 		u, err := url.Parse(text)
-		if err != nil || u.Host != "" || !filepath.IsAbs(u.Path) {
+		if err != nil || u.Host != "" || !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != "" {
 			return nil, serval.Refuse(serval.Invalid, "a SQLite database is given as sqlite:///absolute/path/to/file")
 		}
 		return openSQLite(ctx, u.Path, c.ReadOnly)
@@ -90,6 +87,10 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*Store, error)
 		return nil, fmt.Errorf("preparing SQLite: %w", err)
 	}
 	s := &Store{dialect: sqliteDialect}
+	// One file has one lock, by whatever link it is reached.
+	if target, err := filepath.EvalSymlinks(path); err == nil {
+		path = target
+	}
 	if readOnly {
 		if _, err := os.Stat(path); err != nil {
 			return nil, fmt.Errorf("opening the database: %w", err)
@@ -147,11 +148,26 @@ func (s *Store) release() error {
 }
 
 func openPostgres(ctx context.Context, text string, readOnly bool) (*Store, error) {
-	db, err := sql.Open("pgx", text)
+	config, err := pgx.ParseConfig(text)
 	if err != nil {
 		// The driver's error may hold the password.
 		return nil, serval.Refuse(serval.Invalid, "the PostgreSQL address cannot be read")
 	}
+	if config.DefaultQueryExecMode == pgx.QueryExecModeSimpleProtocol {
+		// It would put values into the text of queries.
+		return nil, serval.Refuse(serval.Invalid, "default_query_exec_mode=simple_protocol is not supported in the PostgreSQL address")
+	}
+	var options []stdlib.OptionOpenDB
+	if readOnly {
+		options = append(options, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, `set default_transaction_read_only = on`)
+			return err
+		}))
+	} else if config.ValidateConnect == nil {
+		// A standby would answer every check of a grant with old news.
+		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
+	db := stdlib.OpenDB(*config, options...)
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(8)
 	db.SetConnMaxLifetime(30 * time.Minute)
@@ -217,7 +233,8 @@ func (s *Store) provider() (*goose.Provider, error) {
 	}
 	var options []goose.ProviderOption
 	if s.dialect.goose == goose.DialectPostgres {
-		locker, err := lock.NewPostgresSessionLocker()
+		// Ask for the lock every second, for five minutes.
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 300))
 		if err != nil {
 			return nil, fmt.Errorf("preparing the migration lock: %w", err)
 		}

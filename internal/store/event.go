@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -62,19 +64,40 @@ type EventFilter struct {
 	Target  string
 	ActorID string
 	Action  serval.Action
-	Limit   int
+	Limit   int // at most so many
 }
+
+// The rows that a filter lets through. SQLite uses an index for a condition
+// that every row must meet, and not for one that an empty filter lifts; so what
+// is filtered by is said twice.
+const (
+	eventsWhere = ` seq < $1 and ($2 = '' or target = $2) and ($3 = '' or actor_id = $3) and ($4 = '' or action = $4)
+		order by seq desc limit $5`
+	eventsOfAll    = `select ` + eventColumns + ` from event where` + eventsWhere
+	eventsOfTarget = `select ` + eventColumns + ` from event where target = $2 and` + eventsWhere
+	eventsOfActor  = `select ` + eventColumns + ` from event where actor_id = $3 and` + eventsWhere
+	eventsOfAction = `select ` + eventColumns + ` from event where action = $4 and` + eventsWhere
+)
 
 // Events returns rows of the audit log, newest first.
 func (v *View) Events(f EventFilter) ([]serval.Link, error) {
-	return all(v, scanEvent, `select `+eventColumns+` from event
-		where (cast($1 as bigint) = 0 or seq < $1) and ($2 = '' or target = $2) and ($3 = '' or actor_id = $3) and ($4 = '' or action = $4)
-		order by seq desc limit $5`,
-		f.Before, f.Target, f.ActorID, string(f.Action), f.Limit)
+	list := func(query string) ([]serval.Link, error) {
+		return all(v, scanEvent, query, cmp.Or(f.Before, math.MaxInt64), f.Target, f.ActorID, string(f.Action), f.Limit)
+	}
+	switch {
+	case f.Target != "":
+		return list(eventsOfTarget)
+	case f.ActorID != "":
+		return list(eventsOfActor)
+	case f.Action != "":
+		return list(eventsOfAction)
+	default:
+		return list(eventsOfAll)
+	}
 }
 
 // EachEvent hands every row after the row seq to f, oldest first, and stops at
-// its first error.
+// its first error. F must not use the View: its connection is busy.
 func (v *View) EachEvent(after int64, f func(serval.Link) error) error {
 	rows, err := v.q.QueryContext(v.ctx, `select `+eventColumns+` from event where seq > $1 order by seq`, after)
 	if err != nil {
@@ -131,8 +154,11 @@ func (v *View) VerifyChain(published Head) (Head, error) {
 	if err != nil {
 		return last, err
 	}
-	if head != last {
+	switch {
+	case head.Seq > last.Seq:
 		return last, &BrokenChain{last.Seq + 1, fmt.Sprintf("row %d is missing: the log ends at row %d, and its head says row %d", last.Seq+1, last.Seq, head.Seq)}
+	case head != last:
+		return last, &BrokenChain{last.Seq, fmt.Sprintf("row %d is the last, but the log's head says row %d with another hash: the head was changed", last.Seq, head.Seq)}
 	}
 	return last, nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -27,9 +28,10 @@ func (t *Tx) KeepAttempt(a Attempt) error {
 		values ($1, $2, $3, $4, $5, $6)`, a.State, a.Browser, a.Sealed, a.ReturnTo, micros(a.CreatedAt), micros(a.ExpiresAt))
 }
 
-// CountAttempts returns how many sign-ins are under way.
-func (v *View) CountAttempts() (n int, err error) {
-	if err := v.q.QueryRowContext(v.ctx, `select count(*) from login_attempt`).Scan(&n); err != nil {
+// CountAttempts returns how many sign-ins are under way. Those that have
+// expired do not count, or a full house would keep out the one that clears it.
+func (t *Tx) CountAttempts() (n int, err error) {
+	if err := t.q.QueryRowContext(t.ctx, `select count(*) from login_attempt where expires_at > $1`, micros(t.Now)).Scan(&n); err != nil {
 		return 0, fmt.Errorf("counting login attempts: %w", err)
 	}
 	return n, nil
@@ -83,12 +85,13 @@ func scanLogin(row scanner) (Login, error) {
 	return l, nil
 }
 
-// CreateLogin keeps a new login.
+// CreateLogin keeps a new login. What a browser calls itself is kept as far as
+// it is text.
 func (t *Tx) CreateLogin(l Login) error {
 	return t.exec("keeping a login", `insert into login (`+loginColumns+`)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
 		l.ID, l.Token, l.PersonID, l.Kind, micros(l.CreatedAt), micros(l.SeenAt), micros(l.ExpiresAt), micros(l.EndedAt),
-		l.Address, l.Agent, l.IDToken, micros(l.IDTokenEndsAt))
+		l.Address, strings.ReplaceAll(strings.ToValidUTF8(l.Agent, "\uFFFD"), "\x00", "\uFFFD"), l.IDToken, micros(l.IDTokenEndsAt))
 }
 
 // LoginByToken returns the login whose token has the digest, ended or not.
@@ -125,7 +128,7 @@ func (t *Tx) EndLogin(personID, id string) (found bool, err error) {
 }
 
 // WipeTokens removes the sealed ID tokens that have ended by now, and those of
-// logins that have. It is housekeeping, not an act.
+// logins that have expired. It is housekeeping, not an act.
 func (s *Store) WipeTokens(ctx context.Context, now time.Time) error {
 	_, err := s.write.ExecContext(ctx, `update login set id_token = ''
 		where id_token <> '' and (id_token_ends_at <= $1 or expires_at <= $1)`, micros(now))
@@ -133,4 +136,10 @@ func (s *Store) WipeTokens(ctx context.Context, now time.Time) error {
 		return fmt.Errorf("wiping ended ID tokens: %w", err)
 	}
 	return nil
+}
+
+// Login returns the person's login with the id, ended or not.
+func (v *View) Login(personID, id string) (Login, error) {
+	return one(v, "There is no such login.", scanLogin,
+		`select `+loginColumns+` from login where id = $1 and person_id = $2`, id, personID)
 }

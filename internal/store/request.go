@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -51,17 +54,44 @@ type RequestFilter struct {
 	// Those older than the request with this instant and id; zero for the newest.
 	BeforeAt time.Time
 	BeforeID string
-	Limit    int
+	Limit    int // at most so many
 }
+
+// The requests that a filter lets through; see eventsWhere for why what is
+// filtered by is said twice.
+const (
+	requestsWhere = ` ($1 = '' or person_id = $1) and ($2 = '' or status = $2) and ($3 = '' or role_id = $3)
+			and (cast($4 as bigint) = 0 or id in (select request_id from allocation where state = 'pending'))
+			and created_at <= $5 and (created_at < $5 or id collate "C" < $6)
+		order by created_at desc, id collate "C" desc limit $7`
+	requestsOfAll      = `select ` + requestColumns + ` from request where` + requestsWhere
+	requestsOfPerson   = `select ` + requestColumns + ` from request where person_id = $1 and` + requestsWhere
+	requestsOfStatus   = `select ` + requestColumns + ` from request where status = $2 and` + requestsWhere
+	requestsOfRole     = `select ` + requestColumns + ` from request where role_id = $3 and` + requestsWhere
+	requestsOfAwaiting = `select ` + requestColumns + ` from request
+		where id in (select request_id from allocation where state = 'pending') and` + requestsWhere
+)
 
 // Requests returns requests, newest first.
 func (v *View) Requests(f RequestFilter) ([]*serval.Request, error) {
-	requests, err := all(v, scanRequest, `select `+requestColumns+` from request r
-		where ($1 = '' or person_id = $1) and ($2 = '' or status = $2) and ($3 = '' or role_id = $3)
-			and (cast($4 as bigint) = 0 or exists (select 1 from allocation a where a.request_id = r.id and a.state = 'pending'))
-			and (cast($5 as bigint) = 0 or created_at < $5 or (created_at = $5 and id collate "C" < $6))
-		order by created_at desc, id collate "C" desc limit $7`,
-		f.PersonID, string(f.Status), f.RoleID, flag(f.Awaiting), micros(f.BeforeAt), f.BeforeID, f.Limit)
+	list := func(query string) ([]*serval.Request, error) {
+		return all(v, scanRequest, query, f.PersonID, string(f.Status), f.RoleID, flag(f.Awaiting),
+			cmp.Or(micros(f.BeforeAt), math.MaxInt64), f.BeforeID, f.Limit)
+	}
+	var requests []*serval.Request
+	var err error
+	switch {
+	case f.PersonID != "":
+		requests, err = list(requestsOfPerson)
+	case f.Awaiting:
+		requests, err = list(requestsOfAwaiting)
+	case f.RoleID != "":
+		requests, err = list(requestsOfRole)
+	case f.Status != "":
+		requests, err = list(requestsOfStatus)
+	default:
+		requests, err = list(requestsOfAll)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listing requests: %w", err)
 	}
@@ -100,30 +130,54 @@ func (v *View) DueRequests(now time.Time, limit int) ([]string, error) {
 	return ids, nil
 }
 
-// allocations fills in the allocations of requests.
+// An allocation, with the request it belongs to.
+type allocation struct {
+	serval.Allocation
+	requestID string
+}
+
+// allocations fills in the allocations of requests, a page of them at a time.
 func (v *View) allocations(requests ...*serval.Request) error {
-	for _, r := range requests {
-		var err error
-		r.Allocations, err = all(v, scanAllocation, `select minutes, state, justification, asked_at, decided_by, decided_at,
-			superseded_at, reason, steps from allocation where request_id = $1 order by number`, r.ID)
+	const page = 20 // as many as the query has placeholders
+	for some := range slices.Chunk(requests, page) {
+		ids := make([]any, page)
+		of := make(map[string]*serval.Request, page)
+		for i := range ids {
+			ids[i] = ""
+			if i < len(some) {
+				ids[i] = some[i].ID
+				of[some[i].ID] = some[i]
+			}
+		}
+		allocations, err := all(v, scanAllocation, `select request_id, minutes, state, justification, asked_at, decided_by, decided_at,
+			superseded_at, reason, steps from allocation
+			where request_id in ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+			order by request_id, number`, ids...)
 		if err != nil {
-			return fmt.Errorf("reading the allocations of request %s: %w", r.ID, err)
+			return fmt.Errorf("reading the allocations of requests: %w", err)
+		}
+		for _, a := range allocations {
+			r, ok := of[a.requestID]
+			if !ok {
+				return fmt.Errorf("reading the allocations of requests: the database answered with those of request %s", a.requestID)
+			}
+			r.Allocations = append(r.Allocations, a.Allocation)
 		}
 	}
 	return nil
 }
 
-func scanAllocation(row scanner) (serval.Allocation, error) {
-	var a serval.Allocation
+func scanAllocation(row scanner) (allocation, error) {
+	var a allocation
 	var steps string
 	var asked, decided, superseded int64
-	err := row.Scan(&a.Minutes, &a.State, &a.Justification, &asked, &a.DecidedBy, &decided, &superseded, &a.Reason, &steps)
+	err := row.Scan(&a.requestID, &a.Minutes, &a.State, &a.Justification, &asked, &a.DecidedBy, &decided, &superseded, &a.Reason, &steps)
 	if err != nil {
-		return serval.Allocation{}, err
+		return allocation{}, err
 	}
 	a.AskedAt, a.DecidedAt, a.SupersededAt = instant(asked), instant(decided), instant(superseded)
 	if err := json.Unmarshal([]byte(steps), &a.Steps); err != nil {
-		return serval.Allocation{}, err
+		return allocation{}, err
 	}
 	return a, nil
 }

@@ -2,9 +2,12 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -176,16 +179,41 @@ func (v *View) CountRoles(accountID string) (listed, held, stale int, err error)
 
 // Stage keeps roles of a push aside, in a transaction of its own that does not
 // take the chain. They become roles by ApplyDifference, and are dropped by
-// DropStaged.
-func (s *Store) Stage(ctx context.Context, push, accountID string, generation int64, roles []serval.Role) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+// DropStaged. A role id or an ARN that the push had before is refused.
+func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []serval.Role) error {
+	return s.again(ctx, func() error { return s.stageOnce(ctx, push, accountID, now, roles) })
+}
+
+func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.Time, roles []serval.Role) error {
+	tx, err := s.write.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.writeIsolation})
 	if err != nil {
 		return fmt.Errorf("beginning to stage: %w", err)
 	}
-	defer tx.Rollback()
+	defer tx.Rollback() // does nothing after Commit
 	v := &View{ctx, tx, s.chain}
+	// A document that many roles share is kept once, and documents are kept in
+	// one order: pushes that bring the same ones do not wait for each other in a
+	// ring.
+	documents := make(map[string]serval.Document)
 	for _, r := range roles {
-		if err := v.stage(push, accountID, generation, r); err != nil {
+		documents[r.TrustPolicy.Digest()] = r.TrustPolicy
+		for _, p := range r.InlinePolicies.Policies {
+			documents[p.Document.Digest()] = p.Document
+		}
+		for _, p := range r.ManagedPolicies.Policies {
+			documents[p.Document.Digest()] = p.Document
+		}
+	}
+	delete(documents, "")
+	for _, digest := range slices.Sorted(maps.Keys(documents)) {
+		err := v.exec("keeping a document", `insert into document (digest, body) values ($1, $2) on conflict (digest) do nothing`,
+			digest, string(documents[digest]))
+		if err != nil {
+			return err
+		}
+	}
+	for _, r := range roles {
+		if err := v.stage(push, accountID, now, r); err != nil {
 			return err
 		}
 	}
@@ -195,35 +223,17 @@ func (s *Store) Stage(ctx context.Context, push, accountID string, generation in
 	return nil
 }
 
-func (v *View) stage(push, accountID string, generation int64, r serval.Role) error {
-	keep := func(d serval.Document) (string, error) {
-		if d == "" {
-			return "", nil
-		}
-		digest := d.Digest()
-		return digest, v.exec("keeping a document", `insert into document (digest, body) values ($1, $2) on conflict (digest) do nothing`, digest, string(d))
-	}
-	trust, err := keep(r.TrustPolicy)
-	if err != nil {
-		return err
-	}
+// stage keeps a role whose documents are kept.
+func (v *View) stage(push, accountID string, now time.Time, r serval.Role) error {
 	refs := rolePolicies{
 		Inline:  policyList{Status: r.InlinePolicies.Status, Action: r.InlinePolicies.Action},
 		Managed: policyList{Status: r.ManagedPolicies.Status, Action: r.ManagedPolicies.Action},
 	}
 	for _, p := range r.InlinePolicies.Policies {
-		digest, err := keep(p.Document)
-		if err != nil {
-			return err
-		}
-		refs.Inline.Policies = append(refs.Inline.Policies, policyRef{Name: p.Name, Document: digest})
+		refs.Inline.Policies = append(refs.Inline.Policies, policyRef{Name: p.Name, Document: p.Document.Digest()})
 	}
 	for _, p := range r.ManagedPolicies.Policies {
-		digest, err := keep(p.Document)
-		if err != nil {
-			return err
-		}
-		refs.Managed.Policies = append(refs.Managed.Policies, policyRef{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: digest})
+		refs.Managed.Policies = append(refs.Managed.Policies, policyRef{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: p.Document.Digest()})
 	}
 	policies, err := json.Marshal(refs)
 	if err != nil {
@@ -245,13 +255,13 @@ func (v *View) stage(push, accountID string, generation int64, r serval.Role) er
 	if r.LastUsedAt != nil {
 		used = micros(*r.LastUsedAt)
 	}
-	n, err := v.execCount("staging role "+r.ARN, `insert into staged_role (push, account_id, generation, `+roleFacts+`)
+	n, err := v.execCount("staging role "+r.ARN, `insert into staged_role (push, account_id, staged_at, `+roleFacts+`)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-		on conflict (push, role_id) do nothing`,
-		push, accountID, generation, r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
-		string(tagText), trust, boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest())
+		on conflict do nothing`,
+		push, accountID, micros(now), r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
+		string(tagText), r.TrustPolicy.Digest(), boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest())
 	if err == nil && n == 0 {
-		return serval.Refuse(serval.Invalid, "The role id %s comes twice.", r.RoleID)
+		return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
 	}
 	return err
 }
@@ -264,10 +274,13 @@ func (s *Store) DropStaged(ctx context.Context, push string) error {
 	return nil
 }
 
-// DropAllStaged forgets what pushes of earlier generations left behind when
-// their process died.
-func (t *Tx) DropAllStaged(accountID string, before int64) error {
-	return t.exec("dropping staged roles", `delete from staged_role where account_id = $1 and generation < $2`, accountID, before)
+// DropOldStaged forgets what pushes that were staged before the instant left
+// behind when their process died.
+func (s *Store) DropOldStaged(ctx context.Context, before time.Time) error {
+	if _, err := s.write.ExecContext(ctx, `delete from staged_role where staged_at < $1`, micros(before)); err != nil {
+		return fmt.Errorf("dropping old staged roles: %w", err)
+	}
+	return nil
 }
 
 // StagedRoles returns what a push staged, for comparing.
@@ -303,8 +316,8 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 	err := t.exec("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
 			seen_at, stale_since, stale_reason, held_since, removed_at, removed_reason)
 		select account_id, `+roleFacts+`, cast($2 as bigint), 0, '', 0, 0, '' from staged_role where push = $1
-		on conflict (account_id, role_id) do update set arn = excluded.arn, name = excluded.name, path = excluded.path,
-			description = excluded.description, max_session_seconds = excluded.max_session_seconds, tags = excluded.tags,
+		on conflict (account_id, role_id) do update set partition = excluded.partition, arn = excluded.arn, name = excluded.name,
+			path = excluded.path, description = excluded.description, created_at = excluded.created_at, max_session_seconds = excluded.max_session_seconds, tags = excluded.tags,
 			trust = excluded.trust, boundary = excluded.boundary, last_used_at = excluded.last_used_at,
 			policies = excluded.policies, complete = excluded.complete, digest = excluded.digest, seen_at = excluded.seen_at,
 			stale_since = 0, stale_reason = '', held_since = 0, removed_at = 0, removed_reason = ''`, push, now)

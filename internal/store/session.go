@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -47,18 +49,39 @@ func (v *View) Session(id string) (serval.Session, error) {
 type SessionFilter struct {
 	PersonID  string
 	RequestID string
-	BeforeAt  time.Time
-	BeforeID  string
-	Limit     int
+
+	// Those older than the session with this instant and id; zero for the newest.
+	BeforeAt time.Time
+	BeforeID string
+	Limit    int // at most so many
 }
+
+// The sessions that a filter lets through; see eventsWhere for why what is
+// filtered by is said twice.
+const (
+	sessionsWhere = ` ($1 = '' or person_id = $1) and ($2 = '' or request_id = $2)
+			and started_at <= $3 and (started_at < $3 or id collate "C" < $4)
+		order by started_at desc, id collate "C" desc limit $5`
+	sessionsOfAll     = `select ` + sessionColumns + ` from session where` + sessionsWhere
+	sessionsOfPerson  = `select ` + sessionColumns + ` from session where person_id = $1 and` + sessionsWhere
+	sessionsOfRequest = `select ` + sessionColumns + ` from session where request_id = $2 and` + sessionsWhere
+)
 
 // Sessions returns sessions, newest first.
 func (v *View) Sessions(f SessionFilter) ([]serval.Session, error) {
-	sessions, err := all(v, scanSession, `select `+sessionColumns+` from session
-		where ($1 = '' or person_id = $1) and ($2 = '' or request_id = $2)
-			and (cast($3 as bigint) = 0 or started_at < $3 or (started_at = $3 and id collate "C" < $4))
-		order by started_at desc, id collate "C" desc limit $5`,
-		f.PersonID, f.RequestID, micros(f.BeforeAt), f.BeforeID, f.Limit)
+	list := func(query string) ([]serval.Session, error) {
+		return all(v, scanSession, query, f.PersonID, f.RequestID, cmp.Or(micros(f.BeforeAt), math.MaxInt64), f.BeforeID, f.Limit)
+	}
+	var sessions []serval.Session
+	var err error
+	switch {
+	case f.RequestID != "":
+		sessions, err = list(sessionsOfRequest)
+	case f.PersonID != "":
+		sessions, err = list(sessionsOfPerson)
+	default:
+		sessions, err = list(sessionsOfAll)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listing sessions: %w", err)
 	}
@@ -74,4 +97,14 @@ func (v *View) OpenIntents(before time.Time, limit int) ([]string, error) {
 		return nil, fmt.Errorf("listing open intents: %w", err)
 	}
 	return ids, nil
+}
+
+// CountSessions returns how many sessions the person began after the instant.
+func (v *View) CountSessions(personID string, after time.Time) (n int, err error) {
+	err = v.q.QueryRowContext(v.ctx, `select count(*) from session where person_id = $1 and started_at > $2`,
+		personID, micros(after)).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting the sessions of person %s: %w", personID, err)
+	}
+	return n, nil
 }

@@ -18,8 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -129,16 +131,24 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	return f(&View{ctx, tx, s.chain})
 }
 
-// Write runs f in one transaction at now: all of it is kept, or none. It is
-// repeated, at most five times, where the database asks for that, so f must do
-// nothing besides. A refusal or fault of f undoes it and is returned as it is.
+// Write runs f in one transaction at now, in whole microseconds: all of it is
+// kept, or none. It is repeated, at most five times in all, where the database
+// asks for that, so f must do nothing besides. A refusal or fault of f undoes it
+// and is returned as it is. Where ctx ends or the database goes away while the
+// transaction is being committed, only reading tells whether it was.
 //
 // The store remembers the latest instant it saw. An act that lies more than a
 // minute before it is refused: a clock that was set back would lengthen
 // approved time.
 func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) error {
+	now = now.UTC().Truncate(time.Microsecond)
+	return s.again(ctx, func() error { return s.writeOnce(ctx, now, f) })
+}
+
+// again runs f, and runs it again where the database asks for that.
+func (s *Store) again(ctx context.Context, f func() error) error {
 	for try := 1; ; try++ {
-		err := s.writeOnce(ctx, now, f)
+		err := f()
 		if err == nil || try == tries || !s.dialect.retryable(err) {
 			return err
 		}
@@ -151,7 +161,7 @@ func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) err
 }
 
 func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, nil)
+	tx, err := s.write.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.writeIsolation})
 	if err != nil {
 		return fmt.Errorf("beginning to write: %w", err)
 	}
@@ -206,16 +216,31 @@ func (t *Tx) SetMeta(name, value string) error {
 		on conflict (name) do update set value = excluded.value`, name, value)
 }
 
-// exec runs a statement; what says, for an error, what was being done.
-func (v *View) exec(what, query string, args ...any) error {
-	if _, err := v.q.ExecContext(v.ctx, query, args...); err != nil {
-		return fmt.Errorf("%s: %w", what, err)
+// storable reports whether both databases keep every text of args as it is:
+// PostgreSQL takes neither NUL nor invalid UTF-8. What people and providers send
+// is refused where it is read; this is for what slipped through, so that it is a
+// refusal on both and not a fault on one.
+func storable(args []any) bool {
+	for _, arg := range args {
+		if text, ok := arg.(string); ok && (!utf8.ValidString(text) || strings.Contains(text, "\x00")) {
+			return false
+		}
 	}
-	return nil
+	return true
 }
 
-// execCount runs a statement and returns how many rows it changed.
+// exec runs a statement; what says, for an error, what was being done. A text
+// that cannot be kept is refused.
+func (v *View) exec(what, query string, args ...any) error {
+	_, err := v.execCount(what, query, args...)
+	return err
+}
+
+// execCount is exec, and returns how many rows the statement changed.
 func (v *View) execCount(what, query string, args ...any) (int64, error) {
+	if !storable(args) {
+		return 0, serval.Refuse(serval.Invalid, "A text holds a character that cannot be kept: NUL, or bytes that are not UTF-8.")
+	}
 	result, err := v.q.ExecContext(v.ctx, query, args...)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", what, err)
@@ -231,18 +256,26 @@ func (v *View) execCount(what, query string, args ...any) (int64, error) {
 type scanner interface{ Scan(dest ...any) error }
 
 // one returns what scan makes of the one row of a query. Where there is no row
-// it refuses with the sentence missing.
+// it refuses with the sentence missing; so it does for a text that no row can
+// hold.
 func one[T any](v *View, missing string, scan func(scanner) (T, error), query string, args ...any) (T, error) {
+	var zero T
+	refusal := serval.Refuse(serval.NotFound, "%s", missing)
+	if !storable(args) {
+		return zero, refusal
+	}
 	value, err := scan(v.q.QueryRowContext(v.ctx, query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
-		var zero T
-		return zero, serval.Refuse(serval.NotFound, "%s", missing)
+		return zero, refusal
 	}
 	return value, err
 }
 
 // all returns what scan makes of each row of a query.
 func all[T any](v *View, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	if !storable(args) {
+		return nil, nil // no row holds it
+	}
 	rows, err := v.q.QueryContext(v.ctx, query, args...)
 	if err != nil {
 		return nil, err

@@ -105,7 +105,7 @@ create unique index role_live_arn on role (arn) where removed_at = 0;
 -- when the whole push has come.
 create table staged_role (
   account_id          text   not null,
-  generation          bigint not null,
+  staged_at           bigint not null,
   role_id             text   not null,
   partition           text   not null,
   arn                 text   not null,
@@ -122,7 +122,8 @@ create table staged_role (
   complete            bigint not null,
   digest              text   not null,
   push                text   not null, -- which push staged it
-  primary key (push, role_id)
+  primary key (push, role_id),
+  unique (push, arn)
 );
 
 create table person (
@@ -195,6 +196,7 @@ create table request (
   check (ends_at = 0 or ends_at > clock_started_at)
 );
 
+create index request_by_time on request (created_at);
 create index request_by_person on request (person_id, created_at);
 create index request_by_status on request (status, created_at);
 create index request_by_role on request (account_id, role_id, status);
@@ -239,6 +241,7 @@ create table session (
   error           text   not null
 );
 
+create index session_by_time on session (started_at);
 create index session_by_request on session (request_id, started_at);
 create index session_by_person on session (person_id, started_at);
 create index session_open on session (started_at) where state = 'started';

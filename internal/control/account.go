@@ -1,0 +1,476 @@
+package control
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// claimFor is how long a sync is one worker's: longer than the twenty minutes
+// that it may read one account.
+const claimFor = 30 * time.Minute
+
+// stageBatch is how many roles of a push are staged in one transaction.
+const stageBatch = 250
+
+// Declare makes the accounts and access policies of the configuration file the
+// ones in force. Accounts that the file no longer has are disconnected; what
+// was connected otherwise stays.
+func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []serval.Account, policies []serval.AccessPolicy) error {
+	err := p.act(ctx, who, serval.AccountDeclare, "", func(tx *store.Tx, e *serval.Event) error {
+		e.Action = "" // each change has its own
+		known, err := tx.Accounts()
+		if err != nil {
+			return err
+		}
+		declared := map[string]bool{}
+		for _, a := range accounts {
+			declared[a.ID] = true
+			if err := declareAccount(tx, who, a, known); err != nil {
+				return err
+			}
+		}
+		for _, a := range known {
+			if a.Source != store.SourceFile || declared[a.ID] {
+				continue
+			}
+			if err := tx.RemoveAccount(a.ID); err != nil {
+				return err
+			}
+			if err := tx.Append(event(who, serval.AccountRemove, a.ID, serval.OutcomeDone)); err != nil {
+				return err
+			}
+		}
+		return declarePolicies(tx, who, policies)
+	})
+	if err != nil {
+		return err
+	}
+	p.policies.Store(&policies)
+	p.changed.raise()
+	return nil
+}
+
+func declareAccount(tx *store.Tx, who serval.Principal, a serval.Account, known []store.Account) error {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encoding account %s: %w", a.ID, err)
+	}
+	for _, k := range known {
+		if before, err := json.Marshal(k.Account); err == nil && k.ID == a.ID && string(before) == string(text) {
+			return nil
+		}
+	}
+	if err := tx.DeclareAccount(a, store.SourceFile); err != nil {
+		return err
+	}
+	e := event(who, serval.AccountDeclare, a.ID, serval.OutcomeDone)
+	e.Detail = map[string]string{"name": a.Name, "role_arn": a.RoleARN}
+	return tx.Append(e)
+}
+
+// declarePolicies records which policies are in force from now on, where that
+// changed.
+func declarePolicies(tx *store.Tx, who serval.Principal, policies []serval.AccessPolicy) error {
+	e := event(who, serval.PolicyDeclare, "", serval.OutcomeDone)
+	e.Detail = map[string]string{}
+	sum := sha256.New()
+	for i, policy := range policies {
+		e.Detail[fmt.Sprintf("%03d %s", i+1, policy.Name)] = policy.Digest()
+		fmt.Fprintln(sum, policy.Digest())
+	}
+	now := hex.EncodeToString(sum.Sum(nil))
+	before, err := tx.Meta("policies")
+	if err != nil || before == now {
+		return err
+	}
+	if err := tx.SetMeta("policies", now); err != nil {
+		return err
+	}
+	return tx.Append(e)
+}
+
+// KeepExternalIDs refuses a fingerprint of team and External ID key that is not
+// the one the store knows, since every trust policy would break; accept keeps
+// it nevertheless. The first is kept.
+func (p *Plane) KeepExternalIDs(ctx context.Context, who serval.Principal, fingerprint string, accept bool) error {
+	return p.act(ctx, who, serval.AccountDeclare, "external-ids", func(tx *store.Tx, e *serval.Event) error {
+		before, err := tx.Meta("external_ids")
+		if err != nil {
+			return err
+		}
+		switch {
+		case before == fingerprint:
+			e.Action = ""
+			return nil
+		case before != "" && !accept:
+			return serval.Refuse(serval.FailedPrecondition,
+				"The team or SERVAL_EXTERNAL_ID_SECRET has changed, and with it every External ID: no trust policy would fit any more. Put them back, or start once with --accept-new-external-ids.")
+		}
+		e.Detail = map[string]string{"fingerprint": fingerprint, "before": before}
+		return tx.SetMeta("external_ids", fingerprint)
+	})
+}
+
+// An Account is a connected account as an admin sees it.
+type Account struct {
+	store.Account
+	Roles, Held, Stale int
+}
+
+// Accounts returns the connected accounts.
+func (p *Plane) Accounts(ctx context.Context, who serval.Principal) (list []Account, err error) {
+	err = p.view(ctx, who, serval.AccountRead, "", func(v *store.View) error {
+		accounts, err := v.Accounts()
+		if err != nil {
+			return err
+		}
+		for _, a := range accounts {
+			account := Account{Account: a}
+			if account.Roles, account.Held, account.Stale, err = v.CountRoles(a.ID); err != nil {
+				return err
+			}
+			list = append(list, account)
+		}
+		return nil
+	})
+	return list, err
+}
+
+// RequestSync asks for an account to be read as soon as its worker can.
+func (p *Plane) RequestSync(ctx context.Context, who serval.Principal, accountID string) error {
+	err := p.act(ctx, who, serval.SyncRequest, accountID, func(tx *store.Tx, e *serval.Event) error {
+		if _, err := tx.Account(accountID); err != nil {
+			return err
+		}
+		return tx.RequestSync(accountID)
+	})
+	if err == nil {
+		p.changed.raise()
+	}
+	return err
+}
+
+// ConfirmRemovals removes the roles of an account whose removal is held, and
+// returns how many.
+func (p *Plane) ConfirmRemovals(ctx context.Context, who serval.Principal, accountID string) (n int, err error) {
+	err = p.act(ctx, who, serval.RemovalConfirm, accountID, func(tx *store.Tx, e *serval.Event) error {
+		if _, err := tx.Account(accountID); err != nil {
+			return err
+		}
+		keys, err := tx.RemoveHeld(accountID)
+		if err != nil {
+			return err
+		}
+		n = len(keys)
+		if n == 0 {
+			return serval.Refuse(serval.FailedPrecondition, "No removal of this account waits to be confirmed.")
+		}
+		e.Detail = map[string]string{"removed": fmt.Sprint(n)}
+		return p.failRequests(tx, keys)
+	})
+	return n, err
+}
+
+// A WorkerAccount is an account as its worker needs it.
+type WorkerAccount struct {
+	store.Account
+	KnownRoles []string // role ids
+}
+
+// WorkerAccounts returns the accounts that a worker was given. The version
+// changes when the list does.
+func (p *Plane) WorkerAccounts(ctx context.Context, who serval.Principal) (list []WorkerAccount, version string, err error) {
+	err = p.view(ctx, who, serval.UpstreamRead, "", func(v *store.View) error {
+		accounts, err := v.Accounts()
+		if err != nil {
+			return err
+		}
+		sum := sha256.New()
+		for _, a := range accounts {
+			if !who.MayPush(a.ID) {
+				continue
+			}
+			known, err := v.KnownRoles(a.ID)
+			if err != nil {
+				return err
+			}
+			account := WorkerAccount{Account: a}
+			for _, k := range known {
+				account.KnownRoles = append(account.KnownRoles, k.Key.RoleID)
+			}
+			list = append(list, account)
+			text, err := json.Marshal(a.Account)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(sum, "%s %d\n", text, a.SyncRequestedAt.UnixMicro())
+		}
+		version = hex.EncodeToString(sum.Sum(nil)[:8])
+		return nil
+	})
+	return list, version, err
+}
+
+// WaitAccounts is WorkerAccounts, answered as soon as the version is another
+// than the one the worker has, or when the time is up.
+func (p *Plane) WaitAccounts(ctx context.Context, who serval.Principal, version string, wait time.Duration) ([]WorkerAccount, string, error) {
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	for {
+		changed := p.changed.wait() // before looking, so that nothing is missed between
+		list, now, err := p.WorkerAccounts(ctx, who)
+		if err != nil || now != version {
+			return list, now, err
+		}
+		again := time.NewTimer(time.Second) // another replica may have changed something
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-deadline.C:
+			again.Stop()
+			return list, now, nil
+		case <-ctx.Done():
+			again.Stop()
+			return nil, "", ctx.Err()
+		}
+		again.Stop()
+	}
+}
+
+// noAccount is the answer both for an account that is not there and for one
+// that the worker was not given.
+func noAccount() error {
+	return serval.Refuse(serval.NotFound, "There is no such account for this worker.")
+}
+
+// OpenSync claims the next sync of an account for a worker and issues its
+// generation. While another worker has it, the refusal is a conflict whose
+// detail says until when.
+func (p *Plane) OpenSync(ctx context.Context, who serval.Principal, accountID, name string) (generation int64, until time.Time, err error) {
+	err = p.act(ctx, who, serval.SyncOpen, accountID, func(tx *store.Tx, e *serval.Event) error {
+		e.Action = "" // the push that follows is what counts
+		if !who.MayPush(accountID) {
+			return noAccount()
+		}
+		var ok bool
+		generation, until, ok, err = tx.IssueGeneration(accountID, cut(who.Worker+"/"+name, 200), tx.Now.Add(claimFor))
+		if serval.IsRefusal(err, serval.NotFound) {
+			return noAccount()
+		}
+		if err == nil && !ok {
+			return &serval.Refusal{Kind: serval.Conflict, Reason: "Another worker is reading this account.",
+				Detail: map[string]string{"until": until.UTC().Format(time.RFC3339Nano)}}
+		}
+		return err
+	})
+	return generation, until, err
+}
+
+// A Pushed is what became of a push. Its JSON form is kept, for a repeat.
+type Pushed struct {
+	Repeated bool `json:"-"`
+	Added    int  `json:"added"`
+	Changed  int  `json:"changed"`
+	Removed  int  `json:"removed"`
+	Held     int  `json:"held"`
+	Stale    int  `json:"stale"`
+}
+
+// Push takes in the inventory of an account. Read hands over its roles one by
+// one and then returns the rest of it, with a digest of all that it read. The
+// roles are staged without holding the chain and swapped in in one short
+// transaction, or not at all.
+//
+// The generation must be the one that this account's last sync was opened with,
+// and newer than the last accepted; the same push again has the same answer and
+// no second event. Nothing that is merely missing from an incomplete inventory
+// is removed.
+func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string,
+	read func(role func(serval.Role) error) (inv serval.Inventory, digest string, err error)) (Pushed, error) {
+	var done Pushed
+	push := newID("push")
+	defer func() {
+		// After the swap there is nothing left; after a failure this cleans up.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		p.store.DropStaged(ctx, push) // what stays behind goes with the next generation
+	}()
+
+	err := p.view(ctx, who, serval.InventoryAccept, accountID, func(v *store.View) error {
+		if !who.MayPush(accountID) {
+			return noAccount()
+		}
+		if _, err := v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
+			return noAccount()
+		} else {
+			return err
+		}
+	})
+	if err != nil {
+		return done, err
+	}
+	inv, digest, n, err := p.stage(ctx, push, accountID, read)
+	if err != nil {
+		p.recordFailure(ctx, who, serval.InventoryAccept, accountID, err)
+		return done, err
+	}
+	err = p.act(ctx, who, serval.InventoryAccept, accountID, func(tx *store.Tx, e *serval.Event) error {
+		done = Pushed{}
+		a, err := tx.Account(accountID)
+		if serval.IsRefusal(err, serval.NotFound) {
+			return noAccount()
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case inv.Generation == a.AcceptedGeneration && digest == a.AcceptedDigest:
+			e.Action, done.Repeated = "", true
+			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
+		case inv.Generation <= a.AcceptedGeneration:
+			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", inv.Generation, a.AcceptedGeneration)
+		case inv.Generation != a.Generation || !strings.HasPrefix(a.ClaimedBy, who.Worker+"/"):
+			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", inv.Generation)
+		}
+		known, err := tx.KnownRoles(accountID)
+		if err != nil {
+			return err
+		}
+		staged, err := tx.StagedRoles(push)
+		if err != nil {
+			return err
+		}
+		if len(staged) != n {
+			return fmt.Errorf("%d of %d staged roles are there", len(staged), n)
+		}
+		d := serval.Compare(known, serval.Sighting{
+			Complete: inv.Complete, Roles: staged, Unreadable: inv.Unreadable, Untagged: inv.Untagged,
+		}, tx.Now)
+		if err := tx.ApplyDifference(push, accountID, d); err != nil {
+			return err
+		}
+		done = Pushed{Added: len(d.Added), Changed: len(d.Changed), Removed: len(d.Removed()), Held: len(d.Held), Stale: len(d.Stale)}
+		answer, err := json.Marshal(done)
+		if err != nil {
+			return err
+		}
+		if err := tx.AcceptInventory(inv, digest, string(answer)); err != nil {
+			return err
+		}
+		e.Detail = inventoryDetail(inv, len(staged), d)
+		// What was untagged may be tagged again; what was deleted never returns.
+		return p.failRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
+	})
+	if err == nil {
+		p.changed.raise()
+	}
+	return done, err
+}
+
+// stage reads a push and keeps its roles aside, checking each. It returns how
+// many there were.
+func (p *Plane) stage(ctx context.Context, push, accountID string,
+	read func(role func(serval.Role) error) (serval.Inventory, string, error)) (inv serval.Inventory, digest string, n int, err error) {
+	var batch []serval.Role
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := p.store.Stage(ctx, push, accountID, p.Now(), batch)
+		n += len(batch)
+		batch = batch[:0]
+		return err
+	}
+	inv, digest, err = read(func(r serval.Role) error {
+		arn, err := serval.ParseRoleARN(r.ARN)
+		switch {
+		case err != nil:
+			return serval.Refuse(serval.Invalid, "Role %q: %s.", cut(r.ARN, 200), err)
+		case arn.AccountID != accountID:
+			return serval.Refuse(serval.Invalid, "Role %s is not in account %s.", r.ARN, accountID)
+		case arn.Name != r.Name || arn.Path != r.Path:
+			return serval.Refuse(serval.Invalid, "Role %s has another name and path than its ARN.", r.ARN)
+		case r.RoleID == "":
+			return serval.Refuse(serval.Invalid, "Role %s has no role_id.", r.ARN)
+		case !serval.IsTagged(r.Tags):
+			return serval.Refuse(serval.Invalid, "Role %s has no tag %q.", r.ARN, serval.TagKey)
+		}
+		if batch = append(batch, r); len(batch) == stageBatch {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	switch {
+	case err != nil:
+	case inv.AccountID != accountID:
+		err = serval.Refuse(serval.Invalid, "This inventory is of account %s, not of %s.", cut(inv.AccountID, 40), accountID)
+	case inv.Generation < 1:
+		err = serval.Refuse(serval.Invalid, "An inventory is pushed with the generation that its sync was opened with.")
+	}
+	return inv, digest, n, err
+}
+
+// maxNamed is how many roles an event names; it counts all.
+const maxNamed = 20
+
+func inventoryDetail(inv serval.Inventory, roles int, d serval.Difference) map[string]string {
+	detail := map[string]string{
+		"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": inv.ReadBy,
+		"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(inv.Unreadable)), "problems": fmt.Sprint(len(inv.Problems)),
+	}
+	for name, keys := range map[string][]serval.RoleKey{
+		"added": d.Added, "changed": d.Changed, "recreated": d.Recreated, "untagged": d.Untagged, "missing": d.Missing, "held": d.Held,
+	} {
+		if len(keys) == 0 {
+			continue
+		}
+		detail[name] = fmt.Sprint(len(keys))
+		for i, k := range keys[:min(len(keys), maxNamed)] {
+			detail[fmt.Sprintf("%s_%02d", name, i+1)] = k.ARN
+		}
+	}
+	if len(d.Stale) > 0 {
+		detail["stale"] = fmt.Sprint(len(d.Stale))
+	}
+	return detail
+}
+
+// failRequests ends the requests for roles that will never be there again and
+// that nobody used yet. What runs goes on to its end; no session opens.
+func (p *Plane) failRequests(tx *store.Tx, gone []serval.RoleKey) error {
+	for _, key := range gone {
+		requests, err := tx.RequestsOfRole(key)
+		if err != nil {
+			return err
+		}
+		for _, r := range requests {
+			act, err := r.Fail(System(), tx.Now)
+			if serval.IsRefusal(err) {
+				continue // running, or due to end by itself
+			}
+			if err != nil {
+				return err
+			}
+			if err := tx.SaveRequest(r); err != nil {
+				return err
+			}
+			e := requestEvent(System(), act, r)
+			e.Reason = "its role is gone"
+			if err := tx.Append(e); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,236 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// How long things last.
+const (
+	attemptLife  = 10 * time.Minute
+	loginLife    = 8 * time.Hour
+	loginIdle    = 30 * time.Minute
+	touchEvery   = time.Minute
+	maxAttempts  = 20_000 // sign-ins under way at a time
+	tokenMargin  = 60 * time.Second
+	groupsLast   = time.Hour // for a decision
+	maxAgentText = 200
+)
+
+// An Attempt is what a sign-in needs when it comes back.
+type Attempt struct {
+	Nonce     serval.Secret
+	Verifier  serval.Secret
+	ReturnTo  string // a path of ours
+	CreatedAt time.Time
+}
+
+// An Identity is what the identity provider said, verified.
+type Identity struct {
+	Issuer     string
+	Subject    string
+	Email      string
+	Groups     []string
+	GroupsNote string // why groups are missing; empty where they are not
+	IDToken    serval.Secret
+	ExpiresAt  time.Time // of the ID token
+}
+
+// BeginLogin keeps a sign-in that leaves for the identity provider, to be taken
+// once within ten minutes by whoever brings both state and browser. A login
+// that is still open under current ends here, on the server: the way to the
+// sign-in page is also the way out. The state is kept as its digest.
+func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, browser, current serval.Secret, a Attempt) error {
+	return p.act(ctx, who, serval.LoginStart, "", func(tx *store.Tx, e *serval.Event) error {
+		e.Action = "" // a stranger may come as often as they like; what matters is who comes back
+		if n, err := tx.CountAttempts(); err != nil {
+			return err
+		} else if n >= maxAttempts {
+			return serval.Refuse(serval.Exhausted, "Too many people are signing in right now. Try again in a few minutes.")
+		}
+		if !current.Empty() {
+			l, err := tx.LoginByToken(digest(current))
+			switch {
+			case serval.IsRefusal(err):
+			case err != nil:
+				return err
+			default:
+				if _, err := tx.EndLogin(l.PersonID, l.ID); err != nil {
+					return err
+				}
+			}
+		}
+		row := digest(state)
+		return tx.KeepAttempt(store.Attempt{
+			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier), row),
+			ReturnTo: a.ReturnTo, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
+		})
+	})
+}
+
+// A SignedIn is a login that was just made. Token is what the browser holds
+// from now on; the store has its digest.
+type SignedIn struct {
+	Token    serval.Secret
+	Person   serval.Person
+	ReturnTo string
+	EndsAt   time.Time
+}
+
+// SignIn takes the attempt of state and browser, once, has identify ask the
+// identity provider, and opens a login for whoever it names. A second call for
+// the same attempt, at the same time or later, is refused and asks nobody.
+func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser serval.Secret, agent string,
+	identify func(context.Context, Attempt) (Identity, error)) (SignedIn, error) {
+	var kept store.Attempt
+	row := digest(state)
+	err := p.act(ctx, who, serval.LoginCreate, "", func(tx *store.Tx, e *serval.Event) (err error) {
+		e.Action = "" // taking it is half an act; the other half is below
+		kept, err = tx.TakeAttempt(row, digest(browser))
+		return err
+	})
+	if err != nil {
+		return SignedIn{}, err
+	}
+	// A crash here costs the person a new sign-in and nothing else.
+	opened, err := p.sealer.open(kept.Sealed, row)
+	if err != nil {
+		return SignedIn{}, fmt.Errorf("opening a login attempt: %w", err)
+	}
+	secrets := split(opened)
+	if len(secrets) != 2 {
+		return SignedIn{}, fmt.Errorf("a login attempt holds %d secrets, want 2", len(secrets))
+	}
+	id, err := identify(ctx, Attempt{Nonce: secrets[0], Verifier: secrets[1], ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt})
+	if err != nil {
+		p.recordFailure(ctx, who, serval.LoginCreate, "", err)
+		return SignedIn{}, err
+	}
+
+	in := SignedIn{Token: newToken(), ReturnTo: kept.ReturnTo}
+	loginID := newID("login")
+	err = p.act(ctx, who, serval.LoginCreate, loginID, func(tx *store.Tx, e *serval.Event) error {
+		known, err := p.recogniseIdentity(tx, id)
+		if err != nil {
+			return err
+		}
+		in.Person, in.EndsAt = known, tx.Now.Add(loginLife)
+		e.ActorKind, e.ActorID, e.Actor = serval.KindPerson, known.ID, known.Email
+		e.Detail = map[string]string{"issuer": id.Issuer, "subject": id.Subject}
+		if id.GroupsNote != "" {
+			e.Detail["groups"] = id.GroupsNote
+		}
+		if known.Suspended != "" {
+			e.Detail["suspended"] = known.Suspended
+		}
+		return tx.CreateLogin(store.Login{
+			ID: loginID, Token: digest(in.Token), PersonID: known.ID, Kind: "browser",
+			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: cut(agent, maxAgentText),
+			IDToken: p.sealer.seal(id.IDToken, loginID), IDTokenEndsAt: id.ExpiresAt,
+		})
+	})
+	return in, err
+}
+
+// recogniseIdentity returns the person behind an identity, making one at the
+// first login. Issuer and subject are who they are. An email that changed, or
+// that another subject already has, lets them in and suspends their sessions:
+// a mailbox given to somebody else must not inherit anything.
+func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, error) {
+	who, err := tx.PersonBySubject(id.Issuer, id.Subject)
+	switch {
+	case serval.IsRefusal(err, serval.NotFound):
+		who = serval.Person{ID: newID("person"), Issuer: id.Issuer, Subject: id.Subject, Email: id.Email}
+		same, err := tx.PeopleByEmail(id.Email)
+		if err != nil {
+			return serval.Person{}, err
+		}
+		if len(same) > 0 {
+			who.Suspended = "Another identity at the identity provider already has the email " + id.Email + ". An admin has to say that both are you."
+		}
+	case err != nil:
+		return serval.Person{}, err
+	case !serval.SameEmail(who.Email, id.Email):
+		who.Suspended = "Your email was " + who.Email + " and is " + id.Email + " now. An admin has to say that both are you."
+	}
+	who.Groups, who.GroupsAt = id.Groups, tx.Now
+	return who, tx.SavePerson(who)
+}
+
+// A Login is a login, recognised.
+type Login struct {
+	ID            string
+	EndsAt        time.Time
+	IDTokenEndsAt time.Time
+}
+
+// Recognise returns who holds the token of a login, with the standing of who
+// asks (request id, address). Nobody, or a login that has ended or was idle for
+// half an hour, is refused as unauthenticated.
+func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
+	refused := serval.Refuse(serval.Unauthenticated, "You are not signed in.")
+	if token.Empty() {
+		return who, Login{}, refused
+	}
+	now := p.Now()
+	var l store.Login
+	err := p.view(ctx, who, serval.LoginRead, "", func(v *store.View) (err error) {
+		l, err = v.LoginByToken(digest(token))
+		if serval.IsRefusal(err) || err == nil && (!l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) || now.Sub(l.SeenAt) >= loginIdle) {
+			return refused
+		}
+		if err != nil {
+			return err
+		}
+		who.Person, err = v.Person(l.PersonID)
+		return err
+	})
+	if err != nil {
+		return serval.Principal{RequestID: who.RequestID, Address: who.Address}, Login{}, err
+	}
+	if now.Sub(l.SeenAt) >= touchEvery {
+		if err := p.store.TouchLogin(ctx, l.ID, now); err != nil {
+			p.log.Warn("a login's use could not be noted", zap.Error(err))
+		}
+	}
+	who.Kind, who.LoginID = serval.KindPerson, l.ID
+	who.Admin = p.settings.Admins.Include(who.Person)
+	who.Auditor = p.settings.Auditors.Include(who.Person)
+	return who, Login{ID: l.ID, EndsAt: l.ExpiresAt, IDTokenEndsAt: l.IDTokenEndsAt}, nil
+}
+
+// Logins returns the logins that who is signed in with.
+func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []store.Login, err error) {
+	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
+		logins, err = v.Logins(who.Person.ID, p.Now())
+		return err
+	})
+	return logins, err
+}
+
+// EndLogin ends one of who's logins; their own is signing out.
+func (p *Plane) EndLogin(ctx context.Context, who serval.Principal, id string) error {
+	return p.act(ctx, who, serval.LoginEnd, id, func(tx *store.Tx, e *serval.Event) error {
+		found, err := tx.EndLogin(who.Person.ID, id)
+		if err == nil && !found {
+			err = serval.Refuse(serval.NotFound, "There is no such login.")
+		}
+		return err
+	})
+}
+
+// cut shortens text that somebody else chose, at a character.
+func cut(text string, max int) string {
+	for i := range text {
+		if i > max {
+			return text[:i]
+		}
+	}
+	return text
+}

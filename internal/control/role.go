@@ -1,0 +1,169 @@
+package control
+
+import (
+	"context"
+	"strings"
+
+	"github.com/serval-bridge/serval-bridge/internal/access"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// A Role is a role in somebody's catalogue.
+type Role struct {
+	store.Role
+	AccountName string
+	Policy      serval.AccessPolicy
+	MyRequest   *serval.Request // the newest that is pending or approved; nil where there is none
+}
+
+// A RoleFilter chooses roles of the catalogue; empty fields choose all.
+type RoleFilter struct {
+	AccountID string
+	Tag       string // key, or key=value
+	Text      string // in ARN, description, account name or tags; without regard to ASCII case
+	After     string // an ARN: those behind it
+	Limit     int
+}
+
+// noRole is the answer both for a role that is not there and for one that who
+// is not eligible for.
+func noRole() error {
+	return serval.Refuse(serval.NotFound, "There is no such role, or you are not eligible for it.")
+}
+
+// Roles returns the roles that who is eligible for, in the order of account and
+// ARN, without documents, and whether there are more.
+func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (roles []Role, more bool, err error) {
+	err = p.view(ctx, who, serval.RoleRead, "", func(v *store.View) error {
+		known, err := v.Roles()
+		if err != nil {
+			return err
+		}
+		names, err := accountNames(v)
+		if err != nil {
+			return err
+		}
+		mine, err := openByRole(v, who)
+		if err != nil {
+			return err
+		}
+		policies := *p.policies.Load()
+		for _, r := range known {
+			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, f.After) ||
+				!hasTag(r.Tags, f.Tag) || !hasText(r, names[r.Key.AccountID], f.Text) {
+				continue
+			}
+			policy, ok := access.Decide(policies, target(r), who.Person)
+			if !ok {
+				continue
+			}
+			if f.Limit > 0 && len(roles) == f.Limit {
+				more = true
+				return nil
+			}
+			roles = append(roles, Role{Role: r, AccountName: names[r.Key.AccountID], Policy: policy, MyRequest: mine[r.Key]})
+		}
+		return nil
+	})
+	return roles, more, err
+}
+
+// behind reports whether r comes after the role with the ARN in the catalogue's
+// order.
+func behind(r store.Role, arn string) bool {
+	a, err := serval.ParseRoleARN(arn)
+	if err != nil {
+		return true
+	}
+	return r.Key.AccountID > a.AccountID || r.Key.AccountID == a.AccountID && r.ARN > arn
+}
+
+// RoleByName returns one role that who is eligible for, with its documents.
+func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID, name string) (role Role, err error) {
+	err = p.view(ctx, who, serval.RoleRead, accountID+"/"+name, func(v *store.View) error {
+		known, err := v.Roles()
+		if err != nil {
+			return err
+		}
+		for _, r := range known {
+			if r.Key.AccountID != accountID || r.Name != name {
+				continue
+			}
+			policy, ok := access.Decide(*p.policies.Load(), target(r), who.Person)
+			if !ok {
+				return noRole()
+			}
+			names, err := accountNames(v)
+			if err != nil {
+				return err
+			}
+			mine, err := openByRole(v, who)
+			if err != nil {
+				return err
+			}
+			role = Role{Role: r, AccountName: names[accountID], Policy: policy, MyRequest: mine[r.Key]}
+			return v.FillDocuments(&role.Role)
+		}
+		return noRole()
+	})
+	return role, err
+}
+
+func target(r store.Role) access.Target {
+	return access.Target{AccountID: r.Key.AccountID, ARN: r.ARN, Tags: r.Tags}
+}
+
+func accountNames(v *store.View) (map[string]string, error) {
+	accounts, err := v.Accounts()
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]string, len(accounts))
+	for _, a := range accounts {
+		names[a.ID] = a.Name
+	}
+	return names, nil
+}
+
+// openByRole returns who's newest open request for each role.
+func openByRole(v *store.View, who serval.Principal) (map[serval.RoleKey]*serval.Request, error) {
+	requests, err := v.OpenRequests(who.Person.ID)
+	if err != nil {
+		return nil, err
+	}
+	open := make(map[serval.RoleKey]*serval.Request, len(requests))
+	for _, r := range requests {
+		if open[r.Role] == nil {
+			open[r.Role] = r
+		}
+	}
+	return open, nil
+}
+
+func hasTag(tags map[string]string, wanted string) bool {
+	if wanted == "" {
+		return true
+	}
+	key, want, withValue := strings.Cut(wanted, "=")
+	value, tagged := tags[key]
+	return tagged && (!withValue || value == want)
+}
+
+func hasText(r store.Role, account, text string) bool {
+	if text == "" {
+		return true
+	}
+	text = serval.FoldEmail(text)
+	for _, field := range []string{r.ARN, r.Description, account} {
+		if strings.Contains(serval.FoldEmail(field), text) {
+			return true
+		}
+	}
+	for key, value := range r.Tags {
+		if strings.Contains(serval.FoldEmail(key), text) || strings.Contains(serval.FoldEmail(value), text) {
+			return true
+		}
+	}
+	return false
+}
