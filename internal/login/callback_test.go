@@ -179,35 +179,82 @@ func TestClientSecretBasic(t *testing.T) {
 	}
 }
 
-// a token endpoint that never answers costs ten seconds, and the fault
-// behind the refusal says that time ran out.
-func TestR32_TokenEndpointHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		idp := idptest.New(idptest.Options{
-			ClientID: testClient, ClientSecret: testSecret, RedirectURIs: []string{testRedirect},
-			People: []idptest.Person{ana}, Issuer: "http://127.0.0.1:9",
+// an endpoint that never answers costs its deadline and no more, and the
+// fault behind the refusal says that time ran out.
+func TestR32_EndpointsHang(t *testing.T) {
+	for endpoint, tt := range map[string]struct {
+		hang  func(*idptest.Misbehaviour)
+		cause string
+		after time.Duration
+	}{
+		"token":     {func(m *idptest.Misbehaviour) { m.AtToken.Hang = true }, CauseAway, exchangeTimeout},
+		"jwks":      {func(m *idptest.Misbehaviour) { m.AtJWKS.Hang = true }, CauseKeys, callTimeout},
+		"userinfo":  {func(m *idptest.Misbehaviour) { m.AtUserInfo.Hang = true }, CauseUserInfo, callTimeout},
+		"discovery": {func(m *idptest.Misbehaviour) { m.AtDiscovery.Hang = true }, CauseDiscovery, callTimeout},
+	} {
+		t.Run(endpoint, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const issuer = "http://127.0.0.1:9"
+				idp := idptest.New(idptest.Options{
+					ClientID: testClient, ClientSecret: testSecret, RedirectURIs: []string{testRedirect},
+					People: []idptest.Person{ana}, Issuer: issuer, Thin: true,
+				})
+				p, err := New(Config{
+					Issuer: issuer, ClientID: testClient, ClientSecret: serval.NewSecret(testSecret), RedirectURL: testRedirect,
+					HTTPClient: &http.Client{Transport: &http.Transport{DialContext: idp.Dialer(t)}},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.client.CloseIdleConnections()
+				w := &world{t: t, idp: idp, p: p}
+				start := time.Now()
+				if endpoint == "discovery" {
+					idp.Misbehave(tt.hang)
+					_, _, err = p.Begin(t.Context(), Prompt{})
+				} else {
+					a, query := w.callback()
+					idp.Misbehave(tt.hang)
+					_, err = p.Finish(t.Context(), a, query)
+				}
+				wantCause(t, err, tt.cause)
+				if took := time.Since(start); took != tt.after {
+					t.Errorf("it took %s, want %s", took, tt.after)
+				}
+				if !strings.Contains(err.Error(), "deadline exceeded") {
+					t.Errorf("the fault %v does not say that time ran out", err)
+				}
+			})
 		})
-		p, err := New(Config{
-			Issuer: "http://127.0.0.1:9", ClientID: testClient, ClientSecret: serval.NewSecret(testSecret), RedirectURL: testRedirect,
-			HTTPClient: &http.Client{Transport: &http.Transport{DialContext: idp.Dialer(t)}},
-		})
-		if err != nil {
-			t.Fatal(err)
+	}
+}
+
+// An attempt without a nonce accepts no token, least of all one without.
+func TestS40_EmptyNonce(t *testing.T) {
+	w := newWorld(t, nil)
+	w.idp.Misbehave(set("nonce", nil))
+	a, query := w.callback()
+	a.Nonce = serval.Secret{}
+	_, err := w.p.Finish(t.Context(), a, query)
+	wantCause(t, err, CauseNonce)
+}
+
+// S-59: signing in again helps against an old sign-in, not against a provider
+// that does not say when it was: that must not become a loop.
+func TestS59_Kinds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		wrong func(*idptest.Misbehaviour)
+		kind  serval.Kind
+	}{
+		"old":    {shift("auth_time", -time.Hour), serval.LoginRequired},
+		"absent": {set("auth_time", nil), serval.Denied},
+	} {
+		w := newWorld(t, maxAge)
+		w.idp.Misbehave(tt.wrong)
+		if _, err := w.signIn(); !serval.IsRefusal(err, tt.kind) {
+			t.Errorf("%s: %v, want a refusal of kind %s", name, err, tt.kind)
 		}
-		defer p.client.CloseIdleConnections()
-		w := &world{t: t, idp: idp, p: p}
-		a, query := w.callback()
-		idp.Misbehave(func(m *idptest.Misbehaviour) { m.AtToken.Hang = true })
-		start := time.Now()
-		_, err = p.Finish(t.Context(), a, query)
-		wantCause(t, err, CauseAway)
-		if took := time.Since(start); took != exchangeTimeout {
-			t.Errorf("it took %s, want %s", took, exchangeTimeout)
-		}
-		if !strings.Contains(err.Error(), "deadline exceeded") {
-			t.Errorf("the fault %v does not say that time ran out", err)
-		}
-	})
+	}
 }
 
 // Twenty people at once: no races, one key fetch.
@@ -305,7 +352,7 @@ func TestRefresh(t *testing.T) {
 	})
 	t.Run("without a token", func(t *testing.T) {
 		w := newWorld(t, nil)
-		_, err := w.p.Refresh(t.Context(), serval.Secret{}, Identity{})
+		_, err := w.p.Refresh(t.Context(), serval.Secret{}, Identity{Issuer: w.p.c.Issuer, Subject: ana.Subject})
 		wantCause(t, err, CauseRefresh)
 		if w.idp.Calls("token") != 0 {
 			t.Error("the token endpoint was called")

@@ -22,7 +22,7 @@ var oktaDomains = []string{".okta.com", ".oktapreview.com", ".okta-emea.com", ".
 // isOkta reports whether an issuer is an organization at Okta.
 func isOkta(issuer string) bool {
 	u, err := url.Parse(issuer)
-	if err != nil || u.Scheme != "https" {
+	if err != nil {
 		return false
 	}
 	for _, d := range oktaDomains {

@@ -138,6 +138,10 @@ func TestS57_UserInfo(t *testing.T) {
 		{"no JSON", thin, answer(idptest.Answer{Body: "<html>"}), CauseUserInfo, 1},
 		{"sub twice", thin, answer(idptest.Answer{Body: `{"sub":"00u1ana5678","sub":"00u1ana5678"}`}), CauseUserInfo, 1},
 		{"over 64 KB", thin, answer(idptest.Answer{Body: `{"sub":"00u1ana5678","x":"` + strings.Repeat("x", maxUserInfo) + `"}`}), CauseUserInfo, 1},
+		{"over 64 KB of nothing", thin, answer(idptest.Answer{
+			Body: `{"sub":"00u1ana5678","email":"ana@example.com","email_verified":true,"groups":["engineering","sre"]}` + strings.Repeat(" ", maxUserInfo),
+		}), CauseUserInfo, 1},
+		{"the ID token's own word on another's email", thin, func(m *idptest.Misbehaviour) { set("email_verified", false)(m) }, CauseEmailVerified, 1},
 		{"no UserInfo endpoint", thin, func(m *idptest.Misbehaviour) {
 			m.Discovery = func(d map[string]any) { delete(d, "userinfo_endpoint") }
 		}, CauseEmail, 0},
@@ -251,6 +255,7 @@ func TestS58_Groups(t *testing.T) {
 		{"none", set("groups", []string{}), nil, ""},
 		{"one, as a text", set("groups", "engineering"), []string{"engineering"}, ""},
 		{"absent", set("groups", nil), nil, "no claim"},
+		{"null", replace(`"groups":["engineering","sre"]`, `"groups":null`), nil, "not a list of texts"},
 		{"numbers", set("groups", []int{1, 2}), nil, "not a list of texts"},
 		{"object", set("groups", map[string]any{"a": 1}), nil, "not a list of texts"},
 		{"overflow by claim source", func(m *idptest.Misbehaviour) {
