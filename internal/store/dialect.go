@@ -67,19 +67,18 @@ var collate = sync.OnceValue(func() error {
 })
 
 func open(ctx context.Context, c Config) (*Store, error) {
-	text := c.URL.Reveal()
-	switch scheme, _, _ := strings.Cut(text, ":"); scheme {
-	case "sqlite":
-		u, err := url.Parse(text)
-		if err != nil || u.Host != "" || !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != "" {
-			return nil, serval.Refuse(serval.Invalid, "a SQLite database is given as sqlite:///absolute/path/to/file")
-		}
-		return openSQLite(ctx, u.Path, c.ReadOnly)
-	case "postgres", "postgresql":
-		return openPostgres(ctx, text, c.ReadOnly)
-	default:
-		return nil, serval.Refuse(serval.Invalid, "a database is given as sqlite:///absolute/path/to/file or postgres://…")
+	if err := CheckURL(c.URL); err != nil {
+		return nil, err
 	}
+	text := c.URL.Reveal()
+	if !strings.HasPrefix(text, "sqlite:") {
+		return openPostgres(ctx, text, c.ReadOnly)
+	}
+	path, err := sqlitePath(text)
+	if err != nil {
+		return nil, err
+	}
+	return openSQLite(ctx, path, c.ReadOnly)
 }
 
 func openSQLite(ctx context.Context, path string, readOnly bool) (*Store, error) {
@@ -120,7 +119,12 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*Store, error)
 	}
 	s.read.SetMaxOpenConns(8)
 	s.write = s.read
-	if !readOnly {
+	if readOnly {
+		var version int64
+		if err := s.read.QueryRowContext(ctx, `pragma schema_version`).Scan(&version); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening the database: %w", err), s.read.Close())
+		}
+	} else {
 		if s.write, err = sql.Open("sqlite", file("journal_mode(WAL)")); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the database: %w", err), s.read.Close(), s.release())
 		}
@@ -273,4 +277,26 @@ func (l layers) ReadDir(name string) ([]fs.DirEntry, error) {
 	}
 	slices.SortFunc(entries, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
 	return entries, nil
+}
+
+// CheckURL refuses what Open would not know how to open, without trying.
+func CheckURL(u serval.Secret) error {
+	text := u.Reveal()
+	switch scheme, _, _ := strings.Cut(text, ":"); scheme {
+	case "sqlite":
+		_, err := sqlitePath(text)
+		return err
+	case "postgres", "postgresql":
+		return nil
+	default:
+		return serval.Refuse(serval.Invalid, "a database is given as sqlite:///absolute/path/to/file or postgres://…")
+	}
+}
+
+func sqlitePath(text string) (string, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host != "" || !filepath.IsAbs(u.Path) || u.RawQuery != "" || u.Fragment != "" {
+		return "", serval.Refuse(serval.Invalid, "a SQLite database is given as sqlite:///absolute/path/to/file")
+	}
+	return u.Path, nil
 }

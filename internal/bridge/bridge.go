@@ -1,0 +1,425 @@
+// Package bridge is the bridge, wired: a Config in, a running server out. It
+// joins the rooms; it decides nothing. The program and the demo both call Run.
+package bridge
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/serval-bridge/serval-bridge/internal/awssts"
+	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/probe"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/web"
+)
+
+// A Config says how to run a bridge. Durations of zero mean their default.
+type Config struct {
+	Listen      string // host:port of pages and API
+	AdminListen string // host:port of probes and metrics
+	PublicURL   string // own origin, https or http on loopback
+
+	TLSCertFile, TLSKeyFile string // both, to serve TLS here
+
+	OIDC login.Config // its RedirectURL is set here
+
+	Secret           serval.Secret // root secret, 32 bytes or more
+	OlderSecrets     []serval.Secret
+	ExternalIDSecret serval.Secret // the key of External IDs, 32 bytes or more
+	DatabaseURL      serval.Secret
+
+	TrustedAccount string // shown where an account is connected; may be empty
+	STSRegion      string
+	STSEndpoint    string
+	SigninEndpoint string
+
+	File           File // the configuration file, read
+	TrustedProxies []netip.Prefix
+	RequestExpiry  time.Duration
+	MintRate       int
+
+	// AcceptNewExternalIDs starts although team or ExternalIDSecret changed.
+	AcceptNewExternalIDs bool
+	// DrainDelay is how long the bridge goes on serving, not ready any more,
+	// after it was told to stop, so that balancers notice; DrainTime how long
+	// requests under way may then take.
+	DrainDelay time.Duration
+	DrainTime  time.Duration
+
+	Version string
+	Log     *zap.Logger
+	Now     func() time.Time // nil: time.Now; set by tests only
+
+	// Serving, if set, is called once with the addresses when everything is
+	// ready to be used.
+	Serving func(pages, admin net.Addr)
+}
+
+// The defaults of a Config.
+const (
+	DefaultDrainTime = 30 * time.Second
+	minSecret        = 32
+)
+
+// Faults returns all that is wrong with the settings, one sentence each, that
+// begins with the setting's variable. The configuration file's own faults are
+// found by ReadFile.
+func (c Config) Faults() []string {
+	var faults []string
+	fault := func(name, format string, args ...any) {
+		faults = append(faults, name+": "+fmt.Sprintf(format, args...))
+	}
+	origin := func(name, text string, path bool) {
+		u, err := url.Parse(text)
+		switch {
+		case text == "":
+			fault(name, "required.")
+		case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || u.Scheme != "https" && u.Scheme != "http":
+			fault(name, "not a URL such as https://serval.example.com.")
+		case u.Scheme == "http" && !serval.IsLoopback(u.Hostname()):
+			fault(name, "must be https (http is allowed on a loopback address only).")
+		case !path && u.Path != "" && u.Path != "/":
+			fault(name, "an origin has no path.")
+		}
+	}
+	origin("SERVAL_PUBLIC_URL", c.PublicURL, false)
+	origin("SERVAL_OIDC_ISSUER", c.OIDC.Issuer, true)
+	if c.OIDC.ClientID == "" {
+		fault("SERVAL_OIDC_CLIENT_ID", "required.")
+	}
+	if c.OIDC.ClientSecret.Empty() {
+		fault("SERVAL_OIDC_CLIENT_SECRET", "required.")
+	}
+	for name, secrets := range map[string][]serval.Secret{
+		"SERVAL_SECRET": append([]serval.Secret{c.Secret}, c.OlderSecrets...), "SERVAL_EXTERNAL_ID_SECRET": {c.ExternalIDSecret},
+	} {
+		for i, s := range secrets {
+			switch {
+			case s.Empty() && i == 0:
+				fault(name, "required.")
+			case len(s.Reveal()) < minSecret:
+				fault(name, "needs at least %d bytes; for example the output of: openssl rand -hex 32.", minSecret)
+			case sameByte(s.Reveal()):
+				fault(name, "is one character repeated; use the output of: openssl rand -hex 32.")
+			}
+		}
+	}
+	if !c.Secret.Empty() && c.Secret.Equal(c.ExternalIDSecret) {
+		fault("SERVAL_EXTERNAL_ID_SECRET", "must be another secret than SERVAL_SECRET: that one is rotated, this one never.")
+	}
+	if (c.TLSCertFile == "") != (c.TLSKeyFile == "") {
+		fault("SERVAL_TLS_CERT_FILE", "give SERVAL_TLS_KEY_FILE too, or neither.")
+	}
+	for name, endpoint := range map[string]string{"SERVAL_STS_ENDPOINT": c.STSEndpoint, "SERVAL_SIGNIN_ENDPOINT": c.SigninEndpoint} {
+		if endpoint == "" {
+			continue
+		}
+		if err := serval.CheckEndpoint(endpoint); err != nil {
+			fault(name, "%s", err)
+		}
+	}
+	if c.DatabaseURL.Empty() {
+		fault("SERVAL_DATABASE_URL", "required.")
+	} else if err := store.CheckURL(c.DatabaseURL); err != nil {
+		fault("SERVAL_DATABASE_URL", "%s.", err)
+	}
+	if c.TrustedAccount != "" {
+		if _, err := serval.ParseAccountID(c.TrustedAccount); err != nil {
+			fault("SERVAL_TRUSTED_ACCOUNT", "%s", err)
+		}
+	}
+	if c.MintRate < 0 {
+		fault("SERVAL_MINT_RATE", "at least 1.")
+	}
+	if c.RequestExpiry < 0 {
+		fault("SERVAL_REQUEST_EXPIRY", "must not be negative.")
+	}
+	return faults
+}
+
+func sameByte(text string) bool { return strings.Trim(text, text[:1]) == "" }
+
+// Run runs a bridge until ctx ends, and then lets requests under way finish. It
+// returns nil after an orderly end. Until the database is migrated and the keys
+// are there every route but liveness answers 503.
+func Run(ctx context.Context, c Config) (err error) {
+	if faults := c.Faults(); len(faults) > 0 {
+		return errors.New("settings:\n  " + strings.Join(faults, "\n  "))
+	}
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.DrainTime == 0 {
+		c.DrainTime = DefaultDrainTime
+	}
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	ready := &gate{}
+	probes := probe.New(registry)
+	probes.Check("started", func(context.Context) error {
+		if ready.handler.Load() == nil {
+			return errors.New("the database is being prepared")
+		}
+		return nil
+	})
+
+	pages, err := c.listen(c.Listen)
+	if err != nil {
+		return err
+	}
+	defer pages.Close() // the server closes it before; after an error nobody else does
+	admin, err := net.Listen("tcp", c.AdminListen)
+	if err != nil {
+		return fmt.Errorf("listening for probes and metrics: %w", err)
+	}
+	defer admin.Close()
+
+	// Servers end after everything that ctx ends, so they have their own.
+	servers, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var group errgroup.Group
+	group.Go(func() error { return serve(servers, c.server(ready), pages, c.DrainTime) })
+	group.Go(func() error { return serve(servers, c.server(probes.Handler()), admin, time.Second) })
+	defer func() {
+		stop()
+		err = errors.Join(err, group.Wait())
+	}()
+
+	s, plane, err := c.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		stop()
+		err = errors.Join(err, group.Wait(), s.Close()) // requests first
+	}()
+	probes.Check("database", s.Ping)
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "serval_audit_head_seq", Help: "Number of the last row of the audit chain that this process wrote.",
+	}, func() float64 {
+		head, _ := s.Head()
+		return float64(head.Seq)
+	}))
+
+	provider, err := login.New(c.OIDC)
+	if err != nil {
+		return fmt.Errorf("preparing sign-in: %w", err)
+	}
+	edge, err := web.New(web.Config{
+		Plane: plane, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
+		UpstreamTokens: c.upstreamTokens(), TrustedProxies: c.TrustedProxies,
+		TrustedAccount: func() string { return c.TrustedAccount }, Log: c.Log, Version: c.Version, Now: c.Now,
+	})
+	if err != nil {
+		return fmt.Errorf("preparing the pages: %w", err)
+	}
+	ready.open(edge)
+	c.Log.Info("serving", zap.String("url", c.PublicURL), zap.Stringer("listen", pages.Addr()),
+		zap.Stringer("admin_listen", admin.Addr()), zap.String("version", c.Version))
+	if c.Serving != nil {
+		c.Serving(pages.Addr(), admin.Addr())
+	}
+
+	c.tick(ctx, plane)
+
+	// Told to stop: not ready first, so that nobody is sent here any more.
+	probes.SetDraining()
+	c.Log.Info("stopping", zap.Duration("drain_delay", c.DrainDelay))
+	time.Sleep(c.DrainDelay)
+	return nil
+}
+
+// open opens the store and puts the configuration into force.
+func (c *Config) open(ctx context.Context) (*store.Store, *control.Plane, error) {
+	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the database: %w", err)
+	}
+	plane, err := c.prepare(ctx, s)
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Close())
+	}
+	return s, plane, nil
+}
+
+func (c *Config) prepare(ctx context.Context, s *store.Store) (*control.Plane, error) {
+	if err := s.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Now: c.Now})
+	if err != nil {
+		return nil, fmt.Errorf("preparing STS: %w", err)
+	}
+	c.OIDC.RedirectURL = strings.TrimSuffix(c.PublicURL, "/") + "/oidc/auth/callback"
+	c.OIDC.Now = c.Now
+	plane := control.New(s, minter, c.Log, control.Settings{
+		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
+		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
+		Networks: c.File.Networks, Admins: c.File.Admins, Auditors: c.File.Auditors,
+	})
+	plane.Now = c.Now
+	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
+	if err := plane.KeepExternalIDs(ctx, control.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
+		return nil, err
+	}
+	accounts := make([]serval.Account, len(c.File.Accounts))
+	for i, a := range c.File.Accounts {
+		if a.ExternalID == "" {
+			a.ExternalID = serval.ExternalID(c.ExternalIDSecret, c.File.Team)
+		}
+		accounts[i] = a
+	}
+	if err := plane.Declare(ctx, control.System(), accounts, c.File.Policies); err != nil {
+		return nil, fmt.Errorf("putting the configuration into force: %w", err)
+	}
+	return plane, nil
+}
+
+// upstreamTokens returns the workers' tokens, read anew for each look so that a
+// rotated file counts at once.
+func (c *Config) upstreamTokens() []web.UpstreamToken {
+	var tokens []web.UpstreamToken
+	for _, t := range c.File.UpstreamTokens {
+		tokens = append(tokens, web.UpstreamToken{Name: t.Name, Accounts: t.Accounts, Secret: func() serval.Secret {
+			secret, err := readToken(t.SecretFile)
+			if err != nil {
+				c.Log.Error("an upstream token cannot be read", zap.String("name", t.Name), zap.Error(err))
+			}
+			return secret // empty lets nobody in
+		}})
+	}
+	return tokens
+}
+
+// How often what is due is done, and how often the audit chain's head is
+// published.
+const (
+	sweepEvery = time.Second
+	headEvery  = 5 * time.Minute
+)
+
+// tick does what is due until ctx ends.
+func (c *Config) tick(ctx context.Context, plane *control.Plane) {
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	head := time.NewTicker(headEvery)
+	defer head.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-sweep.C:
+			if err := plane.Sweep(ctx); err != nil && ctx.Err() == nil {
+				c.Log.Error("what is due could not all be done", zap.Error(err))
+			}
+		case <-head.C:
+			if err := plane.PublishHead(ctx); err != nil && ctx.Err() == nil {
+				c.Log.Error("the audit chain's head could not be published", zap.Error(err))
+			}
+		}
+	}
+}
+
+// listen listens for pages and API, with TLS where it is set.
+func (c *Config) listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	if c.TLSCertFile == "" {
+		return l, nil
+	}
+	if _, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile); err != nil {
+		return nil, errors.Join(fmt.Errorf("reading SERVAL_TLS_CERT_FILE and SERVAL_TLS_KEY_FILE: %w", err), l.Close())
+	}
+	return tls.NewListener(l, &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		// Read for each connection, so that a renewed certificate counts.
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
+			return &pair, err
+		},
+	}), nil
+}
+
+// server returns a server with the bounds that keep one slow or greedy client
+// from the others.
+func (c *Config) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          log.New(quiet{c.Log}, "", 0),
+	}
+}
+
+// quiet turns net/http's own complaints, mostly of clients that went away, into
+// debug lines.
+type quiet struct{ log *zap.Logger }
+
+// Write logs one complaint.
+func (q quiet) Write(p []byte) (int, error) {
+	q.log.Debug("http", zap.String("text", strings.TrimSpace(string(p))))
+	return len(p), nil
+}
+
+// serve serves until ctx ends, and then gives requests under way some time.
+func serve(ctx context.Context, s *http.Server, l net.Listener, drain time.Duration) error {
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	err := s.Shutdown(last)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("not every request ended in time: %w", err), s.Close())
+	}
+	<-failed // http.ErrServerClosed
+	return err
+}
+
+// A gate answers 503 until it is opened.
+type gate struct{ handler atomic.Pointer[http.Handler] }
+
+func (g *gate) open(h http.Handler) { g.handler.Store(&h) }
+
+// ServeHTTP hands over to what the gate was opened with.
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h := g.handler.Load(); h != nil {
+		(*h).ServeHTTP(w, r)
+		return
+	}
+	w.Header().Set("Retry-After", "5")
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusServiceUnavailable)
+	fmt.Fprintln(w, `{"code":"unavailable","message":"Serval is starting. Try again in a few seconds.","detail":{}}`)
+}
