@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -53,18 +55,15 @@ func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []se
 	if err != nil {
 		return err
 	}
+	policies = slices.Clone(policies)
 	p.policies.Store(&policies)
 	p.changed.raise()
 	return nil
 }
 
 func declareAccount(tx *store.Tx, who serval.Principal, a serval.Account, known []store.Account) error {
-	text, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encoding account %s: %w", a.ID, err)
-	}
 	for _, k := range known {
-		if before, err := json.Marshal(k.Account); err == nil && k.ID == a.ID && string(before) == string(text) {
+		if k.ID == a.ID && k.Source == store.SourceFile && isSame(k.Account, a) {
 			return nil
 		}
 	}
@@ -74,6 +73,13 @@ func declareAccount(tx *store.Tx, who serval.Principal, a serval.Account, known 
 	e := event(who, serval.AccountDeclare, a.ID, serval.OutcomeDone)
 	e.Detail = map[string]string{"name": a.Name, "role_arn": a.RoleARN}
 	return tx.Append(e)
+}
+
+// isSame reports whether a and b declare the same.
+func isSame(a, b serval.Account) bool {
+	sameWay := slices.Equal(a.Via, b.Via) // whether it is nil or empty
+	a.Via, b.Via = nil, nil
+	return sameWay && reflect.DeepEqual(a, b)
 }
 
 // declarePolicies records which policies are in force from now on, where that
@@ -176,7 +182,10 @@ func (p *Plane) ConfirmRemovals(ctx context.Context, who serval.Principal, accou
 		e.Detail = map[string]string{"removed": fmt.Sprint(n)}
 		return p.failRequests(tx, keys)
 	})
-	return n, err
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // A WorkerAccount is an account as its worker needs it.
@@ -188,6 +197,13 @@ type WorkerAccount struct {
 // WorkerAccounts returns the accounts that a worker was given. The version
 // changes when the list does.
 func (p *Plane) WorkerAccounts(ctx context.Context, who serval.Principal) (list []WorkerAccount, version string, err error) {
+	return p.workerAccounts(ctx, who, "")
+}
+
+// workerAccounts is WorkerAccounts, without known roles where the version is
+// still the one that the worker has: who waits looks often, and an estate has
+// a million of them.
+func (p *Plane) workerAccounts(ctx context.Context, who serval.Principal, has string) (list []WorkerAccount, version string, err error) {
 	err = p.view(ctx, who, serval.UpstreamRead, "", func(v *store.View) error {
 		accounts, err := v.Accounts()
 		if err != nil {
@@ -198,25 +214,31 @@ func (p *Plane) WorkerAccounts(ctx context.Context, who serval.Principal) (list 
 			if !who.MayPush(a.ID) {
 				continue
 			}
-			known, err := v.KnownRoles(a.ID)
-			if err != nil {
-				return err
-			}
-			account := WorkerAccount{Account: a}
-			for _, k := range known {
-				account.KnownRoles = append(account.KnownRoles, k.Key.RoleID)
-			}
-			list = append(list, account)
+			list = append(list, WorkerAccount{Account: a})
 			text, err := json.Marshal(a.Account)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(sum, "%s %d\n", text, a.SyncRequestedAt.UnixMicro())
 		}
-		version = hex.EncodeToString(sum.Sum(nil)[:8])
+		if version = hex.EncodeToString(sum.Sum(nil)[:8]); version == has {
+			return nil
+		}
+		for i := range list {
+			known, err := v.KnownRoles(list[i].ID)
+			if err != nil {
+				return err
+			}
+			for _, k := range known {
+				list[i].KnownRoles = append(list[i].KnownRoles, k.Key.RoleID)
+			}
+		}
 		return nil
 	})
-	return list, version, err
+	if err != nil {
+		return nil, "", err
+	}
+	return list, version, nil
 }
 
 // WaitAccounts is WorkerAccounts, answered as soon as the version is another
@@ -226,7 +248,7 @@ func (p *Plane) WaitAccounts(ctx context.Context, who serval.Principal, version 
 	defer deadline.Stop()
 	for {
 		changed := p.changed.wait() // before looking, so that nothing is missed between
-		list, now, err := p.WorkerAccounts(ctx, who)
+		list, now, err := p.workerAccounts(ctx, who, version)
 		if err != nil || now != version {
 			return list, now, err
 		}
@@ -236,7 +258,7 @@ func (p *Plane) WaitAccounts(ctx context.Context, who serval.Principal, version 
 		case <-again.C:
 		case <-deadline.C:
 			again.Stop()
-			return list, now, nil
+			return p.WorkerAccounts(ctx, who)
 		case <-ctx.Done():
 			again.Stop()
 			return nil, "", ctx.Err()
@@ -251,6 +273,18 @@ func noAccount() error {
 	return serval.Refuse(serval.NotFound, "There is no such account for this worker.")
 }
 
+// claim names a replica of a worker as the one that reads an account.
+func claim(who serval.Principal, replica string) string {
+	return who.Worker + "/" + strings.ReplaceAll(cut(replica, 200), "/", "-")
+}
+
+// hasClaimed reports whether a replica of the worker who opened the last sync
+// of a.
+func hasClaimed(who serval.Principal, a store.Account) bool {
+	i := strings.LastIndexByte(a.ClaimedBy, '/') // a replica's name has none
+	return i > 0 && a.ClaimedBy[:i] == who.Worker
+}
+
 // OpenSync claims the next sync of an account for a worker and issues its
 // generation. While another worker has it, the refusal is a conflict whose
 // detail says until when.
@@ -261,7 +295,7 @@ func (p *Plane) OpenSync(ctx context.Context, who serval.Principal, accountID, n
 			return noAccount()
 		}
 		var ok bool
-		generation, until, ok, err = tx.IssueGeneration(accountID, cut(who.Worker+"/"+name, 200), tx.Now.Add(claimFor))
+		generation, until, ok, err = tx.IssueGeneration(accountID, claim(who, name), tx.Now.Add(claimFor))
 		if serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
 		}
@@ -271,7 +305,10 @@ func (p *Plane) OpenSync(ctx context.Context, who serval.Principal, accountID, n
 		}
 		return err
 	})
-	return generation, until, err
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	return generation, until, nil
 }
 
 // A Pushed is what became of a push. Its JSON form is kept, for a repeat.
@@ -304,20 +341,20 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 		p.store.DropStaged(ctx, push) // what stays behind goes with the next generation
 	}()
 
-	err := p.view(ctx, who, serval.InventoryAccept, accountID, func(v *store.View) error {
+	var account store.Account
+	err := p.view(ctx, who, serval.InventoryAccept, accountID, func(v *store.View) (err error) {
 		if !who.MayPush(accountID) {
 			return noAccount()
 		}
-		if _, err := v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
+		if account, err = v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
-		} else {
-			return err
 		}
+		return err
 	})
 	if err != nil {
 		return done, err
 	}
-	inv, digest, n, err := p.stage(ctx, push, accountID, read)
+	inv, digest, n, err := p.stage(ctx, push, account.Account, read)
 	if err != nil {
 		p.recordFailure(ctx, who, serval.InventoryAccept, accountID, err)
 		return done, err
@@ -337,7 +374,7 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
 		case inv.Generation <= a.AcceptedGeneration:
 			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", inv.Generation, a.AcceptedGeneration)
-		case inv.Generation != a.Generation || !strings.HasPrefix(a.ClaimedBy, who.Worker+"/"):
+		case inv.Generation != a.Generation || !hasClaimed(who, a):
 			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", inv.Generation)
 		}
 		known, err := tx.KnownRoles(accountID)
@@ -369,22 +406,23 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 		// What was untagged may be tagged again; what was deleted never returns.
 		return p.failRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
 	})
-	if err == nil {
-		p.changed.raise()
+	if err != nil {
+		return Pushed{}, err
 	}
-	return done, err
+	p.changed.raise()
+	return done, nil
 }
 
 // stage reads a push and keeps its roles aside, checking each. It returns how
 // many there were.
-func (p *Plane) stage(ctx context.Context, push, accountID string,
+func (p *Plane) stage(ctx context.Context, push string, account serval.Account,
 	read func(role func(serval.Role) error) (serval.Inventory, string, error)) (inv serval.Inventory, digest string, n int, err error) {
 	var batch []serval.Role
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		err := p.store.Stage(ctx, push, accountID, p.Now(), batch)
+		err := p.store.Stage(ctx, push, account.ID, p.Now(), batch)
 		n += len(batch)
 		batch = batch[:0]
 		return err
@@ -394,8 +432,10 @@ func (p *Plane) stage(ctx context.Context, push, accountID string,
 		switch {
 		case err != nil:
 			return serval.Refuse(serval.Invalid, "Role %q: %s.", cut(r.ARN, 200), err)
-		case arn.AccountID != accountID:
-			return serval.Refuse(serval.Invalid, "Role %s is not in account %s.", r.ARN, accountID)
+		case arn.AccountID != account.ID:
+			return serval.Refuse(serval.Invalid, "Role %s is not in account %s.", r.ARN, account.ID)
+		case account.Partition != "" && arn.Partition != account.Partition:
+			return serval.Refuse(serval.Invalid, "Role %s is not in partition %s.", r.ARN, account.Partition)
 		case arn.Name != r.Name || arn.Path != r.Path:
 			return serval.Refuse(serval.Invalid, "Role %s has another name and path than its ARN.", r.ARN)
 		case r.RoleID == "":
@@ -413,8 +453,8 @@ func (p *Plane) stage(ctx context.Context, push, accountID string,
 	}
 	switch {
 	case err != nil:
-	case inv.AccountID != accountID:
-		err = serval.Refuse(serval.Invalid, "This inventory is of account %s, not of %s.", cut(inv.AccountID, 40), accountID)
+	case inv.AccountID != account.ID:
+		err = serval.Refuse(serval.Invalid, "This inventory is of account %s, not of %s.", cut(inv.AccountID, 40), account.ID)
 	case inv.Generation < 1:
 		err = serval.Refuse(serval.Invalid, "An inventory is pushed with the generation that its sync was opened with.")
 	}

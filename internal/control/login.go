@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 
@@ -61,7 +62,7 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 			case err != nil:
 				return err
 			default:
-				if _, err := tx.EndLogin(l.PersonID, l.ID); err != nil {
+				if err := endBefore(tx, who, l); err != nil {
 					return err
 				}
 			}
@@ -72,6 +73,22 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 			ReturnTo: a.ReturnTo, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
 		})
 	})
+}
+
+// endBefore ends a login whose holder begins to sign in anew, and records it as
+// theirs.
+func endBefore(tx *store.Tx, who serval.Principal, l store.Login) error {
+	ended, err := tx.EndLogin(l.PersonID, l.ID)
+	if err != nil || !ended {
+		return err
+	}
+	if who.Person, err = tx.Person(l.PersonID); err != nil {
+		return err
+	}
+	who.Kind = serval.KindPerson
+	e := event(who, serval.LoginEnd, l.ID, serval.OutcomeDone)
+	e.Reason = "a new sign-in began in the same browser"
+	return tx.Append(e)
 }
 
 // A SignedIn is a login that was just made. Token is what the browser holds
@@ -101,7 +118,10 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 	// A crash here costs the person a new sign-in and nothing else.
 	opened, err := p.sealer.open(kept.Sealed, row)
 	if err != nil {
-		return SignedIn{}, fmt.Errorf("opening a login attempt: %w", err)
+		p.log.Warn("a sealed login attempt does not open", zap.Error(err))
+		err = serval.Refuse(serval.NotFound, "This sign-in was begun before the server's secret changed. Start again.")
+		p.recordFailure(ctx, who, serval.LoginCreate, "", err)
+		return SignedIn{}, err
 	}
 	secrets := split(opened)
 	if len(secrets) != 2 {
@@ -135,7 +155,10 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 			IDToken: p.sealer.seal(id.IDToken, loginID), IDTokenEndsAt: id.ExpiresAt,
 		})
 	})
-	return in, err
+	if err != nil {
+		return SignedIn{}, err
+	}
+	return in, nil
 }
 
 // recogniseIdentity returns the person behind an identity, making one at the
@@ -170,16 +193,18 @@ type Login struct {
 	IDTokenEndsAt time.Time
 }
 
-// Recognise returns who holds the token of a login, with the standing of who
-// asks (request id, address). Nobody, or a login that has ended or was idle for
+// Recognise returns who holds the token of a login, with the request id
+// and address of who asks. Nobody, or a login that has ended or was idle for
 // half an hour, is refused as unauthenticated.
 func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
 	refused := serval.Refuse(serval.Unauthenticated, "You are not signed in.")
+	who = serval.Principal{RequestID: who.RequestID, Address: who.Address}
 	if token.Empty() {
 		return who, Login{}, refused
 	}
 	now := p.Now()
 	var l store.Login
+	var known serval.Person
 	err := p.view(ctx, who, serval.LoginRead, "", func(v *store.View) (err error) {
 		l, err = v.LoginByToken(digest(token))
 		if serval.IsRefusal(err) || err == nil && (!l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) || now.Sub(l.SeenAt) >= loginIdle) {
@@ -188,27 +213,31 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 		if err != nil {
 			return err
 		}
-		who.Person, err = v.Person(l.PersonID)
+		known, err = v.Person(l.PersonID)
 		return err
 	})
 	if err != nil {
-		return serval.Principal{RequestID: who.RequestID, Address: who.Address}, Login{}, err
+		return who, Login{}, err
 	}
 	if now.Sub(l.SeenAt) >= touchEvery {
 		if err := p.store.TouchLogin(ctx, l.ID, now); err != nil {
 			p.log.Warn("a login's use could not be noted", zap.Error(err))
 		}
 	}
-	who.Kind, who.LoginID = serval.KindPerson, l.ID
-	who.Admin = p.settings.Admins.Include(who.Person)
-	who.Auditor = p.settings.Auditors.Include(who.Person)
+	who.Kind, who.Person, who.LoginID = serval.KindPerson, known, l.ID
+	// Whoever is suspended may not be who their email says.
+	who.Admin = known.Suspended == "" && p.settings.Admins.Include(known)
+	who.Auditor = known.Suspended == "" && p.settings.Auditors.Include(known)
 	return who, Login{ID: l.ID, EndsAt: l.ExpiresAt, IDTokenEndsAt: l.IDTokenEndsAt}, nil
 }
 
-// Logins returns the logins that who is signed in with.
+// Logins returns the logins that who is signed in with, without what they hold.
 func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []store.Login, err error) {
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
 		logins, err = v.Logins(who.Person.ID, p.Now())
+		for i := range logins {
+			logins[i].Token, logins[i].IDToken = "", ""
+		}
 		return err
 	})
 	return logins, err
@@ -225,12 +254,14 @@ func (p *Plane) EndLogin(ctx context.Context, who serval.Principal, id string) e
 	})
 }
 
-// cut shortens text that somebody else chose, at a character.
+// cut shortens text that somebody else chose to at most max bytes, at a
+// character.
 func cut(text string, max int) string {
-	for i := range text {
-		if i > max {
-			return text[:i]
-		}
+	if len(text) <= max {
+		return text
 	}
-	return text
+	for max > 0 && !utf8.RuneStart(text[max]) {
+		max--
+	}
+	return text[:max]
 }

@@ -229,19 +229,18 @@ const strangerRows = 60
 // fails there is the log.
 func (p *Plane) recordFailure(ctx context.Context, who serval.Principal, what serval.Action, target string, cause error) {
 	e := event(who, what, target, serval.OutcomeFailed)
+	e.Reason = reasonOf(cause)
+	stranger := e.ActorKind == serval.KindNobody
 	if r, ok := errors.AsType[*serval.Refusal](cause); ok {
-		e.Outcome, e.Reason, e.Detail = serval.OutcomeRefused, r.Reason, r.Detail
-		if r.Kind == serval.Unauthenticated && what != serval.LoginCreate {
+		e.Outcome, e.Detail = serval.OutcomeRefused, r.Detail
+		if stranger && r.Kind == serval.Unauthenticated && isLook(what) {
 			return // no cookie, an old cookie, a token of nobody: every visit begins so
 		}
-	} else {
-		e.Reason = "something went wrong on our side"
-		if errors.Is(cause, context.Canceled) {
-			return // nobody waits for it any more, and nothing happened
-		}
+	} else if errors.Is(cause, context.Canceled) {
+		return // nobody waits for it any more, and nothing happened
 	}
 	now := p.Now()
-	if who.Kind == serval.KindNobody {
+	if stranger {
 		skipped, ok := p.strangers.take(now, strangerRows)
 		if !ok {
 			return
@@ -258,6 +257,21 @@ func (p *Plane) recordFailure(ctx context.Context, who serval.Principal, what se
 	}
 }
 
+// reasonOf returns what the record may say of err: a refusal's sentence, and of
+// a fault no more than that it was one.
+func reasonOf(err error) string {
+	if r, ok := errors.AsType[*serval.Refusal](err); ok {
+		return r.Reason
+	}
+	return "something went wrong on our side"
+}
+
+// isLook reports whether what only looks at something.
+func isLook(what serval.Action) bool { return strings.HasSuffix(string(what), ".read") }
+
+// maxTarget bounds, in bytes, what somebody says they act on. No ARN is longer.
+const maxTarget = 2048
+
 // event returns the event of who doing what.
 func event(who serval.Principal, what serval.Action, target string, outcome serval.Outcome) serval.Event {
 	id := who.Person.ID
@@ -269,7 +283,7 @@ func event(who serval.Principal, what serval.Action, target string, outcome serv
 		kind = serval.KindNobody
 	}
 	return serval.Event{
-		ActorKind: kind, ActorID: id, Actor: who.Name(), Action: what, Target: target, Outcome: outcome,
+		ActorKind: kind, ActorID: id, Actor: who.Name(), Action: what, Target: cut(target, maxTarget), Outcome: outcome,
 		RequestID: who.RequestID, Address: who.Address,
 	}
 }

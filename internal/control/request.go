@@ -3,7 +3,9 @@ package control
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
+	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -146,18 +148,24 @@ func visible(v *store.View, who serval.Principal, id string) (*serval.Request, e
 	if err != nil {
 		return nil, err
 	}
-	if len(r.Standings(who)) == 0 && !who.Auditor && !isNamed(r, who.Person) {
+	if r.PersonID == who.Person.ID {
+		return r, nil
+	}
+	// Whoever is suspended may not be who their email says: they see their own.
+	if who.Person.Suspended != "" || len(r.Standings(who)) == 0 && !who.Auditor && !hasDecided(r, who.Person) {
 		return nil, noRequest()
 	}
 	return r, nil
 }
 
-// isNamed reports whether any step of the terms names the person, the open one
-// or another.
-func isNamed(r *serval.Request, who serval.Person) bool {
-	for _, step := range r.Terms.Steps {
-		if step.Include(who) {
-			return true
+// hasDecided reports whether the person settled a step of the request, by
+// whatever group they did.
+func hasDecided(r *serval.Request, who serval.Person) bool {
+	for _, a := range r.Allocations {
+		for _, step := range a.Steps {
+			if step.PersonID != "" && step.PersonID == who.ID {
+				return true
+			}
 		}
 	}
 	return false
@@ -186,8 +194,11 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 		filter := store.RequestFilter{PersonID: who.Person.ID, Status: f.Status, Limit: f.Limit + 1}
 		if f.After != "" {
 			last, err := v.Request(f.After)
-			if err != nil || last.PersonID != who.Person.ID {
-				return serval.Refuse(serval.Invalid, "This page_token is not of this list.")
+			if serval.IsRefusal(err) || err == nil && last.PersonID != who.Person.ID {
+				return noPage()
+			}
+			if err != nil {
+				return err
 			}
 			filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID
 		}
@@ -200,6 +211,9 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 	return list, false, err
 }
 
+// noPage is the answer for a page token that this list did not give.
+func noPage() error { return serval.Refuse(serval.Invalid, "This page_token is not of this list.") }
+
 // maxAwaiting bounds how many undecided requests are looked through for one
 // approver.
 const maxAwaiting = 5000
@@ -208,6 +222,9 @@ const maxAwaiting = 5000
 // newest first.
 func (p *Plane) Approvals(ctx context.Context, who serval.Principal) (list []*serval.Request, err error) {
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
+		if who.Person.Suspended != "" {
+			return nil // nothing is theirs to decide
+		}
 		waiting, err := v.Requests(store.RequestFilter{Awaiting: true, Limit: maxAwaiting})
 		if err != nil {
 			return err
@@ -237,9 +254,7 @@ func (p *Plane) change(ctx context.Context, who serval.Principal, what serval.Ac
 			return err
 		}
 		e.Action = act
-		for name, value := range requestDetail(r) {
-			e.Detail[name] = value
-		}
+		maps.Copy(e.Detail, requestDetail(r))
 		return tx.SaveRequest(r)
 	})
 	if err != nil {
@@ -253,10 +268,13 @@ func (p *Plane) change(ctx context.Context, who serval.Principal, what serval.Ac
 // approver counts only as fresh as an hour.
 func (p *Plane) Decide(ctx context.Context, who serval.Principal, id string, d serval.Decision) (*serval.Request, error) {
 	return p.change(ctx, who, serval.RequestDecide, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
+		if who.Person.Suspended != "" {
+			return "", suspended(who.Person)
+		}
 		by := who
 		if tx.Now.Sub(who.Person.GroupsAt) > groupsLast {
 			by.Person.Groups = nil
-			if len(r.Standings(by)) < len(r.Standings(who)) {
+			if len(r.Standings(by)) < len(r.Standings(who)) || r.Awaits(who.Person) && !r.Awaits(by.Person) {
 				return "", serval.Refuse(serval.LoginRequired, "Your groups were read more than an hour ago. Sign in again to decide.")
 			}
 		}
@@ -271,6 +289,9 @@ func (p *Plane) Decide(ctx context.Context, who serval.Principal, id string, d s
 // Extend asks for more time on a request of who's.
 func (p *Plane) Extend(ctx context.Context, who serval.Principal, id string, minutes int, justification string) (*serval.Request, error) {
 	return p.change(ctx, who, serval.ExtensionCreate, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
+		if who.Person.Suspended != "" {
+			return "", suspended(who.Person)
+		}
 		act, err := r.Extend(who, minutes, justification, tx.Now)
 		if err != nil {
 			return "", err
@@ -279,7 +300,9 @@ func (p *Plane) Extend(ctx context.Context, who serval.Principal, id string, min
 		if len(r.Terms.Steps) > 0 {
 			return act, nil
 		}
-		if err := tx.Append(requestEvent(who, act, r)); err != nil {
+		asked := requestEvent(who, act, r)
+		maps.Copy(asked.Detail, e.Detail)
+		if err := tx.Append(asked); err != nil {
 			return "", err
 		}
 		e.ActorKind, e.ActorID, e.Actor = serval.KindSystem, "", System().Name()
@@ -315,7 +338,7 @@ func (p *Plane) Done(ctx context.Context, who serval.Principal, id string) (*ser
 // Revoke takes an access away, at once for every further session.
 func (p *Plane) Revoke(ctx context.Context, who serval.Principal, id, reason string) (*serval.Request, error) {
 	return p.change(ctx, who, serval.RequestRevoke, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
-		if len(reason) > serval.MaxJustification {
+		if utf8.RuneCountInString(reason) > serval.MaxJustification {
 			return "", serval.Refuse(serval.Invalid, "A reason has at most %d characters.", serval.MaxJustification)
 		}
 		e.Reason = reason

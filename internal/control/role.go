@@ -36,6 +36,10 @@ func noRole() error {
 // ARN, without documents, and whether there are more.
 func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (roles []Role, more bool, err error) {
 	err = p.view(ctx, who, serval.RoleRead, "", func(v *store.View) error {
+		after, err := serval.ParseRoleARN(f.After)
+		if f.After != "" && err != nil {
+			return noPage()
+		}
 		known, err := v.Roles()
 		if err != nil {
 			return err
@@ -50,7 +54,7 @@ func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (
 		}
 		policies := *p.policies.Load()
 		for _, r := range known {
-			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, f.After) ||
+			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) ||
 				!hasTag(r.Tags, f.Tag) || !hasText(r, names[r.Key.AccountID], f.Text) {
 				continue
 			}
@@ -71,12 +75,8 @@ func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (
 
 // behind reports whether r comes after the role with the ARN in the catalogue's
 // order.
-func behind(r store.Role, arn string) bool {
-	a, err := serval.ParseRoleARN(arn)
-	if err != nil {
-		return true
-	}
-	return r.Key.AccountID > a.AccountID || r.Key.AccountID == a.AccountID && r.ARN > arn
+func behind(r store.Role, arn serval.RoleARN) bool {
+	return r.Key.AccountID > arn.AccountID || r.Key.AccountID == arn.AccountID && r.ARN > arn.String()
 }
 
 // RoleByName returns one role that who is eligible for, with its documents.

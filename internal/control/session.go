@@ -42,6 +42,10 @@ const (
 	mintTries = 3
 )
 
+// How long the database may take to record an outcome. With all tries it stays
+// within serval.MintDeadline, after which the intent is closed.
+const recordTime = 10 * time.Second
+
 // Open opens an AWS session under a request of who's. It is three acts around
 // STS:
 //
@@ -95,10 +99,12 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 			return Opened{}, err
 		}
 		if end.Before(i.end) {
+			i.discarded = append(i.discarded, minted.AccessKeyID)
 			if try == mintTries {
 				return Opened{}, p.fail(ctx, who, i, serval.Refuse(serval.Unavailable, "The clocks of AWS and of this server are apart, so the session's end could not be set. Try again."))
 			}
 			i.end = end
+			i.limitChaining(end.Sub(p.Now()))
 			continue
 		}
 		if err := p.recheck(ctx, who, session); err != nil {
@@ -125,6 +131,18 @@ type intent struct {
 	email   string
 	subject string
 	clamped bool
+	network string
+
+	mayChain  bool     // whatever is left: the access policy says so
+	discarded []string // access key ids whose end lay too late; nobody has the keys
+}
+
+// limitChaining keeps a session that ends soon from chaining: a chained one
+// could last an hour, whatever is left here.
+func (i *intent) limitChaining(remains time.Duration) {
+	if remains < serval.MinSessionSeconds*time.Second && !i.mayChain {
+		i.policy.NoChaining = true
+	}
 }
 
 func (i intent) mint() serval.Mint {
@@ -150,6 +168,12 @@ func (i intent) detail() map[string]string {
 	if i.policy.NoChaining {
 		d["no_chaining"] = "true"
 	}
+	if i.network != "" {
+		d["network"] = i.network
+	}
+	if len(i.discarded) > 0 {
+		d["discarded_access_key_ids"] = strings.Join(i.discarded, " ")
+	}
 	return d
 }
 
@@ -166,8 +190,11 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 			Reason: fmt.Sprintf("You opened %d sessions within a minute. Wait a moment.", n), Detail: map[string]string{"retry_after": "60"}}
 	}
 	l, err := tx.Login(who.Person.ID, who.LoginID)
-	if err != nil {
+	if err != nil && !serval.IsRefusal(err, serval.NotFound) {
 		return intent{}, err
+	}
+	if err != nil || !l.EndedAt.IsZero() || !tx.Now.Before(l.ExpiresAt) {
+		return intent{}, serval.Refuse(serval.LoginRequired, "Your sign-in has ended. Sign in again to open a session.")
 	}
 	if l.IDToken == "" || l.IDTokenEndsAt.Sub(tx.Now) <= tokenMargin {
 		return intent{}, serval.Refuse(serval.LoginRequired, "The identity provider's token of your sign-in has ended. Sign in again to open a session.")
@@ -179,8 +206,8 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 	}
 	limits := serval.SessionPolicy{ReadOnly: ask.ReadOnly, NoChaining: ask.NoChaining}
 	if ask.Network != "" {
-		networks, known := p.settings.Networks[ask.Network]
-		if !known {
+		networks := p.settings.Networks[ask.Network]
+		if len(networks) == 0 { // to be pinned to nothing would be to be free
 			return intent{}, serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", cut(ask.Network, 60),
 				strings.Join(slices.Sorted(maps.Keys(p.settings.Networks)), ", "))
 		}
@@ -188,17 +215,16 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 	}
 	g, _ := r.Grant() // CheckMint has seen it
 	remains := g.Remains(tx.Now)
-	if remains < serval.MinSessionSeconds*time.Second && !policy.AllowChaining {
-		// A chained session could last an hour, whatever is left here.
-		limits.NoChaining = true
-	}
-	return intent{
+	i := intent{
 		session: serval.Session{
 			ID: newID("session"), RequestID: r.ID, PersonID: who.Person.ID, Kind: ask.Kind, State: serval.SessionStarted, Role: r.Role,
 			SessionName: serval.SessionName(who.Person.Email), Seconds: serval.SessionLength(remains, role.MaxSessionSeconds, 0), StartedAt: tx.Now,
 		},
 		token: token, end: g.End(tx.Now), policy: limits, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
-	}, nil
+		network: ask.Network, mayChain: policy.AllowChaining,
+	}
+	i.limitChaining(remains)
+	return i, nil
 }
 
 // mintable returns the request if who may open a session under it at now: it is
@@ -255,6 +281,8 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 // If the access was taken away meanwhile the session is recorded as dropped, and
 // refused.
 func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m serval.Minted) (s serval.Session, end time.Time, err error) {
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
 	var dropped error
 	err = p.act(ctx, who, serval.SessionIssue, i.session.RequestID, func(tx *store.Tx, e *serval.Event) error {
 		s, dropped, end = i.session, nil, i.end
@@ -282,8 +310,8 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 		}
 		if refused != nil {
 			dropped = refused
-			s.State, s.Error = serval.SessionDropped, refused.Error()
-			e.Action, e.Outcome, e.Reason = serval.SessionDrop, serval.OutcomeRefused, refused.Error()
+			s.State, s.Error = serval.SessionDropped, reasonOf(refused)
+			e.Action, e.Outcome, e.Reason = serval.SessionDrop, serval.OutcomeRefused, s.Error
 			return tx.SaveSession(s)
 		}
 		started := r.StartClock(m.Expiration.Add(-time.Duration(i.session.Seconds) * time.Second))
@@ -314,16 +342,25 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 // recheck looks at the grant once more, after the outcome is recorded and just
 // before the credentials leave. Whoever lost them meanwhile does not get them.
 func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Session) error {
+	ctx, cancel := context.WithTimeout(ctx, recordTime)
+	defer cancel()
+	var refused error // kept apart: the drop is its record
 	err := p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
 		_, _, _, err := p.mintable(v, who, s.RequestID, p.Now())
+		if serval.IsRefusal(err) {
+			refused, err = err, nil
+		}
 		return err
 	})
+	if err == nil {
+		err = refused
+	}
 	if err == nil {
 		return nil
 	}
 	recorded := p.act(ctx, who, serval.SessionDrop, s.RequestID, func(tx *store.Tx, e *serval.Event) error {
-		s.State, s.Error, s.FinishedAt = serval.SessionDropped, err.Error(), tx.Now
-		e.Outcome, e.Reason = serval.OutcomeRefused, err.Error()
+		s.State, s.Error, s.FinishedAt = serval.SessionDropped, reasonOf(err), tx.Now
+		e.Outcome, e.Reason = serval.OutcomeRefused, s.Error
 		e.Detail = map[string]string{"session_id": s.ID, "access_key_id": s.AccessKeyID}
 		return tx.SaveSession(s)
 	})
@@ -338,15 +375,16 @@ func (p *Plane) fail(ctx context.Context, who serval.Principal, i intent, cause 
 	defer cancel()
 	recorded := p.act(ctx, who, serval.SessionFail, i.session.RequestID, func(tx *store.Tx, e *serval.Event) error {
 		s := i.session
-		s.State, s.FinishedAt, s.Error = serval.SessionFailed, tx.Now, "something went wrong on our side"
-		e.Outcome, e.Detail = serval.OutcomeFailed, i.detail()
+		s.State, s.FinishedAt, s.Error = serval.SessionFailed, tx.Now, reasonOf(cause)
+		e.Outcome, e.Reason, e.Detail = serval.OutcomeFailed, s.Error, i.detail()
 		if r, ok := errors.AsType[*serval.Refusal](cause); ok {
-			s.Error = r.Reason
 			for name, value := range r.Detail {
 				e.Detail["sts_"+name] = value
 			}
 		}
-		e.Reason = s.Error
+		if kept, err := tx.Session(s.ID); err != nil || kept.State != serval.SessionStarted {
+			return err // it was closed as unknown meanwhile, and stays so
+		}
 		return tx.SaveSession(s)
 	})
 	if recorded != nil {
@@ -369,8 +407,11 @@ func (p *Plane) Sessions(ctx context.Context, who serval.Principal, f SessionFil
 		filter := store.SessionFilter{PersonID: who.Person.ID, RequestID: f.RequestID, Limit: f.Limit + 1}
 		if f.After != "" {
 			last, err := v.Session(f.After)
-			if err != nil || last.PersonID != who.Person.ID {
-				return serval.Refuse(serval.Invalid, "This page_token is not of this list.")
+			if serval.IsRefusal(err) || err == nil && last.PersonID != who.Person.ID {
+				return noPage()
+			}
+			if err != nil {
+				return err
 			}
 			filter.BeforeAt, filter.BeforeID = last.StartedAt, last.ID
 		}
