@@ -157,13 +157,16 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 	switch {
 	case err == nil:
 		p.succeeded()
+		if whole := l.gate.together(); whole != nil {
+			whole.succeeded()
+		}
 	case ctx.Err() != nil:
 		seen.Code = codeCanceled
 	default:
 		e := judge(err, action, "")
 		seen.Code, seen.Throttled = e.code, e.kind == throttled
 		if seen.Throttled {
-			p.throttled(sent, done)
+			l.gate.throttled(action, sent, done)
 		}
 	}
 	if l.reader.config.Observe != nil {
@@ -180,29 +183,44 @@ func (l *line) enter(ctx context.Context, p *pacer) (release func(), err error) 
 		if err := p.ready(ctx); err != nil {
 			return nil, err
 		}
-		if !l.slotted {
-			if p.take(time.Now()) {
-				return func() {}, nil
+		whole := l.gate.together()
+		if whole != nil {
+			if err := whole.ready(ctx); err != nil {
+				return nil, err
 			}
-			continue
 		}
-		select {
-		case l.gate.slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		release, err := l.slot(ctx)
+		if err != nil {
+			return nil, err
 		}
-		select {
-		case l.reader.total <- struct{}{}:
-		case <-ctx.Done():
-			<-l.gate.slots
-			return nil, ctx.Err()
-		}
-		release = func() { <-l.reader.total; <-l.gate.slots }
-		if p.take(time.Now()) {
-			return release, nil
+		now := time.Now()
+		if p.take(now) {
+			if whole == nil || whole.take(now) {
+				return release, nil
+			}
+			p.back()
 		}
 		release()
 	}
+}
+
+// slot waits for a slot of the account, and one of all accounts.
+func (l *line) slot(ctx context.Context) (release func(), err error) {
+	if !l.slotted {
+		return func() {}, nil
+	}
+	select {
+	case l.gate.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	select {
+	case l.reader.total <- struct{}{}:
+	case <-ctx.Done():
+		<-l.gate.slots
+		return nil, ctx.Err()
+	}
+	return func() { <-l.reader.total; <-l.gate.slots }, nil
 }
 
 var (
