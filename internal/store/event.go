@@ -52,7 +52,7 @@ func scanEvent(row scanner) (serval.Link, error) {
 // ChainHead returns the last row of the audit chain.
 func (v *View) ChainHead() (Head, error) {
 	var h Head
-	if err := v.q.QueryRowContext(v.ctx, `select seq, hash from chain where id = 1`).Scan(&h.Seq, &h.Hash); err != nil {
+	if err := v.scan(`select seq, hash from chain where id = 1`, nil, &h.Seq, &h.Hash); err != nil {
 		return Head{}, fmt.Errorf("reading the chain's head: %w", err)
 	}
 	return h, nil
@@ -99,9 +99,12 @@ func (v *View) Events(f EventFilter) ([]serval.Link, error) {
 // EachEvent hands every row after the row seq to f, oldest first, and stops at
 // its first error. F must not use the View: its connection is busy.
 func (v *View) EachEvent(after int64, f func(serval.Link) error) error {
+	if v.broken != nil {
+		return v.broken
+	}
 	rows, err := v.q.QueryContext(v.ctx, `select `+eventColumns+` from event where seq > $1 order by seq`, after)
 	if err != nil {
-		return fmt.Errorf("reading events: %w", err)
+		return v.breaks(fmt.Errorf("reading events: %w", err))
 	}
 	defer rows.Close()
 	for rows.Next() {
@@ -114,7 +117,7 @@ func (v *View) EachEvent(after int64, f func(serval.Link) error) error {
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return fmt.Errorf("reading events: %w", err)
+		return v.breaks(fmt.Errorf("reading events: %w", err))
 	}
 	return nil
 }

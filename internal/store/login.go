@@ -31,7 +31,7 @@ func (t *Tx) KeepAttempt(a Attempt) error {
 // CountAttempts returns how many sign-ins are under way. Those that have
 // expired do not count, or a full house would keep out the one that clears it.
 func (t *Tx) CountAttempts() (n int, err error) {
-	if err := t.q.QueryRowContext(t.ctx, `select count(*) from login_attempt where expires_at > $1`, micros(t.Now)).Scan(&n); err != nil {
+	if err := t.scan(`select count(*) from login_attempt where expires_at > $1`, []any{micros(t.Now)}, &n); err != nil {
 		return 0, fmt.Errorf("counting login attempts: %w", err)
 	}
 	return n, nil

@@ -98,7 +98,8 @@ func (v *View) Roles() ([]Role, error) {
 // RoleByARN returns the listed role with the ARN, without documents.
 func (v *View) RoleByARN(arn string) (Role, error) {
 	return one(v, "There is no such role.", scanRole, `select `+roleColumns+` from role
-		where arn = $1 and removed_at = 0 and account_id in (select id from account where removed_at = 0)`, arn)
+		where arn = $1 and removed_at = 0
+			and exists (select 1 from account where account.id = role.account_id and account.removed_at = 0)`, arn)
 }
 
 // RoleByKey returns the listed role with the identity, without documents. A
@@ -106,7 +107,7 @@ func (v *View) RoleByARN(arn string) (Role, error) {
 func (v *View) RoleByKey(key serval.RoleKey) (Role, error) {
 	r, err := one(v, "There is no such role.", scanRole, `select `+roleColumns+` from role
 		where account_id = $1 and role_id = $2 and arn = $3 and partition = $4 and removed_at = 0
-			and account_id in (select id from account where removed_at = 0)`, key.AccountID, key.RoleID, key.ARN, key.Partition)
+			and exists (select 1 from account where account.id = role.account_id and account.removed_at = 0)`, key.AccountID, key.RoleID, key.ARN, key.Partition)
 	if err == nil && r.Key != key {
 		return Role{}, fmt.Errorf("reading role %s: the database answered with another row", key.ARN)
 	}
@@ -144,7 +145,7 @@ func (v *View) document(digest string) (serval.Document, error) {
 		return "", nil
 	}
 	var body string
-	if err := v.q.QueryRowContext(v.ctx, `select body from document where digest = $1`, digest).Scan(&body); err != nil {
+	if err := v.scan(`select body from document where digest = $1`, []any{digest}, &body); err != nil {
 		return "", fmt.Errorf("reading document %s: %w", digest, err)
 	}
 	return serval.Document(body), nil
@@ -168,9 +169,9 @@ func (v *View) KnownRoles(accountID string) ([]serval.Known, error) {
 // CountRoles returns how many roles of an account are listed, and how many of
 // them are held or stale.
 func (v *View) CountRoles(accountID string) (listed, held, stale int, err error) {
-	err = v.q.QueryRowContext(v.ctx, `select count(*), coalesce(sum(case when held_since <> 0 then 1 else 0 end), 0),
+	err = v.scan(`select count(*), coalesce(sum(case when held_since <> 0 then 1 else 0 end), 0),
 			coalesce(sum(case when stale_since <> 0 then 1 else 0 end), 0)
-		from role where account_id = $1 and removed_at = 0`, accountID).Scan(&listed, &held, &stale)
+		from role where account_id = $1 and removed_at = 0`, []any{accountID}, &listed, &held, &stale)
 	if err != nil {
 		return 0, 0, 0, fmt.Errorf("counting the roles of account %s: %w", accountID, err)
 	}
@@ -190,7 +191,7 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 		return fmt.Errorf("beginning to stage: %w", err)
 	}
 	defer tx.Rollback() // does nothing after Commit
-	v := &View{ctx, tx, s.chain}
+	v := &View{ctx: ctx, q: tx, chain: s.chain}
 	// A document that many roles share is kept once, and documents are kept in
 	// one order: pushes that bring the same ones do not wait for each other in a
 	// ring.

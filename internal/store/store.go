@@ -103,9 +103,10 @@ func (s *Store) Head() (h Head, ok bool) {
 
 // A View reads, in one transaction.
 type View struct {
-	ctx   context.Context
-	q     querier
-	chain serval.Chain
+	ctx    context.Context
+	q      querier
+	chain  serval.Chain
+	broken error // the first statement that failed; none is run after it
 }
 
 type querier interface {
@@ -128,13 +129,14 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 		return fmt.Errorf("beginning to read: %w", err)
 	}
 	defer tx.Rollback() // nothing was written
-	return f(&View{ctx, tx, s.chain})
+	return f(&View{ctx: ctx, q: tx, chain: s.chain})
 }
 
 // Write runs f in one transaction at now, in whole microseconds: all of it is
 // kept, or none. It is repeated, at most five times in all, where the database
 // asks for that, so f must do nothing besides. A refusal or fault of f undoes it
-// and is returned as it is. Where ctx ends or the database goes away while the
+// and is returned as it is. After a statement of it has failed nothing can be
+// kept any more, whatever f returns. Where ctx ends or the database goes away while the
 // transaction is being committed, only reading tells whether it was.
 //
 // The store remembers the latest instant it saw. An act that lies more than a
@@ -167,7 +169,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	defer tx.Rollback() // does nothing after Commit
 
-	t := &Tx{View: View{ctx, tx, s.chain}, Now: now}
+	t := &Tx{View: View{ctx: ctx, q: tx, chain: s.chain}, Now: now}
 	var latest int64
 	err = tx.QueryRowContext(ctx,
 		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
@@ -182,6 +184,9 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	before := t.head
 	if err := f(t); err != nil {
 		return err
+	}
+	if t.broken != nil {
+		return t.broken
 	}
 	if t.head != before {
 		if _, err := tx.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
@@ -200,7 +205,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 // Meta returns what is kept under name; empty where nothing is.
 func (v *View) Meta(name string) (string, error) {
 	var value string
-	err := v.q.QueryRowContext(v.ctx, `select value from meta where name = $1`, name).Scan(&value)
+	err := v.scan(`select value from meta where name = $1`, []any{name}, &value)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
@@ -241,9 +246,12 @@ func (v *View) execCount(what, query string, args ...any) (int64, error) {
 	if !storable(args) {
 		return 0, serval.Refuse(serval.Invalid, "A text holds a character that cannot be kept: NUL, or bytes that are not UTF-8.")
 	}
+	if v.broken != nil {
+		return 0, v.broken
+	}
 	result, err := v.q.ExecContext(v.ctx, query, args...)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", what, err)
+		return 0, v.breaks(fmt.Errorf("%s: %w", what, err))
 	}
 	n, err := result.RowsAffected()
 	if err != nil {
@@ -252,8 +260,31 @@ func (v *View) execCount(what, query string, args ...any) (int64, error) {
 	return n, nil
 }
 
+// breaks notes that a statement failed, and returns err. PostgreSQL runs no
+// further statement of the transaction then. SQLite, when the disk is full, has
+// already rolled it back, and would keep each further statement by itself: an
+// event without its change, or a change without its event.
+func (v *View) breaks(err error) error {
+	if err != nil && v.broken == nil && !errors.Is(err, sql.ErrNoRows) {
+		v.broken = err
+	}
+	return err
+}
+
 // scanner is a row, of one or of many.
 type scanner interface{ Scan(dest ...any) error }
+
+// scan reads the one row of a query into dest; sql.ErrNoRows where there is
+// none.
+func (v *View) scan(query string, args []any, dest ...any) error {
+	if v.broken != nil {
+		return v.broken
+	}
+	if !storable(args) {
+		return sql.ErrNoRows // no row holds it
+	}
+	return v.breaks(v.q.QueryRowContext(v.ctx, query, args...).Scan(dest...))
+}
 
 // one returns what scan makes of the one row of a query. Where there is no row
 // it refuses with the sentence missing; so it does for a text that no row can
@@ -261,35 +292,41 @@ type scanner interface{ Scan(dest ...any) error }
 func one[T any](v *View, missing string, scan func(scanner) (T, error), query string, args ...any) (T, error) {
 	var zero T
 	refusal := serval.Refuse(serval.NotFound, "%s", missing)
-	if !storable(args) {
+	switch {
+	case v.broken != nil:
+		return zero, v.broken
+	case !storable(args):
 		return zero, refusal
 	}
 	value, err := scan(v.q.QueryRowContext(v.ctx, query, args...))
 	if errors.Is(err, sql.ErrNoRows) {
 		return zero, refusal
 	}
-	return value, err
+	return value, v.breaks(err)
 }
 
 // all returns what scan makes of each row of a query.
 func all[T any](v *View, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
-	if !storable(args) {
+	switch {
+	case v.broken != nil:
+		return nil, v.broken
+	case !storable(args):
 		return nil, nil // no row holds it
 	}
 	rows, err := v.q.QueryContext(v.ctx, query, args...)
 	if err != nil {
-		return nil, err
+		return nil, v.breaks(err)
 	}
 	defer rows.Close()
 	var values []T
 	for rows.Next() {
 		value, err := scan(rows)
 		if err != nil {
-			return nil, err
+			return nil, v.breaks(err)
 		}
 		values = append(values, value)
 	}
-	return values, rows.Err()
+	return values, v.breaks(rows.Err())
 }
 
 // micros and instant convert between an instant and what the database keeps.

@@ -199,7 +199,7 @@ create table request (
 create index request_by_time on request (created_at);
 create index request_by_person on request (person_id, created_at);
 create index request_by_status on request (status, created_at);
-create index request_by_role on request (account_id, role_id, status);
+create index request_by_role on request (role_id, account_id, status);
 create index request_by_due on request (due_at) where due_at <> 0;
 
 create table allocation (

@@ -1,0 +1,312 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+func verify(t *testing.T, d database, published Head) (head Head, err error) {
+	t.Helper()
+	err = d.Read(t.Context(), func(v *View) (err error) {
+		head, err = v.VerifyChain(published)
+		return err
+	})
+	return head, err
+}
+
+// R-44, S-77
+func TestAppendAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		stores := d.replicas(t)
+		var wg sync.WaitGroup
+		for i := range 50 {
+			wg.Go(func() {
+				err := stores[i%len(stores)].Write(t.Context(), noon, func(tx *Tx) error {
+					return tx.Append(serval.Event{Action: serval.LoginCreate, Actor: fmt.Sprint("person ", i)})
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		var want int64
+		actors := make(map[string]bool)
+		err := d.Read(t.Context(), func(v *View) error {
+			return v.EachEvent(0, func(l serval.Link) error {
+				if want++; l.Seq != want {
+					t.Errorf("row %d follows row %d", l.Seq, want-1)
+				}
+				actors[l.Actor] = true
+				return nil
+			})
+		})
+		if err != nil || want != 50 || len(actors) != 50 {
+			t.Errorf("%d rows of %d actors (%v), want 50", want, len(actors), err)
+		}
+		if head, err := verify(t, d, Head{}); err != nil || head.Seq != 50 {
+			t.Errorf("VerifyChain: %v, %v; want 50 rows", head, err)
+		}
+	})
+}
+
+// S-77
+func TestEventsAreAppendOnly(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		d.act(t, noon, func(tx *Tx) error {
+			return errors.Join(tx.Append(serval.Event{Action: serval.LoginCreate}), tx.Append(serval.Event{Action: serval.LoginEnd}))
+		})
+		copied := ` into event (` + eventColumns + `) select ` + eventColumns + ` from event where seq = 1`
+		statements := []string{
+			`update event set reason = 'x'`,
+			`update event set reason = 'x' where seq = 2`,
+			`delete from event`,
+			`delete from event where seq = 2`,
+			`insert` + copied,
+		}
+		if d.isSQLite() {
+			statements = append(statements, `replace`+copied, `insert or replace`+copied, `update or replace event set seq = 1 where seq = 2`,
+				`insert`+copied+` on conflict (seq) do update set reason = 'x'`)
+		} else {
+			statements = append(statements, `truncate event`, `truncate event cascade`,
+				`insert`+copied+` on conflict (seq) do update set reason = 'x'`)
+		}
+		for _, s := range statements {
+			if _, err := d.write.ExecContext(t.Context(), s); err == nil {
+				t.Errorf("%s: went through", s)
+			}
+		}
+		if head, err := verify(t, d, Head{}); err != nil || head.Seq != 2 {
+			t.Errorf("VerifyChain: %v, %v; want 2 rows", head, err)
+		}
+	})
+}
+
+// S-77
+func TestVerifyChain(t *testing.T) {
+	change := func(column, value string) []string {
+		return []string{`update event set ` + column + ` = ` + value + ` where seq = 3`}
+	}
+	copyOf := func(from, to int) string {
+		return fmt.Sprintf(`insert into event (seq, at, actor_kind, actor_id, actor, action, target, outcome, reason, request_id, address, detail, key_id, hash)
+			select %d, at, actor_kind, actor_id, actor, action, target, outcome, reason, request_id, address, detail, key_id, hash from event where seq = %d`, to, from)
+	}
+	move := func(from, to int) string { return fmt.Sprintf(`update event set seq = %d where seq = %d`, to, from) }
+	cut := []string{`delete from event where seq > 3`}
+	tests := map[string]struct {
+		statements []string
+		published  int64 // the row whose hash was published; 0 for none
+		want       int64 // the row that is named; 0 for a chain that holds
+	}{
+		"nothing":                             {nil, 0, 0},
+		"nothing, with a head":                {nil, 5, 0},
+		"nothing, with an older head":         {nil, 2, 0},
+		"a row removed":                       {[]string{`delete from event where seq = 3`}, 0, 3},
+		"the first row removed":               {[]string{`delete from event where seq = 1`}, 0, 1},
+		"a row inserted":                      {[]string{move(5, 6), move(4, 5), copyOf(3, 4)}, 0, 4},
+		"a row appended":                      {[]string{copyOf(5, 6)}, 0, 6},
+		"a row appended, and the head":        {[]string{copyOf(5, 6), `update chain set seq = 6`}, 0, 6},
+		"two rows swapped":                    {[]string{move(3, 9), move(4, 3), move(9, 4)}, 0, 3},
+		"the tail cut":                        {cut, 0, 4},
+		"the tail cut, and a head":            {cut, 5, 4},
+		"the tail cut, and the chain's head":  {append(cut, `update chain set seq = 3, hash = (select hash from event where seq = 3)`), 0, 0},
+		"the same, with a published head":     {append(cut, `update chain set seq = 3, hash = (select hash from event where seq = 3)`), 5, 4},
+		"all rows gone":                       {[]string{`delete from event`}, 0, 1},
+		"the chain's head changed":            {[]string{`update chain set hash = 'x'`}, 0, 5},
+		"the chain's head set back":           {[]string{`update chain set seq = 3, hash = (select hash from event where seq = 3)`}, 0, 5},
+		"another row published":               {nil, -3, 3},
+		"an unreadable detail":                {change("detail", `'{'`), 0, 3},
+		"another detail":                      {change("detail", `'{"minutes":"600"}'`), 0, 3},
+		"no detail":                           {change("detail", `'null'`), 0, 3},
+		"another time":                        {change("at", `at + 1`), 0, 3},
+		"another key":                         {change("key_id", `'00000000'`), 0, 3},
+		"another hash":                        {change("hash", `(select hash from event where seq = 2)`), 0, 3},
+		"a number below one":                  {[]string{move(1, 0)}, 0, 1},
+		"a space more":                        {change("actor", `actor || ' '`), 0, 3},
+		"a column that takes from its nearby": {change("target", `'', reason = target || reason`), 0, 3},
+	}
+	for _, column := range []string{"actor_kind", "actor_id", "actor", "action", "target", "outcome", "reason", "request_id", "address"} {
+		tests[column+" changed"] = struct {
+			statements      []string
+			published, want int64
+		}{change(column, `'changed'`), 0, 3}
+	}
+	each(t, func(t *testing.T, d database) {
+		if d.isSQLite() {
+			d.raw(t, `drop trigger event_no_update`, `drop trigger event_no_delete`, `drop trigger event_no_replace`)
+		} else {
+			d.raw(t, `drop trigger event_no_change on event`)
+		}
+		var heads []Head
+		for i := range 5 {
+			d.act(t, noon.Add(time.Duration(i)*time.Second), func(tx *Tx) error {
+				return tx.Append(serval.Event{
+					ActorKind: serval.KindPerson, ActorID: "p1", Actor: "kim@example.com", Action: serval.RequestApprove, Target: fmt.Sprint("r", i),
+					Outcome: serval.OutcomeDone, Reason: "because", RequestID: "q", Address: "192.0.2.1", Detail: map[string]string{"minutes": "60"},
+				})
+			})
+			h, _ := d.Head()
+			heads = append(heads, h)
+		}
+		d.raw(t, `create table kept as select * from event`)
+		for name, test := range tests {
+			t.Run(name, func(t *testing.T) {
+				d.raw(t, `delete from event`, `insert into event select * from kept`)
+				d.raw(t, `update chain set seq = 5, hash = (select hash from event where seq = 5)`)
+				d.raw(t, test.statements...)
+				var published Head
+				switch {
+				case test.published > 0:
+					published = heads[test.published-1]
+				case test.published < 0:
+					published = Head{-test.published, "another"}
+				}
+				_, err := verify(t, d, published)
+				if test.want == 0 {
+					if err != nil {
+						t.Errorf("a chain that holds: %v", err)
+					}
+					return
+				}
+				broken, ok := errors.AsType[*BrokenChain](err)
+				if !ok || broken.Seq != test.want || !strings.Contains(err.Error(), fmt.Sprintf("row %d ", test.want)) {
+					t.Errorf("got %+v (%v), want row %d", broken, err, test.want)
+				}
+			})
+		}
+	})
+}
+
+func TestVerifyChainWithOlderSecret(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		d.act(t, noon, func(tx *Tx) error { return tx.Append(serval.Event{Action: serval.LoginCreate}) })
+		old, young := serval.NewSecret("a root secret of a test"), serval.NewSecret("the next one")
+		d.chain = serval.NewChain(young, old)
+		d.act(t, noon, func(tx *Tx) error { return tx.Append(serval.Event{Action: serval.LoginEnd}) })
+		if _, err := verify(t, d, Head{}); err != nil {
+			t.Errorf("with both secrets: %v", err)
+		}
+		d.chain = serval.NewChain(young)
+		if _, err := verify(t, d, Head{}); err == nil {
+			t.Error("verified without the older secret")
+		}
+	})
+}
+
+// S-19
+func TestEventsKeepHostileText(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		var want []serval.Event
+		d.act(t, noon, func(tx *Tx) error {
+			for i, text := range append(hostile, unkept...) {
+				e := serval.Event{
+					ActorKind: serval.KindPerson, ActorID: text, Actor: text, Action: serval.RequestCreate, Target: text, Outcome: serval.OutcomeRefused,
+					Reason: text, RequestID: text, Address: text, Detail: map[string]string{text: text},
+				}
+				if err := tx.Append(e); err != nil {
+					return fmt.Errorf("text %d: %w", i, err)
+				}
+				kept := strings.ReplaceAll(strings.ToValidUTF8(text, "\uFFFD"), "\x00", "\uFFFD")
+				e.ActorID, e.Actor, e.Target, e.Reason, e.RequestID, e.Address = kept, kept, kept, kept, kept, kept
+				e.Detail = map[string]string{kept: kept}
+				e.Seq, e.At = int64(i+1), noon
+				want = append(want, e)
+			}
+			return nil
+		})
+		var got []serval.Event
+		err := d.Read(t.Context(), func(v *View) error {
+			return v.EachEvent(0, func(l serval.Link) error {
+				got = append(got, l.Event)
+				return nil
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("events (-want +got):\n%s", diff)
+		}
+		if _, err := verify(t, d, Head{}); err != nil {
+			t.Error(err)
+		}
+		for _, text := range hostile {
+			events := look(t, d, func(v *View) ([]serval.Link, error) {
+				return v.Events(EventFilter{Target: text, ActorID: text, Limit: 9})
+			})
+			if len(events) != 1 {
+				t.Errorf("%d events with the target %.20q, want 1", len(events), text)
+			}
+		}
+		for _, text := range unkept {
+			events := look(t, d, func(v *View) ([]serval.Link, error) { return v.Events(EventFilter{Target: text, Limit: 9}) })
+			if len(events) != 0 {
+				t.Errorf("%d events with the target %q, which no row can hold", len(events), text)
+			}
+		}
+	})
+}
+
+func TestEvents(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		d.act(t, noon, func(tx *Tx) error {
+			for i := range 12 {
+				e := serval.Event{ActorID: fmt.Sprint("p", i%2), Target: fmt.Sprint("r", i%3), Action: serval.RequestCreate}
+				if i%4 == 0 {
+					e.Action = serval.RequestDeny
+				}
+				if err := tx.Append(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		for _, test := range []struct {
+			filter EventFilter
+			want   string
+		}{
+			{EventFilter{Limit: 3}, "12 11 10"},
+			{EventFilter{Before: 10, Limit: 3}, "9 8 7"},
+			{EventFilter{Before: 1, Limit: 3}, ""},
+			{EventFilter{Limit: 100}, "12 11 10 9 8 7 6 5 4 3 2 1"},
+			{EventFilter{Target: "r0", Limit: 100}, "10 7 4 1"},
+			{EventFilter{Target: "r0", Before: 7, Limit: 100}, "4 1"},
+			{EventFilter{Target: "r", Limit: 100}, ""},
+			{EventFilter{Target: "R0", Limit: 100}, ""},
+			{EventFilter{ActorID: "p1", Limit: 2}, "12 10"},
+			{EventFilter{Action: serval.RequestDeny, Limit: 100}, "9 5 1"},
+			{EventFilter{Target: "r0", ActorID: "p0", Action: serval.RequestDeny, Limit: 100}, "1"},
+			{EventFilter{ActorID: "p1", Action: serval.RequestDeny, Limit: 100}, ""},
+		} {
+			var got []string
+			for _, l := range look(t, d, func(v *View) ([]serval.Link, error) { return v.Events(test.filter) }) {
+				got = append(got, fmt.Sprint(l.Seq))
+			}
+			if strings.Join(got, " ") != test.want {
+				t.Errorf("%+v: rows %v, want %s", test.filter, got, test.want)
+			}
+		}
+
+		var rows []int64
+		stop := errors.New("stop")
+		err := d.Read(t.Context(), func(v *View) error {
+			return v.EachEvent(5, func(l serval.Link) error {
+				if rows = append(rows, l.Seq); l.Seq == 8 {
+					return stop
+				}
+				return nil
+			})
+		})
+		if diff := cmp.Diff([]int64{6, 7, 8}, rows); diff != "" || !errors.Is(err, stop) {
+			t.Errorf("EachEvent after 5 until 8: %v (-want +got):\n%s", err, diff)
+		}
+	})
+}

@@ -1,0 +1,259 @@
+package store
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// S-36, R-44
+func TestTakeAttempt(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		stores := d.replicas(t)
+		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", ReturnTo: "/requests", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
+		keep := func(now time.Time) {
+			t.Helper()
+			d.act(t, now, func(tx *Tx) error { return tx.KeepAttempt(a) })
+		}
+		take := func(s *Store, now time.Time, state, browser string) (got Attempt, err error) {
+			err = s.Write(t.Context(), now, func(tx *Tx) (err error) {
+				got, err = tx.TakeAttempt(state, browser)
+				return err
+			})
+			return got, err
+		}
+		keep(noon)
+		for _, wrong := range [][2]string{{"state", "another"}, {"another", "browser"}, {"", ""}, {"state", ""}, {"STATE", "browser"}, {"state", "browser\x00"}, {"%", "browser"}} {
+			_, err := take(d.Store, noon, wrong[0], wrong[1])
+			refused(t, fmt.Sprintf("the attempt %q of %q", wrong[0], wrong[1]), err, serval.NotFound)
+		}
+		var taken atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				got, err := take(stores[i%len(stores)], noon, "state", "browser")
+				if err != nil {
+					if !serval.IsRefusal(err, serval.NotFound) {
+						t.Errorf("a taker: %v", err)
+					}
+					return
+				}
+				taken.Add(1)
+				if diff := cmp.Diff(a, got); diff != "" {
+					t.Errorf("the attempt (-want +got):\n%s", diff)
+				}
+			})
+		}
+		wg.Wait()
+		if taken.Load() != 1 {
+			t.Errorf("%d of 20 takers got the attempt, want 1", taken.Load())
+		}
+
+		keep(noon)
+		_, err := take(d.Store, a.ExpiresAt, "state", "browser")
+		refused(t, "an attempt at its expiry", err, serval.NotFound)
+
+		count := func(now time.Time) (n int) {
+			d.act(t, now, func(tx *Tx) (err error) { n, err = tx.CountAttempts(); return err })
+			return n
+		}
+		if before, at := count(a.ExpiresAt.Add(-time.Microsecond)), count(a.ExpiresAt); before != 1 || at != 0 {
+			t.Errorf("attempts before the expiry: %d, and then: %d; want 1 and 0", before, at)
+		}
+		if _, err := take(d.Store, a.ExpiresAt.Add(-time.Microsecond), "state", "browser"); err != nil {
+			t.Errorf("just before the expiry: %v", err)
+		}
+
+		// A refused taker undoes what it took.
+		keep(noon.Add(9*time.Minute + 55*time.Second))
+		err = d.Write(t.Context(), noon.Add(9*time.Minute+56*time.Second), func(tx *Tx) error {
+			if _, err := tx.TakeAttempt("state", "browser"); err != nil {
+				return err
+			}
+			return serval.Refuse(serval.Denied, "no")
+		})
+		refused(t, "a taker that is refused", err, serval.Denied)
+		a.State, a.ExpiresAt = "later", noon.Add(time.Hour)
+		keep(noon.Add(10 * time.Minute))
+		if n := d.number(t, `select count(*) from login_attempt`); n != 1 {
+			t.Errorf("%d attempts are kept after one had expired, want 1", n)
+		}
+		if err := d.Write(t.Context(), noon.Add(10*time.Minute), func(tx *Tx) error { return tx.KeepAttempt(a) }); err == nil {
+			t.Error("a state was kept twice")
+		}
+	})
+}
+
+func TestLogin(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		login := func(id string, created time.Time) Login {
+			return Login{
+				ID: id, Token: "token " + id, PersonID: kim.ID, Kind: "browser", CreatedAt: created, SeenAt: created, ExpiresAt: created.Add(time.Hour),
+				Address: "192.0.2.1", Agent: "Agent/1.0", IDToken: "sealed " + id, IDTokenEndsAt: created.Add(30 * time.Minute),
+			}
+		}
+		a, b := login("a", noon), login("b", noon.Add(time.Minute))
+		d.act(t, noon, func(tx *Tx) error {
+			for _, p := range []serval.Person{kim, lee} {
+				if err := tx.SavePerson(p); err != nil {
+					return err
+				}
+			}
+			for _, l := range []Login{a, b} {
+				if err := tx.CreateLogin(l); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		is := func(want Login) {
+			t.Helper()
+			got := look(t, d, func(v *View) (Login, error) { return v.LoginByToken(want.Token) })
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("login (-want +got):\n%s", diff)
+			}
+		}
+		is(a)
+		is(b)
+		for _, token := range []string{"", "token", "TOKEN A", "token a ", "token a\x00", "token\xff"} {
+			err := d.Read(t.Context(), func(v *View) error { _, err := v.LoginByToken(token); return err })
+			refused(t, fmt.Sprintf("the token %q", token), err, serval.NotFound)
+		}
+		ids := func(person string, now time.Time) (ids string) {
+			for _, l := range look(t, d, func(v *View) ([]Login, error) { return v.Logins(person, now) }) {
+				ids += l.ID
+			}
+			return ids
+		}
+		if got := ids(kim.ID, noon.Add(2*time.Minute)); got != "ba" {
+			t.Errorf("logins: %s, want ba", got)
+		}
+		if got := ids(kim.ID, noon.Add(time.Hour)); got != "b" {
+			t.Errorf("logins when one has expired: %s, want b", got)
+		}
+		if got := ids(lee.ID, noon); got != "" {
+			t.Errorf("another's logins: %s", got)
+		}
+
+		a.SeenAt = noon.Add(5 * time.Minute)
+		for _, seen := range []time.Time{a.SeenAt, noon.Add(time.Minute)} { // never backward
+			if err := d.TouchLogin(t.Context(), "a", seen); err != nil {
+				t.Error(err)
+			}
+		}
+		is(a)
+
+		wipe := func(now time.Time) {
+			t.Helper()
+			if err := d.WipeTokens(t.Context(), now); err != nil {
+				t.Error(err)
+			}
+		}
+		wipe(a.IDTokenEndsAt.Add(-time.Microsecond))
+		is(a)
+		wipe(a.IDTokenEndsAt)
+		a.IDToken = ""
+		is(a)
+		is(b)
+
+		end := func(person, id string, now time.Time) (found bool) {
+			t.Helper()
+			d.act(t, now, func(tx *Tx) (err error) { found, err = tx.EndLogin(person, id); return err })
+			return found
+		}
+		if end(lee.ID, "b", noon) {
+			t.Error("lee ended a login of kim's")
+		}
+		is(b)
+		if !end(kim.ID, "b", noon.Add(3*time.Minute)) {
+			t.Error("kim's login was not found")
+		}
+		b.EndedAt, b.IDToken = noon.Add(3*time.Minute), "" // S-60
+		is(b)
+		if end(kim.ID, "b", noon.Add(4*time.Minute)) {
+			t.Error("a login was ended twice")
+		}
+		is(b)
+		if got := ids(kim.ID, noon.Add(5*time.Minute)); got != "a" {
+			t.Errorf("logins after one was ended: %s, want a", got)
+		}
+
+		c := login("c", noon)
+		c.IDTokenEndsAt = noon.AddDate(1, 0, 0)
+		d.act(t, noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(c) })
+		wipe(c.ExpiresAt)
+		c.IDToken = ""
+		is(c)
+
+		// A browser may call itself anything.
+		for i, agent := range append(hostile, unkept...) {
+			l := login(fmt.Sprint("agent ", i), noon)
+			l.Agent = agent
+			if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(l) }); err != nil {
+				t.Errorf("a browser that calls itself %.20q: %v", agent, err)
+			}
+		}
+		same := login("d", noon)
+		same.Token = a.Token
+		if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(same) }); err == nil {
+			t.Error("two logins have one token")
+		}
+	})
+}
+
+func TestPerson(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		save := func(p serval.Person) error {
+			return d.Write(t.Context(), noon, func(tx *Tx) error { return tx.SavePerson(p) })
+		}
+		if err := save(kim); err != nil {
+			t.Fatal(err)
+		}
+		p := kim
+		p.Email, p.Groups, p.GroupsAt, p.Suspended = "KIM@Example.com", nil, noon.Add(time.Hour), "why"
+		if err := save(p); err != nil {
+			t.Fatal(err)
+		}
+		moved := p
+		moved.Issuer, moved.Subject = "https://other.example.com", "other"
+		if err := save(moved); err != nil {
+			t.Fatal(err)
+		}
+		for name, find := range map[string]func(v *View) (serval.Person, error){
+			"id":      func(v *View) (serval.Person, error) { return v.Person(kim.ID) },
+			"subject": func(v *View) (serval.Person, error) { return v.PersonBySubject(kim.Issuer, kim.Subject) },
+		} {
+			if diff := cmp.Diff(p, look(t, d, find)); diff != "" {
+				t.Errorf("person by %s (-want +got):\n%s", name, diff)
+			}
+		}
+		twin := kim
+		twin.ID = "p-twin"
+		if err := save(twin); err == nil {
+			t.Error("two people have one issuer and subject")
+		}
+		err := d.Read(t.Context(), func(v *View) error { _, err := v.PersonBySubject(kim.Issuer, "KIM"); return err })
+		refused(t, "a subject in another case", err, serval.NotFound)
+
+		// S-55
+		second := kim
+		second.ID, second.Subject = "p-second", "second"
+		if err := save(second); err != nil {
+			t.Fatal(err)
+		}
+		for email, want := range map[string]int{
+			"kim@example.com": 2, "KIM@EXAMPLE.COM": 2, "\u212aim@example.com": 0, "k\u0131m@example.com": 0, "\uff4bim@example.com": 0,
+			"k\u200bim@example.com": 0, "kim@example.com ": 0, "kim%": 0, "": 0, "kim@example.com\x00": 0,
+		} {
+			if got := look(t, d, func(v *View) ([]serval.Person, error) { return v.PeopleByEmail(email) }); len(got) != want {
+				t.Errorf("%d people with the email %q, want %d", len(got), email, want)
+			}
+		}
+	})
+}
