@@ -31,8 +31,12 @@ func Decide(policies []serval.AccessPolicy, role Target, who serval.Person) (p s
 }
 
 // Matches reports whether the role is among those that m names. All that m
-// gives must match; within accounts and ARN patterns, any one does.
+// gives must match; within accounts and ARN patterns, any one does. Nothing
+// given names no role: a list that got lost must not open every one.
 func Matches(m serval.RoleMatch, role Target) bool {
+	if len(m.Accounts)+len(m.ARNs)+len(m.Tags) == 0 {
+		return false
+	}
 	if len(m.Accounts) > 0 && !slices.Contains(m.Accounts, role.AccountID) {
 		return false
 	}
