@@ -208,3 +208,19 @@ func IsLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return err == nil && a.IsLoopback()
 }
+
+// IngestionActions returns the IAM actions that reading an account needs: these
+// and no others, so that what is asked of AWS, what an ingestion role is given
+// and what is documented is one list. Tags come with GetRole; ListRoleTags is
+// not needed (IAM API Reference).
+func IngestionActions() []string {
+	return []string{
+		"iam:ListRoles",
+		"iam:GetRole",
+		"iam:ListRolePolicies",
+		"iam:GetRolePolicy",
+		"iam:ListAttachedRolePolicies",
+		"iam:GetPolicy",
+		"iam:GetPolicyVersion",
+	}
+}
