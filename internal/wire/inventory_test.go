@@ -1,0 +1,436 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+func testInventory() serval.Inventory {
+	used, boundary := t0, "arn:aws:iam::111122223333:policy/boundary"
+	inv := serval.Inventory{
+		AccountID: "111122223333", AccountName: `prod "roles":[] <&>`, Generation: 7, StartedAt: t0, FinishedAt: t0.Add(time.Minute),
+		Complete: true, ReadBy: serval.ByRoles,
+		Roles: []serval.Role{
+			{ARN: roleARN, RoleID: "AROA1", Name: "dev", Path: "/", Description: "<b> & c", CreatedAt: t0, MaxSessionSeconds: 3600,
+				Tags: map[string]string{"serval": "", "team": "a"}, TrustPolicy: `{"a":"<&>","a":1.0}`, PermissionsBoundary: &boundary, LastUsedAt: &used,
+				InlinePolicies:  serval.InlinePolicies{Status: serval.ListRead, Policies: []serval.InlinePolicy{{Name: "p", Document: `{}`}}},
+				ManagedPolicies: serval.ManagedPolicies{Status: serval.ListDenied, Action: "iam:GetPolicyVersion", Policies: []serval.ManagedPolicy{{ARN: "arn:aws:iam::aws:policy/A", Name: "A", Version: "v3"}}}},
+			{ARN: roleARN + "2", RoleID: "AROA2", Name: "dev2", Path: "/", CreatedAt: t0, Tags: map[string]string{"serval": ""}, TrustPolicy: "not JSON",
+				InlinePolicies: serval.InlinePolicies{Status: serval.ListRead}, ManagedPolicies: serval.ManagedPolicies{Status: serval.ListRead}},
+		},
+		Unreadable: []serval.Unreadable{{ARN: roleARN + "3", RoleID: "AROA3", Action: "iam:GetRole", Code: "AccessDenied"}},
+		NearMisses: []serval.NearMiss{{ARN: roleARN + "4", TagKey: "Serval"}},
+		Problems:   []serval.Problem{{Action: "iam:GetPolicyVersion", Target: "arn:aws:iam::aws:policy/A", Code: "AccessDenied", Message: "no"}},
+		Untagged:   []string{"AROA5"},
+	}
+	inv.Normalize()
+	return inv
+}
+
+func written(t testing.TB, inv serval.Inventory) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := WriteInventory(&b, inv); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// collect reads an inventory with its roles.
+func collect(r io.Reader) (serval.Inventory, error) {
+	var roles []serval.Role
+	inv, err := ReadInventory(r, func(r serval.Role) error { roles = append(roles, r); return nil })
+	inv.Roles = roles
+	return inv, err
+}
+
+func kindOf(err error) serval.Kind {
+	if r, ok := err.(*serval.Refusal); ok {
+		return r.Kind
+	}
+	return ""
+}
+
+func TestInventory_golden(t *testing.T) {
+	text := written(t, testInventory())
+	golden(t, "inventory.json", pretty(t, rawText(text)))
+	back, err := collect(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(testInventory(), back); diff != "" {
+		t.Errorf("it does not come back as it was (-want +got):\n%s", diff)
+	}
+}
+
+// A rawText is JSON already.
+type rawText string
+
+func (r rawText) MarshalJSON() ([]byte, error) { return []byte(r), nil }
+
+// TestInventory_random writes random inventories: what is streamed is what
+// encoding/json would write of the whole, and it reads back the same.
+func TestInventory_random(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(8, 8))
+	texts := []string{"", "a", `"roles":[]`, `\"`, "<script>&", "\u2028", "ü😀", "{}", "null", "\uFEFF", "line\nbreak", strings.Repeat("x", 5000)}
+	pick := func() string { return texts[rnd.IntN(len(texts))] }
+	docs := []serval.Document{"", "{}", `{"a":[1,2.0,"<&>"],"a":null}`, "[]", "not JSON", "\uFEFF{}", "null", `"s"`}
+	doc := func() serval.Document { return docs[rnd.IntN(len(docs))] }
+	when := func() time.Time { return t0.Add(time.Duration(rnd.Int64N(1e17))) }
+	statuses := []serval.ListStatus{serval.ListRead, serval.ListDenied, serval.ListThrottled, serval.ListFailed}
+	for range 200 {
+		inv := serval.Inventory{
+			AccountID: pick(), AccountName: pick(), Generation: rnd.Int64(), StartedAt: when(), FinishedAt: when(), Complete: rnd.IntN(2) == 0, ReadBy: pick(),
+		}
+		for i := range rnd.IntN(5) {
+			r := serval.Role{
+				ARN: fmt.Sprint(pick(), i), RoleID: pick(), Name: pick(), Path: pick(), Description: pick(), CreatedAt: when(), MaxSessionSeconds: rnd.IntN(43201),
+				Tags: map[string]string{"serval": pick(), pick(): pick()}, TrustPolicy: doc(),
+				InlinePolicies:  serval.InlinePolicies{Status: statuses[rnd.IntN(4)], Action: pick()},
+				ManagedPolicies: serval.ManagedPolicies{Status: statuses[rnd.IntN(4)], Action: pick()},
+			}
+			if rnd.IntN(2) == 0 {
+				used, boundary := when(), pick()
+				r.LastUsedAt, r.PermissionsBoundary = &used, &boundary
+			}
+			for range rnd.IntN(3) {
+				r.InlinePolicies.Policies = append(r.InlinePolicies.Policies, serval.InlinePolicy{Name: pick(), Document: doc()})
+				r.ManagedPolicies.Policies = append(r.ManagedPolicies.Policies, serval.ManagedPolicy{ARN: pick(), Name: pick(), Version: pick(), Document: doc()})
+			}
+			inv.Roles = append(inv.Roles, r)
+		}
+		for range rnd.IntN(3) {
+			inv.Unreadable = append(inv.Unreadable, serval.Unreadable{ARN: pick(), RoleID: pick(), Action: pick(), Code: pick()})
+			inv.NearMisses = append(inv.NearMisses, serval.NearMiss{ARN: pick(), TagKey: pick()})
+			inv.Problems = append(inv.Problems, serval.Problem{Action: pick(), Target: pick(), Code: pick(), Message: pick()})
+			inv.Untagged = append(inv.Untagged, pick())
+		}
+		inv.Normalize()
+
+		got := written(t, inv)
+		whole, err := encode(inv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(whole)+"\n", got); diff != "" {
+			t.Fatalf("streamed, it is not what the whole is (-want +got):\n%s", diff)
+		}
+		back, err := collect(iotest.OneByteReader(strings.NewReader(got)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		back.Normalize()
+		if diff := cmp.Diff(inv, back); diff != "" {
+			t.Fatalf("it does not come back as it was (-want +got):\n%s", diff)
+		}
+		for i := range inv.Roles {
+			if inv.Roles[i].Digest() != back.Roles[i].Digest() {
+				t.Fatalf("role %d has another digest after the way", i)
+			}
+		}
+	}
+}
+
+func TestWriteInventory_fails(t *testing.T) {
+	full := errors.New("disk full")
+	if err := WriteInventory(iotest.TruncateWriter(io.Discard, 0), testInventory()); err != nil {
+		t.Errorf("a writer that takes all: %v", err)
+	}
+	if err := WriteInventory(failing{full}, testInventory()); !errors.Is(err, full) {
+		t.Errorf("got %v, want the writer's own error", err)
+	}
+	for name, do := range map[string]func(inv *serval.Inventory){
+		"the account": func(inv *serval.Inventory) { inv.StartedAt = inv.StartedAt.AddDate(10_000, 0, 0) },
+		"a role":      func(inv *serval.Inventory) { inv.Roles[1].CreatedAt = inv.StartedAt.AddDate(10_000, 0, 0) },
+	} {
+		inv := testInventory()
+		do(&inv)
+		if err := WriteInventory(io.Discard, inv); err == nil {
+			t.Errorf("a year that cannot be written, of %s: got no error", name)
+		}
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+func (f failing) Read([]byte) (int, error)  { return 0, f.err }
+
+// small is the least that is an inventory.
+const small = `{"schema":"serval.inventory/v1","account_id":"1","account_name":"","generation":1,"started_at":"2026-01-05T09:00:00Z",` +
+	`"finished_at":"2026-01-05T09:00:00Z","complete":true,"read_by":"roles","roles":[{"arn":"a","tags":{"serval":""}},{}],` +
+	`"unreadable":[],"near_misses":[],"problems":[]}`
+
+func TestReadInventory_takes(t *testing.T) {
+	for name, text := range map[string]string{
+		"the least":              small,
+		"with untagged":          strings.Replace(small, `"problems":[]`, `"problems":[],"untagged":["AROA1"]`, 1),
+		"with space around":      " \r\n\t" + strings.ReplaceAll(small, ",", " ,\n ") + "\n\n ",
+		"in another order":       `{"roles":[{"arn":"a"},{}],` + strings.Replace(small[1:], `"roles":[{"arn":"a","tags":{"serval":""}},{}],`, "", 1),
+		"with null for unknown":  strings.Replace(small, `"problems":[]`, `"problems":null`, 1),
+		"with escapes in a name": strings.Replace(small, `"schema"`, `"sch\u0065ma"`, 1),
+	} {
+		if inv, err := collect(strings.NewReader(text)); err != nil || len(inv.Roles) != 2 || inv.AccountID != "1" || inv.Roles[0].ARN != "a" {
+			t.Errorf("%s: got %+v, %v; want an inventory of two roles", name, inv, err)
+		}
+	}
+}
+
+func TestReadInventory_refuses(t *testing.T) {
+	replace := func(old, new string) string {
+		if !strings.Contains(small, old) {
+			t.Fatalf("the sample has no %s", old)
+		}
+		return strings.Replace(small, old, new, 1)
+	}
+	cases := []struct{ name, text, want string }{
+		{"nothing", "", "does not begin"},
+		{"space", "  ", "does not begin"},
+		{"a list", "[]", "does not begin"},
+		{"a word", "null", "does not begin"},
+		{"HTML", "<html>", "does not begin"},
+		{"an empty object", "{}", `field "schema" is missing`},
+		{"an unknown field", replace(`"complete":true`, `"complete":true,"complet":true`), `field "complet" is not known`},
+		{"a field in another case", replace(`"complete":true`, `"Complete":true`), `field "Complete" is not known`},
+		{"a long unknown field", `{"` + strings.Repeat("ü", 5000) + `":1}`, "is not known"},
+		{"a field twice", replace(`"complete":true`, `"complete":false,"complete":true`), `field "complete" comes twice`},
+		{"roles twice", replace(`"unreadable":[]`, `"roles":[],"unreadable":[]`), `field "roles" comes twice`},
+		{"an unknown field twice", `{"x":1,"x":1}`, `field "x" is not known`},
+		{"another schema", replace("inventory/v1", "inventory/v2"), `its schema is "serval.inventory/v2"`},
+		{"a delta", replace("serval.inventory/v1", "serval.delta/v1"), `its schema is "serval.delta/v1"`},
+		{"no schema", replace(`"serval.inventory/v1"`, `null`), `its schema is ""`},
+		{"a wrong type", replace(`"generation":1`, `"generation":"1"`), `field "generation"`},
+		{"a fraction", replace(`"generation":1`, `"generation":1.5`), `field "generation"`},
+		{"a number too large", replace(`"generation":1`, `"generation":9223372036854775808`), `field "generation"`},
+		{"a time that is none", replace(`"started_at":"2026-01-05T09:00:00Z"`, `"started_at":"today"`), `field "started_at"`},
+		{"a time before the years", replace(`"started_at":"2026-01-05T09:00:00Z"`, `"started_at":"0000-01-01T00:00:00+23:59"`), "outside the years"},
+		{"a time after the years", replace(`"finished_at":"2026-01-05T09:00:00Z"`, `"finished_at":"9999-12-31T23:59:59-23:59"`), "outside the years"},
+		{"roles that are no list", replace(`[{"arn":"a","tags":{"serval":""}},{}]`, `{}`), "roles is not a list"},
+		{"roles unknown", replace(`[{"arn":"a","tags":{"serval":""}},{}]`, `null`), "roles is not a list"},
+		{"a role that is none", replace(`{}]`, `1]`), "roles[1]: json"},
+		{"an unknown field of a role", replace(`{}]`, `{"x":1}]`), `roles[1]: json: unknown field "x"`},
+		{"a wrong type in a role", replace(`{}]`, `{"arn":1}]`), "roles[1]: json"},
+		{"a role's time after the years", replace(`{}]`, `{"created_at":"9999-12-31T23:59:59-23:59"}]`), "roles[1]: a time of it"},
+		{"a role's last use before the years", replace(`{}]`, `{"last_used_at":"0000-01-01T00:00:00+23:59"}]`), "roles[1]: a time of it"},
+		{"no comma between roles", replace(`}},{}]`, `}}{}]`), "roles[1] breaks off or is malformed"},
+		{"roles that end as an object", replace(`{}]`, `{}}`), "roles breaks off or is malformed"},
+		{"an end that is none", small[:len(small)-1] + "]", "breaks off or is malformed"},
+		{"no comma between fields", replace(`"complete":true,`, `"complete":true `), "breaks off or is malformed"},
+		{"a field that is no text", replace(`"complete":true`, `1:true`), "breaks off or is malformed"},
+		{"text behind the end", small + "x", "something stands behind its end"},
+		{"another inventory behind it", small + small, "something stands behind its end"},
+		{"too deep", replace(`"problems":[]`, `"problems":`+strings.Repeat("[", 20_000)), `field "problems"`},
+		{"a role too deep", replace(`{}]`, `{"trust_policy":`+strings.Repeat("[", 20_000)), "roles[1]"},
+	}
+	for _, field := range required {
+		text := small
+		if field == "roles" {
+			text = strings.Replace(text, `"roles":[{"arn":"a","tags":{"serval":""}},{}],`, "", 1)
+		} else {
+			i := strings.Index(text, `"`+field+`":`)
+			j := i + strings.IndexAny(text[i:], ",}")
+			text = strings.Replace(strings.Replace(text[:i]+text[j:], ",,", ",", 1), "{,", "{", 1)
+			text = strings.Replace(text, ",}", "}", 1)
+		}
+		cases = append(cases, struct{ name, text, want string }{"without " + field, text, fmt.Sprintf("field %q is missing", field)})
+	}
+	for _, c := range cases {
+		inv, err := collect(strings.NewReader(c.text))
+		if kindOf(err) != serval.Invalid || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want it refused as invalid with %q", c.name, err, c.want)
+			continue
+		}
+		if len(err.Error()) > 600 || !strings.HasPrefix(err.Error(), "Not an inventory: ") || inv.AccountID != "" {
+			t.Errorf("%s: got %q and %+v; want a short sentence and nothing else", c.name, err, inv)
+		}
+	}
+	for i := range len(small) {
+		if _, err := collect(strings.NewReader(small[:i])); kindOf(err) != serval.Invalid {
+			t.Errorf("cut after %d bytes: got %v, want it refused as invalid", i, err)
+		}
+	}
+}
+
+func TestReadInventory_callback(t *testing.T) {
+	stop := errors.New("stop")
+	var n int
+	_, err := ReadInventory(strings.NewReader(small), func(serval.Role) error { n++; return stop })
+	if err != stop || n != 1 {
+		t.Errorf("got %v after %d roles, want role's own error after one", err, n)
+	}
+}
+
+// TestReadInventory_tooLarge is for bodies that are more than is taken.
+func TestReadInventory_tooLarge(t *testing.T) { // R-2
+	limited := func(text string, n int64) io.Reader {
+		return http.MaxBytesReader(httptest.NewRecorder(), io.NopCloser(strings.NewReader(text)), n)
+	}
+	for n := range len(small) {
+		if _, err := collect(limited(small, int64(n))); kindOf(err) != serval.TooLarge {
+			t.Errorf("a body of %d bytes where %d are taken: got %v, want it refused as too large", len(small), n, err)
+		}
+	}
+	if _, err := collect(limited(small, int64(len(small)))); err != nil {
+		t.Errorf("a body of exactly as many bytes as are taken: %v", err)
+	}
+	// Behind something that wraps the error, as a decompressor may.
+	wrapped := &wrapping{limited(small, 50)}
+	if _, err := collect(wrapped); kindOf(err) != serval.TooLarge || !strings.Contains(err.Error(), "50 bytes") {
+		t.Errorf("behind another reader: got %v, want it refused as too large with the limit", err)
+	}
+
+	// What is large once unzipped is bounded here.
+	read := func(text string, most, mostRole int64) error {
+		_, err := readInventory(strings.NewReader(text), most, mostRole, func(serval.Role) error { return nil })
+		return err
+	}
+	size := int64(len(small))
+	if err := read(small, size, 1000); err != nil {
+		t.Errorf("as large as is taken: %v", err)
+	}
+	for _, most := range []int64{size - 1, size / 2, 1, 0} {
+		if err := read(small, most, 1000); kindOf(err) != serval.TooLarge {
+			t.Errorf("%d bytes where %d are taken: got %v, want it refused as too large", size, most, err)
+		}
+	}
+	if err := read(small+" ", size, 1000); kindOf(err) != serval.TooLarge {
+		t.Errorf("one byte of space more than is taken: got %v, want it refused as too large", err)
+	}
+
+	// One role.
+	role := func(n int) string { return `{"arn":"` + strings.Repeat("x", n-len(`{"arn":""}`)) + `"}` }
+	roles := func(rs ...string) string {
+		return strings.Replace(small, `{"arn":"a","tags":{"serval":""}},{}`, strings.Join(rs, ","), 1)
+	}
+	const mostRole = 20_000
+	for _, c := range []struct {
+		name  string
+		roles []string
+		want  serval.Kind
+	}{
+		{"as large as is taken", []string{role(mostRole)}, ""},
+		{"many as large as is taken", []string{role(mostRole), role(mostRole), role(20), role(mostRole)}, ""},
+		{"a byte larger", []string{role(mostRole + 1)}, serval.TooLarge},
+		{"a byte larger, behind others", []string{role(mostRole), role(mostRole + 1)}, serval.TooLarge},
+		{"much larger", []string{role(20), role(10 * mostRole), role(20)}, serval.TooLarge},
+		{"space without end between", []string{role(20), strings.Repeat(" ", 10*mostRole) + role(20)}, serval.TooLarge},
+		{"space without end behind", []string{role(20) + strings.Repeat(" ", 10*mostRole)}, serval.TooLarge},
+	} {
+		if err := read(roles(c.roles...), 1<<20, mostRole); kindOf(err) != c.want {
+			t.Errorf("a role %s: got %v, want kind %q", c.name, err, c.want)
+		}
+	}
+	// It is refused before it is held: of an endless role little more is read
+	// than one may have.
+	endless := &counting{r: io.MultiReader(strings.NewReader(small[:strings.Index(small, `{"arn"`)]+`{"arn":"`), endlessly{})}
+	_, err := readInventory(endless, 1<<40, mostRole, func(serval.Role) error { return nil })
+	if kindOf(err) != serval.TooLarge || endless.n > 2*mostRole {
+		t.Errorf("an endless role: got %v after %d bytes, want it refused as too large after about %d", err, endless.n, mostRole)
+	}
+	if MaxInventoryBytes != 256<<20 {
+		t.Errorf("%d bytes are taken, want 256 MiB", MaxInventoryBytes)
+	}
+}
+
+type wrapping struct{ r io.Reader }
+
+func (w *wrapping) Read(p []byte) (int, error) {
+	n, err := w.r.Read(p)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("unzipping: %w", err)
+	}
+	return n, err
+}
+
+type counting struct {
+	r io.Reader
+	n int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += n
+	return n, err
+}
+
+type endlessly struct{}
+
+func (endlessly) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
+// TestReadInventory_faults breaks the reader after every byte: that is nobody's
+// malformed inventory.
+func TestReadInventory_faults(t *testing.T) { // R-3
+	broken := errors.New("connection reset")
+	for _, fault := range []error{broken, io.ErrUnexpectedEOF} {
+		for i := range len(small) + 1 {
+			_, err := collect(io.MultiReader(strings.NewReader(small[:i]), failing{fault}))
+			if !errors.Is(err, fault) || serval.IsRefusal(err) {
+				t.Fatalf("%v after %d bytes: got %v, want it as a fault", fault, i, err)
+			}
+		}
+	}
+	// An error that goes away does not make an inventory of the rest.
+	var n int
+	flaky := readerFunc(func(p []byte) (int, error) {
+		if n++; n == 5 {
+			return 0, broken
+		}
+		return strings.NewReader(small[min((n-1)*40, len(small)):]).Read(p[:min(len(p), 40)])
+	})
+	if _, err := collect(flaky); !errors.Is(err, broken) {
+		t.Errorf("a reader that fails once: got %v, want its error", err)
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+func FuzzReadInventory(f *testing.F) { // T-1
+	f.Add([]byte(small))
+	f.Add([]byte(written(f, testInventory())))
+	f.Add([]byte(small + "x"))
+	f.Add([]byte(strings.Replace(small, "inventory/v1", "delta/v1", 1)))
+	f.Add([]byte(strings.Replace(small, `{}]`, `{"trust_policy":"\u0000","created_at":"9999-12-31T23:59:59-23:59"}]`, 1)))
+	f.Add([]byte(strings.Replace(small, `{}]`, `{"trust_policy": "a", "ARN":"x","tags":null}]`, 1)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		inv, err := collect(bytes.NewReader(text))
+		if err != nil {
+			if !serval.IsRefusal(err, serval.Invalid) {
+				t.Fatalf("got %v, want it refused as invalid", err)
+			}
+			return
+		}
+		// What was taken can be digested, written, and read as the same.
+		for _, r := range inv.Roles {
+			r.Digest()
+		}
+		inv.Normalize()
+		back, err := collect(strings.NewReader(written(t, inv)))
+		if err != nil {
+			t.Fatalf("written and read again: %v", err)
+		}
+		back.Normalize()
+		if diff := cmp.Diff(inv, back); diff != "" {
+			t.Errorf("it does not come back as it was (-want +got):\n%s", diff)
+		}
+	})
+}
