@@ -1,0 +1,334 @@
+// Package upstream is the control plane's wire, seen from the worker: whatever
+// serves the upstream API under one base URL.
+//
+// A Client asks for the worker's accounts, opens the sync of one of them and
+// pushes what was read. It tries each call once: when to try again is the
+// caller's judgement. What the upstream refuses is a *serval.Refusal, or a *Busy
+// where another worker has the account; everything else is a fault.
+//
+// The bearer token is asked for anew at every call, because the one that
+// Kubernetes projects into a pod changes every hour. It goes to the base URL
+// and nowhere else: redirects are not followed, and plain http is for loopback
+// unless it is allowed explicitly. Nothing is kept on disk, and an inventory is
+// written as a stream.
+package upstream
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// The deadlines and bounds of a call.
+const (
+	callDeadline = 30 * time.Second // beside the wait of a long poll
+	pushDeadline = 10 * time.Minute // 256 MiB over a slow line, and their staging
+	maxAnswer    = 32 << 20         // a thousand accounts with a thousand role ids each
+	maxRefusal   = 64 << 10
+)
+
+// A Config says where the upstream is.
+type Config struct {
+	// BaseURL is the upstream's origin, perhaps with a path; /api/v1 follows it.
+	BaseURL string
+	// Token returns the bearer token for one call. Default: none is sent.
+	Token func() (serval.Secret, error)
+	// AllowPlaintext lets http reach other hosts than this one: for a network
+	// that encrypts by itself.
+	AllowPlaintext bool
+	// HTTPClient makes the calls; its CheckRedirect is not used. Default: one of
+	// its own, which honours the usual proxy variables.
+	HTTPClient *http.Client
+}
+
+// A Client speaks to one upstream. It is safe for concurrent use.
+type Client struct {
+	base  string
+	token func() (serval.Secret, error)
+	http  *http.Client
+}
+
+// New returns a client. It makes no call; a base URL that cannot be used is
+// refused.
+func New(c Config) (*Client, error) {
+	if err := CheckURL(c.BaseURL, c.AllowPlaintext); err != nil {
+		return nil, err
+	}
+	client := http.Client{Transport: newTransport()}
+	if c.HTTPClient != nil {
+		client = *c.HTTPClient
+	}
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{base: strings.TrimSuffix(c.BaseURL, "/") + "/api/v1/upstream/accounts", token: c.Token, http: &client}, nil
+}
+
+// newTransport returns the transport of a client that is given none. There is
+// no bound on the time to an answer's head: a long poll and a push take theirs.
+func newTransport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxIdleConnsPerHost = 4
+	return t
+}
+
+// CheckURL refuses a base URL that is not https, nor http on a loopback address,
+// nor http where that is allowed.
+func CheckURL(base string, allowPlaintext bool) error {
+	u, err := url.Parse(base)
+	switch {
+	case err != nil || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return serval.Refuse(serval.Invalid, "not a URL such as https://serval.example.com.")
+	case u.Scheme == "https", u.Scheme == "http" && (allowPlaintext || serval.IsLoopback(u.Hostname())):
+		return nil
+	default:
+		return serval.Refuse(serval.Invalid, "must be https: a token goes over it (http is allowed on a loopback address only).")
+	}
+}
+
+// Close closes connections that are idle.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// TokenFile returns a Token that reads the file at each call and drops one
+// trailing newline.
+func TokenFile(path string) func() (serval.Secret, error) {
+	return func() (serval.Secret, error) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return serval.Secret{}, fmt.Errorf("reading the upstream token: %w", err)
+		}
+		return serval.NewSecret(strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")), nil
+	}
+}
+
+// A Busy says that another worker has claimed the account. It is a refusal of
+// kind Conflict.
+type Busy struct {
+	*serval.Refusal
+	Until time.Time // the claim's end
+}
+
+// Unwrap returns the refusal.
+func (b *Busy) Unwrap() error { return b.Refusal }
+
+// Accounts returns the worker's accounts as soon as there is another version of
+// them than the one given, and after the wait at the latest.
+func (c *Client) Accounts(ctx context.Context, version string, wait time.Duration) (wire.WorkerAccounts, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+callDeadline)
+	defer cancel()
+	query := url.Values{"wait": {strconv.Itoa(int(wait.Seconds()))}}
+	if version != "" {
+		query.Set("version", version)
+	}
+	var answer wire.WorkerAccounts
+	err := c.call(ctx, http.MethodGet, "?"+query.Encode(), nil, &answer)
+	return answer, err
+}
+
+// OpenSync claims the next sync of the account and returns its generation. While
+// another worker has it, the error is a *Busy.
+func (c *Client) OpenSync(ctx context.Context, accountID, worker string) (wire.Sync, error) {
+	ctx, cancel := context.WithTimeout(ctx, callDeadline)
+	defer cancel()
+	body, err := json.Marshal(wire.OpenSync{Worker: worker})
+	if err != nil {
+		return wire.Sync{}, fmt.Errorf("opening a sync: %w", err)
+	}
+	var answer wire.Sync
+	err = c.call(ctx, http.MethodPost, "/"+url.PathEscape(accountID)+"/syncs", &payload{reader: bytes.NewReader(body)}, &answer)
+	if err == nil && answer.Generation < 1 {
+		return wire.Sync{}, fmt.Errorf("opening a sync of account %s: the upstream issued generation %d", accountID, answer.Generation)
+	}
+	if r, ok := errors.AsType[*serval.Refusal](err); ok && r.Kind == serval.Conflict {
+		if until, parseErr := time.Parse(time.RFC3339Nano, r.Detail["until"]); parseErr == nil {
+			return wire.Sync{}, &Busy{r, until}
+		}
+	}
+	return answer, err
+}
+
+// PushInventory puts the inventory of an account, which is normalized and bears
+// the generation its sync was opened with. The same inventory always has the
+// same bytes, so that pushing it twice is the same as once. Where the upstream
+// takes offence at the inventory itself, the refusal's detail has its size
+// (bytes) and digest (sha256), both uncompressed.
+func (c *Client) PushInventory(ctx context.Context, inv serval.Inventory) (wire.Push, error) {
+	ctx, cancel := context.WithTimeout(ctx, pushDeadline)
+	defer cancel()
+
+	read, write := io.Pipe()
+	var wrote error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		z := gzip.NewWriter(write)
+		err := wire.WriteInventory(z, inv)
+		if err == nil {
+			err = z.Close()
+		}
+		if !errors.Is(err, io.ErrClosedPipe) {
+			wrote = err
+		}
+		write.CloseWithError(err)
+	}()
+	var answer wire.Push
+	err := c.call(ctx, http.MethodPut, "/"+url.PathEscape(inv.AccountID)+"/inventory", &payload{read, "gzip"}, &answer)
+	read.Close() // the upstream may have answered before the end
+	<-done
+	if wrote != nil {
+		return wire.Push{}, fmt.Errorf("writing the inventory of account %s: %w", inv.AccountID, wrote)
+	}
+	if r, ok := errors.AsType[*serval.Refusal](err); ok &&
+		(r.Kind == serval.TooLarge || r.Kind == serval.Invalid || r.Kind == serval.FailedPrecondition) {
+		return answer, measured(r, inv)
+	}
+	if err == nil && answer.Generation != inv.Generation {
+		return answer, fmt.Errorf("pushing generation %d of account %s: the upstream answered for generation %d", inv.Generation, inv.AccountID, answer.Generation)
+	}
+	return answer, err
+}
+
+// measured returns r with the size and the digest of inv.
+func measured(r *serval.Refusal, inv serval.Inventory) error {
+	sum := sha256.New()
+	var size counter
+	if err := wire.WriteInventory(io.MultiWriter(sum, &size), inv); err != nil {
+		return r
+	}
+	with := *r
+	with.Detail = map[string]string{"bytes": strconv.FormatInt(int64(size), 10), "sha256": hex.EncodeToString(sum.Sum(nil))}
+	for k, v := range r.Detail {
+		with.Detail[k] = v
+	}
+	return &with
+}
+
+type counter int64
+
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// A payload is a JSON body on its way out.
+type payload struct {
+	reader   io.Reader
+	encoding string
+}
+
+// call makes one call and decodes its answer.
+func (c *Client) call(ctx context.Context, method, path string, body *payload, answer any) error {
+	what := method + " " + strings.SplitN(path, "?", 2)[0]
+	var reader io.Reader
+	if body != nil {
+		reader = body.reader
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, reader)
+	if err != nil {
+		return fmt.Errorf("upstream: %s: %w", what, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	req.Header.Set("User-Agent", "serval-worker")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+		if body.encoding != "" {
+			req.Header.Set("Content-Encoding", body.encoding)
+		}
+	}
+	if c.token != nil {
+		token, err := c.token()
+		if err != nil {
+			return err
+		}
+		if token.Empty() {
+			return errors.New("upstream: the token is empty")
+		}
+		req.Header.Set("Authorization", "Bearer "+token.Reveal())
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		// The URL's query, which *url.Error would show, is of no use to anybody.
+		var outer *url.Error
+		if errors.As(err, &outer) {
+			err = outer.Err
+		}
+		return fmt.Errorf("upstream: %s: %w", what, err)
+	}
+	defer res.Body.Close()
+	switch {
+	case res.StatusCode >= 400:
+		return refusal(res)
+	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusCreated:
+		return fmt.Errorf("upstream: %s: answered %d, which is not followed", what, res.StatusCode)
+	}
+	bounded := &io.LimitedReader{R: res.Body, N: maxAnswer + 1}
+	if err := json.NewDecoder(bounded).Decode(answer); err != nil {
+		if bounded.N == 0 {
+			return fmt.Errorf("upstream: %s: answered more than %d bytes", what, maxAnswer)
+		}
+		// The text of a decoder's error may quote the answer, the cause of one
+		// that broke off matters.
+		if ctx.Err() != nil {
+			return fmt.Errorf("upstream: %s: %w", what, ctx.Err())
+		}
+		return fmt.Errorf("upstream: %s: answered 200 without the JSON that belongs there", what)
+	}
+	return nil
+}
+
+// kinds of a refusal that came without an envelope, as from a proxy on the way.
+var kinds = map[int]serval.Kind{
+	http.StatusBadRequest:            serval.Invalid,
+	http.StatusUnauthorized:          serval.Unauthenticated,
+	http.StatusForbidden:             serval.Denied,
+	http.StatusNotFound:              serval.NotFound,
+	http.StatusConflict:              serval.Conflict,
+	http.StatusRequestEntityTooLarge: serval.TooLarge,
+	http.StatusUnprocessableEntity:   serval.FailedPrecondition,
+	http.StatusTooManyRequests:       serval.Exhausted,
+}
+
+// refusal returns what an answer of 400 or more means. The status decides the
+// kind: the envelope's code is only what it should be.
+func refusal(res *http.Response) error {
+	kind, known := kinds[res.StatusCode]
+	switch {
+	case !known && res.StatusCode >= 500:
+		kind = serval.Unavailable
+	case !known:
+		kind = serval.Invalid
+	}
+	var envelope wire.Error
+	text, err := io.ReadAll(io.LimitReader(res.Body, maxRefusal))
+	if err != nil || json.Unmarshal(text, &envelope) != nil || envelope.Message == "" {
+		// A 404 that is not the API's is of a wrong base URL or of a proxy while
+		// the upstream is away, and says nothing of the account.
+		if kind == serval.NotFound || kind == serval.Conflict {
+			kind = serval.Unavailable
+		}
+		return serval.Refuse(kind, "The upstream answered %d %s.", res.StatusCode, http.StatusText(res.StatusCode))
+	}
+	return &serval.Refusal{Kind: kind, Reason: clip(envelope.Message), Detail: envelope.Detail}
+}
+
+// clip cuts a sentence that came over the wire.
+func clip(text string) string {
+	text = strings.ToValidUTF8(text, "�")
+	if len(text) > 500 {
+		return strings.ToValidUTF8(text[:500], "") + "…"
+	}
+	return text
+}

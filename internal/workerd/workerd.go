@@ -1,0 +1,249 @@
+// Package workerd is the worker, wired: a Config in, a running worker out.
+//
+// Run joins the reader of accounts, the upstream's client and the worker's
+// judgement, none of which know each other, and serves the admin port beside
+// them. What becomes of each call and each sync is counted here; see metrics.
+package workerd
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"go.uber.org/zap"
+
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/probe"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/upstream"
+	"github.com/serval-bridge/serval-bridge/internal/worker"
+)
+
+// A Config says what to run. Only Upstream is required.
+type Config struct {
+	// Upstream is where the accounts come from and the inventories go.
+	Upstream upstream.Config
+	// AWS says how AWS is reached, and by which credentials. Observe is taken.
+	AWS awsiam.Config
+	// Schedule of the full syncs. Default: every 4 hours with an offset of 30
+	// minutes, each account within two minutes of it.
+	Schedule worker.Schedule
+	// Name tells this worker from its replicas. Default: the host's name.
+	Name string
+	// Parallel is how many accounts are read at once. Default 10.
+	Parallel int
+	// Shard of TotalShards, where the accounts are shared among workers.
+	Shard, TotalShards int
+	// Admin is the listener of the admin port, which is closed in the end. Where
+	// it is nil, AdminListen is listened on; where that is empty too, there is
+	// no admin port.
+	Admin       net.Listener
+	AdminListen string
+	// Log. Default: none.
+	Log *zap.Logger
+	// Level, where it is set, is shown and changed at /loglevel.
+	Level *zap.AtomicLevel
+	// Now is the clock. Default time.Now.
+	Now func() time.Time
+}
+
+// DefaultSchedule is the schedule where none is set: 00:30, 04:30, … UTC.
+func DefaultSchedule() worker.Schedule {
+	return worker.Schedule{Interval: 4 * time.Hour, Offset: 30 * time.Minute, Spread: 2 * time.Minute}
+}
+
+// stopping is how long the admin port may finish its answers.
+const stopping = 2 * time.Second
+
+// Run runs the worker until ctx ends, and then returns nil when nothing of it
+// runs any more. An error means that it could not begin, or that the admin port
+// broke.
+func Run(ctx context.Context, c Config) error {
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Schedule == (worker.Schedule{}) {
+		c.Schedule = DefaultSchedule()
+	}
+	if c.Name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("finding a name for the worker: %w", err)
+		}
+		c.Name = host
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := newMetrics(registry)
+
+	client, err := upstream.New(c.Upstream)
+	if err != nil {
+		return fmt.Errorf("upstream: %w", err)
+	}
+	defer client.Close()
+	c.AWS.Observe = m.observe
+	c.AWS.Now = cmpNow(c.AWS.Now, c.Now)
+	aws, err := awsiam.New(ctx, c.AWS)
+	if err != nil {
+		return fmt.Errorf("AWS: %w", err)
+	}
+	defer aws.Close()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stopAdmin, err := serveAdmin(&c, registry, cancel)
+	if err != nil {
+		return err
+	}
+	defer stopAdmin()
+
+	introduced := make(chan struct{})
+	go func() {
+		defer close(introduced)
+		introduce(ctx, aws, c.Log)
+	}()
+	w := &worker.Worker{
+		Reader: reader{aws}, Upstream: far{client, m}, Name: c.Name, Schedule: c.Schedule, Parallel: c.Parallel,
+		Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Log: c.Log, Now: c.Now,
+	}
+	c.Log.Info("worker running", zap.String("name", c.Name), zap.String("upstream", c.Upstream.BaseURL),
+		zap.Duration("sync_interval", c.Schedule.Interval), zap.Duration("sync_offset", c.Schedule.Offset),
+		zap.Int("shard", c.Shard), zap.Int("total_shards", max(1, c.TotalShards)))
+	_ = w.Run(ctx) // ends with ctx only
+	<-introduced
+	c.Log.Info("worker stopped")
+	if broken, ok := errors.AsType[*adminError](context.Cause(ctx)); ok {
+		return broken
+	}
+	return nil
+}
+
+func cmpNow(a, b func() time.Time) func() time.Time {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// introduce logs who the worker is to AWS: the account that trust policies must
+// name. A worker that has no credentials yet goes on.
+func introduce(ctx context.Context, aws *awsiam.Reader, log *zap.Logger) {
+	partition, account, arn, err := aws.Identity(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		log.Warn("AWS does not say who this worker is", zap.Error(err))
+	default:
+		log.Info("this worker's identity, which trust policies name",
+			zap.String("partition", partition), zap.String("account_id", account), zap.String("arn", arn))
+	}
+}
+
+// An adminError is why the admin port broke.
+type adminError struct{ err error }
+
+func (e *adminError) Error() string { return "admin port: " + e.err.Error() }
+func (e *adminError) Unwrap() error { return e.err }
+
+// serveAdmin serves the admin port until stop is called. Where it breaks before,
+// it cancels with an *adminError: a worker nobody can look into is not run.
+//
+// There is no readiness check: a worker whose upstream or AWS is away is as
+// ready as it can be, and restarting it would help nobody.
+func serveAdmin(c *Config, registry *prometheus.Registry, cancel context.CancelCauseFunc) (stop func(), err error) {
+	if c.Admin == nil {
+		if c.AdminListen == "" {
+			return func() {}, nil
+		}
+		if c.Admin, err = net.Listen("tcp", c.AdminListen); err != nil {
+			return nil, &adminError{err}
+		}
+	}
+	p := probe.New(registry)
+	if c.Level != nil {
+		p.Handle("GET /loglevel", c.Level)
+		p.Handle("PUT /loglevel", c.Level)
+	}
+	server := &http.Server{
+		Handler: p.Handler(), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second,
+		WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: zap.NewStdLog(c.Log),
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		if err := server.Serve(c.Admin); !errors.Is(err, http.ErrServerClosed) {
+			cancel(&adminError{err})
+		}
+	}()
+	return func() {
+		p.SetDraining()
+		ctx, done := context.WithTimeout(context.Background(), stopping)
+		defer done()
+		if err := server.Shutdown(ctx); err != nil {
+			server.Close()
+		}
+		<-served
+	}, nil
+}
+
+// A reader is the AWS room's reader in the worker's terms.
+type reader struct{ aws *awsiam.Reader }
+
+// Inventory reads the account.
+func (r reader) Inventory(ctx context.Context, a serval.Account, known []string) (serval.Inventory, error) {
+	inv, err := r.aws.Inventory(ctx, a, known, nil)
+	if f, ok := errors.AsType[*awsiam.Failure](err); ok {
+		err = &worker.Unread{
+			Problem: serval.Problem{Action: f.Action, Target: cmp.Or(f.Target, a.RoleARN), Code: f.Code, Message: f.Error()},
+			Err:     err,
+		}
+	}
+	return inv, err
+}
+
+// A far is the upstream's client in the worker's terms.
+type far struct {
+	client  *upstream.Client
+	metrics *metrics
+}
+
+// Accounts lists the accounts.
+func (f far) Accounts(ctx context.Context, version string, wait time.Duration) ([]worker.Account, string, error) {
+	answer, err := f.client.Accounts(ctx, version, wait)
+	if err != nil {
+		return nil, "", err
+	}
+	list := make([]worker.Account, len(answer.Accounts))
+	for i, a := range answer.Accounts {
+		list[i] = worker.Account{
+			Account: a.Account(), LastSyncAt: a.LastSyncAt.Time, SyncRequested: a.SyncRequested, KnownRoles: a.KnownRoles,
+		}
+	}
+	f.metrics.listed(list)
+	return list, answer.Version, nil
+}
+
+// OpenSync opens a sync.
+func (f far) OpenSync(ctx context.Context, accountID, name string) (int64, error) {
+	sync, err := f.client.OpenSync(ctx, accountID, name)
+	if b, ok := errors.AsType[*upstream.Busy](err); ok {
+		return 0, &worker.Busy{Until: b.Until}
+	}
+	return sync.Generation, err
+}
+
+// Push puts an inventory.
+func (f far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, error) {
+	p, err := f.client.PushInventory(ctx, inv)
+	return worker.Pushed{
+		Repeated: p.Repeated, Added: p.Added, Changed: p.Changed, Removed: p.Removed, Held: p.Held, Stale: p.Stale,
+	}, err
+}
