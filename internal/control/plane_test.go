@@ -1,0 +1,381 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// S-10: who may begin what, all of it. A new action is in this table or may be
+// begun by nobody.
+func TestPermits(t *testing.T) {
+	who := []serval.Principal{
+		{},
+		{Kind: serval.KindNobody},
+		{Kind: serval.KindPerson},
+		{Kind: serval.KindPerson, Admin: true},
+		{Kind: serval.KindPerson, Auditor: true},
+		{Kind: serval.KindWorker},
+		{Kind: serval.KindSystem},
+		// Standing is nothing without being a person.
+		{Kind: serval.KindNobody, Admin: true, Auditor: true},
+		{Kind: serval.KindWorker, Admin: true, Auditor: true},
+	}
+	const (
+		y = "" // allowed
+		u = string(serval.Unauthenticated)
+		d = string(serval.Denied)
+	)
+	anyone := []string{y, y, y, y, y, y, y, y, y}
+	people := []string{u, u, y, y, y, u, u, u, u}
+	admins := []string{u, u, d, y, d, u, u, u, u}
+	audits := []string{u, u, d, y, y, u, u, u, u}
+	worker := []string{u, u, u, u, u, y, u, u, y}
+	system := []string{d, d, d, d, d, d, y, d, d}
+	want := map[serval.Action][]string{
+		serval.LoginStart: anyone, serval.LoginCreate: anyone, serval.LoginRead: anyone, serval.LoginEnd: people,
+		serval.RoleRead: people, serval.RequestRead: people, serval.RequestCreate: people, serval.RequestDecide: people,
+		serval.ExtensionCreate: people, serval.RequestShorten: people, serval.RequestCancel: people, serval.RequestDone: people,
+		serval.RequestRevoke: people, serval.RequestExpire: system, serval.RequestFail: system,
+		serval.SessionRead: people, serval.SessionOpen: people, serval.SessionIssue: people, serval.SessionFail: people,
+		serval.SessionDrop: people, serval.SessionClose: system,
+		serval.AccountRead: admins, serval.AccountDeclare: system, serval.AccountRemove: system, serval.PolicyDeclare: system,
+		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
+		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker,
+		serval.AuditRead: audits,
+	}
+	for action := range permits {
+		if want[action] == nil {
+			t.Errorf("%s is permitted to somebody and is not in this table", action)
+		}
+	}
+	for action, row := range want {
+		for i, w := range who {
+			if got := kindOf(authorize(w, action)); got != row[i] {
+				t.Errorf("%s by %+v: %q, want %q", action, w, got, row[i])
+			}
+		}
+	}
+	for _, nobodys := range []serval.Action{"", "no.such", serval.RequestApprove, serval.RequestDeny, serval.ExtensionApprove, serval.AuditExport} {
+		for _, w := range who {
+			if err := authorize(w, nobodys); err == nil || serval.IsRefusal(err) {
+				t.Errorf("%q by %+v: %v, want a fault: nobody may begin it", nobodys, w, err)
+			}
+		}
+	}
+}
+
+// S-10: there is no third door. Every exported method of Plane takes who acts,
+// and goes through act or view, by itself or by a method that does.
+func TestOneDoor(t *testing.T) {
+	exceptions := map[string]string{
+		"Sweep":       "acts as the system; each item is an act",
+		"PublishHead": "writes the head to the log, for nobody",
+	}
+	names, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	methods := map[string]*ast.FuncDecl{}
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range file.Decls {
+			f, ok := d.(*ast.FuncDecl)
+			if !ok || f.Recv == nil {
+				continue
+			}
+			if star, ok := f.Recv.List[0].Type.(*ast.StarExpr); ok && star.X.(*ast.Ident).Name == "Plane" {
+				methods[f.Name.Name] = f
+			}
+		}
+	}
+	// calls returns the methods of p that f calls.
+	calls := func(f *ast.FuncDecl) (names []string) {
+		self := f.Recv.List[0].Names[0].Name
+		ast.Inspect(f, func(n ast.Node) bool {
+			if c, ok := n.(*ast.CallExpr); ok {
+				if s, ok := c.Fun.(*ast.SelectorExpr); ok {
+					if x, ok := s.X.(*ast.Ident); ok && x.Name == self {
+						names = append(names, s.Sel.Name)
+					}
+				}
+			}
+			return true
+		})
+		return names
+	}
+	var throughDoor func(name string, seen []string) bool
+	throughDoor = func(name string, seen []string) bool {
+		if name == "act" || name == "view" {
+			return true
+		}
+		f := methods[name]
+		if f == nil || slices.Contains(seen, name) {
+			return false
+		}
+		return slices.ContainsFunc(calls(f), func(next string) bool { return throughDoor(next, append(seen, name)) })
+	}
+	var found int
+	for name, f := range methods {
+		if !f.Name.IsExported() {
+			continue
+		}
+		found++
+		if exceptions[name] != "" {
+			delete(exceptions, name)
+			continue
+		}
+		var parameters []string
+		for _, field := range f.Type.Params.List {
+			for _, n := range field.Names {
+				text := n.Name
+				if s, ok := field.Type.(*ast.SelectorExpr); ok {
+					text += " " + s.X.(*ast.Ident).Name + "." + s.Sel.Name
+				}
+				parameters = append(parameters, text)
+			}
+		}
+		if len(parameters) < 2 || parameters[0] != "ctx context.Context" || parameters[1] != "who serval.Principal" {
+			t.Errorf("%s takes (%s), want ctx context.Context, who serval.Principal first", name, strings.Join(parameters, ", "))
+		}
+		if !throughDoor(name, nil) {
+			t.Errorf("%s goes neither through act nor through view", name)
+		}
+	}
+	if found < 30 {
+		t.Errorf("found %d exported methods; is the test looking at the right place?", found)
+	}
+	for name := range exceptions {
+		t.Errorf("%s is excepted and is not there", name)
+	}
+}
+
+// meta returns what the world keeps under name.
+func (w *world) meta(name string) (value string) {
+	w.t.Helper()
+	if err := w.store.Read(context.Background(), func(v *store.View) (err error) { value, err = v.Meta(name); return err }); err != nil {
+		w.t.Fatal(err)
+	}
+	return value
+}
+
+// S-77: a change and its event are one: both, or neither.
+func TestAct(t *testing.T) { each(t, testAct) }
+
+func testAct(t *testing.T, w *world) {
+	who := serval.Principal{
+		Kind: serval.KindPerson, Person: serval.Person{ID: "person_1", Email: "adm@example.com"}, Admin: true,
+		RequestID: "http-9", Address: "192.0.2.1",
+	}
+	base := serval.Event{
+		ActorKind: serval.KindPerson, ActorID: "person_1", Actor: "adm@example.com", Action: serval.SyncRequest, Target: prod,
+		RequestID: "http-9", Address: "192.0.2.1",
+	}
+	with := func(change func(*serval.Event)) []serval.Event {
+		e := base
+		change(&e)
+		return []serval.Event{e}
+	}
+	for _, test := range []struct {
+		name string
+		who  serval.Principal
+		f    func(cancel func(), tx *store.Tx, e *serval.Event) error
+		kept string
+		want []serval.Event
+	}{
+		{
+			"done", who, func(_ func(), _ *store.Tx, e *serval.Event) error {
+				e.Detail = map[string]string{"fact": "1"}
+				return nil
+			}, "yes",
+			with(func(e *serval.Event) { e.Outcome, e.Detail = serval.OutcomeDone, map[string]string{"fact": "1"} }),
+		},
+		{
+			"its own events", who, func(_ func(), _ *store.Tx, e *serval.Event) error { e.Action = ""; return nil }, "yes", nil,
+		},
+		{
+			"refused", who, func(func(), *store.Tx, *serval.Event) error {
+				return &serval.Refusal{Kind: serval.Conflict, Reason: "Too late.", Detail: map[string]string{"until": "noon"}}
+			}, "",
+			with(func(e *serval.Event) {
+				e.Outcome, e.Reason, e.Detail = serval.OutcomeRefused, "Too late.", map[string]string{"until": "noon"}
+			}),
+		},
+		{
+			"fault", who, func(func(), *store.Tx, *serval.Event) error { return errors.New("password=" + canary) }, "",
+			with(func(e *serval.Event) {
+				e.Outcome, e.Reason = serval.OutcomeFailed, "something went wrong on our side"
+			}),
+		},
+		{
+			// The event cannot be kept, so the change is not.
+			"no record", who, func(cancel func(), _ *store.Tx, _ *serval.Event) error { cancel(); return nil }, "", nil,
+		},
+		{
+			// whoever goes away is recorded all the same.
+			"refused, and gone", who, func(cancel func(), _ *store.Tx, _ *serval.Event) error {
+				cancel()
+				return serval.Refuse(serval.Denied, "No.")
+			}, "",
+			with(func(e *serval.Event) { e.Outcome, e.Reason = serval.OutcomeRefused, "No." }),
+		},
+		{
+			"not permitted", serval.Principal{Kind: serval.KindPerson, Person: serval.Person{ID: "person_2", Email: "ana@example.com"}},
+			func(func(), *store.Tx, *serval.Event) error { panic("f ran") }, "",
+			with(func(e *serval.Event) {
+				e.ActorID, e.Actor, e.RequestID, e.Address = "person_2", "ana@example.com", "", ""
+				e.Outcome, e.Reason = serval.OutcomeRefused, "This is for admins."
+			}),
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			name, before := "test "+test.name, w.head()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			err := w.plane.act(ctx, test.who, serval.SyncRequest, prod, func(tx *store.Tx, e *serval.Event) error {
+				if err := tx.SetMeta(name, "yes"); err != nil {
+					return err
+				}
+				return test.f(cancel, tx, e)
+			})
+			if (err == nil) != (test.kept != "") {
+				t.Errorf("err %v", err)
+			}
+			if got := w.meta(name); got != test.kept {
+				t.Errorf("the change is kept as %q, want %q", got, test.kept)
+			}
+			got := w.events(before)
+			for i := range got {
+				got[i].Seq, got[i].At = 0, time.Time{}
+			}
+			if d := cmp.Diff(test.want, got); d != "" {
+				t.Errorf("events (-want +got):\n%s", d)
+			}
+		})
+	}
+	w.wantNoCanary()
+}
+
+func TestView(t *testing.T) {
+	w := newWorld(t)
+	who := serval.Principal{Kind: serval.KindPerson, Person: serval.Person{ID: "person_1", Email: "ana@example.com"}}
+	before := w.head()
+	look := func(who serval.Principal, what serval.Action, f func(*store.View) error) error {
+		return w.plane.view(t.Context(), who, what, "x", f)
+	}
+	wantKind(t, "a fault", look(who, serval.RoleRead, func(*store.View) error { return serval.Refuse(serval.NotFound, "Not here.") }), serval.NotFound)
+	if err := look(who, serval.RoleRead, func(*store.View) error { return errors.New("broken") }); err == nil || serval.IsRefusal(err) {
+		t.Errorf("a fault came out as %v", err)
+	}
+	wantKind(t, "accounts for a person", look(who, serval.AccountRead, func(*store.View) error { panic("f ran") }), serval.Denied)
+	wantKind(t, "roles for a worker", look(hub(), serval.RoleRead, func(*store.View) error { panic("f ran") }), serval.Unauthenticated)
+	want := []string{"ana@example.com role.read refused", "ana@example.com account.read refused", "hub role.read refused"}
+	if d := cmp.Diff(want, told(w.events(before))); d != "" {
+		t.Errorf("events (-want +got):\n%s", d)
+	}
+}
+
+// Nobody fills the log from outside: what strangers are refused is recorded up
+// to sixty times a minute, and the rest is counted. Who only looks is not.
+func TestStrangers(t *testing.T) {
+	for name, who := range map[string]serval.Principal{"zero": {}, "nobody": {Kind: serval.KindNobody}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.clock.move(30 * time.Second)
+			before := w.head()
+			try := func() {
+				_, err := w.plane.Cancel(t.Context(), who, "req_1")
+				wantKind(t, "a stranger", err, serval.Unauthenticated)
+			}
+			for range strangerRows + 15 {
+				try()
+				_, _, err := w.plane.Roles(t.Context(), who, RoleFilter{})
+				wantKind(t, "a stranger's look", err, serval.Unauthenticated)
+				_, _, err = w.plane.Recognise(t.Context(), who, serval.NewSecret("old"))
+				wantKind(t, "an old cookie", err, serval.Unauthenticated)
+			}
+			if got := w.events(before); len(got) != strangerRows {
+				t.Fatalf("%d rows, want %d", len(got), strangerRows)
+			} else if got[0].ActorKind != serval.KindNobody || got[0].Action != serval.RequestCancel || got[0].Reason != "You are not signed in." {
+				t.Errorf("row %+v", got[0])
+			}
+			// Who is known is not a stranger.
+			_, err := w.plane.Cancel(t.Context(), hub(), "req_1")
+			wantKind(t, "a worker", err, serval.Unauthenticated)
+			before = w.head()
+			w.clock.move(time.Minute)
+			try()
+			try()
+			got := w.events(before)
+			if len(got) != 2 || got[0].Detail["not_recorded_before"] != "15" || got[1].Detail["not_recorded_before"] != "" {
+				t.Errorf("a minute later: %+v, want two rows, the first with not_recorded_before 15", got)
+			}
+		})
+	}
+}
+
+// with a clock that was set back nothing happens.
+func TestClockSetBack(t *testing.T) {
+	w := newWorld(t).stock()
+	ana := w.engineer("ana@example.com")
+	w.clock.move(-2 * time.Minute)
+	_, err := w.plane.Request(t.Context(), ana, Ask{RoleARNs: []string{roleARN(prod, "reader")}, Ask: serval.Ask{Minutes: 5}})
+	wantKind(t, "two minutes back", err, serval.Unavailable)
+	if w.logs.FilterMessage("a refusal could not be recorded").Len() == 0 {
+		t.Error("nothing in the log says that a refusal could not be recorded")
+	}
+}
+
+func TestCut(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		max  int
+		want string
+	}{
+		{"abc", 3, "abc"}, {"abcd", 3, "abc"}, {"", 3, ""}, {"aé", 2, "a"}, {"aé", 3, "aé"}, {"ééé", 4, "éé"}, {"éa", 1, ""}, {"\xa9\xa9\xa9", 2, ""},
+	} {
+		if got := cut(test.text, test.max); got != test.want {
+			t.Errorf("cut(%q, %d) = %q, want %q", test.text, test.max, got, test.want)
+		}
+	}
+	// What somebody says they act on is theirs to choose, and bounded.
+	if e := event(hub(), serval.SyncOpen, strings.Repeat("x", 5000), serval.OutcomeDone); len(e.Target) != maxTarget {
+		t.Errorf("a target of %d bytes, want %d", len(e.Target), maxTarget)
+	}
+}
+
+func TestEventNames(t *testing.T) {
+	for _, test := range []struct {
+		who  serval.Principal
+		want string
+	}{
+		{serval.Principal{}, "nobody  nobody"},
+		{hub(), "worker hub hub"},
+		{System(), "system  system"},
+		{serval.Principal{Kind: serval.KindPerson, Person: serval.Person{ID: "person_1", Email: "a@b"}}, "person person_1 a@b"},
+	} {
+		e := event(test.who, serval.RoleRead, "", serval.OutcomeDone)
+		if got := fmt.Sprintf("%s %s %s", e.ActorKind, e.ActorID, e.Actor); got != test.want {
+			t.Errorf("event of %+v: %q, want %q", test.who, got, test.want)
+		}
+	}
+}
