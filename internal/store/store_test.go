@@ -37,12 +37,22 @@ type database struct {
 	url string
 }
 
-// each runs f on both databases, and on a PostgreSQL that orders text as a
-// language does. T-2
+// each runs f on SQLite, on a PostgreSQL that orders text as a language does,
+// and, unless the tests are to be short, on one that orders it by bytes. T-2
 func each(t *testing.T, f func(*testing.T, database)) {
-	t.Run("sqlite", func(t *testing.T) { f(t, migrated(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))) })
-	t.Run("postgres", func(t *testing.T) { f(t, migrated(t, pgtest.URL(t))) })
-	t.Run("postgres en_US", func(t *testing.T) { f(t, migrated(t, pgtest.URLIn(t, "en_US.UTF-8"))) })
+	for name, url := range map[string]func(*testing.T) string{
+		"sqlite":         func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "serval.db") },
+		"postgres":       func(t *testing.T) string { return pgtest.URL(t) },
+		"postgres en_US": func(t *testing.T) string { return pgtest.URLIn(t, "en_US.UTF-8") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			if testing.Short() && name == "postgres" {
+				t.Skip("short: one PostgreSQL is enough")
+			}
+			t.Parallel()
+			f(t, migrated(t, url(t)))
+		})
+	}
 }
 
 func opened(t *testing.T, url string) database {
