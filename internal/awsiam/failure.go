@@ -109,6 +109,9 @@ func (r *Reader) cause(e *callError, a serval.Account) string {
 		said += "."
 	}
 	worker := "the worker's own role"
+	if len(a.Via) > 0 {
+		worker = "the role that assumes it"
+	}
 	if caller := caller(e.message); caller != "" {
 		worker += " (" + caller + ")"
 	}
@@ -159,8 +162,8 @@ func whyNotAssumed(e *callError, worker string, a serval.Account) string {
 	if role == a.RoleARN && a.ExternalID == "" || role != a.RoleARN {
 		external = "its trust policy asks for an External ID that is not sent"
 	}
-	return fmt.Sprintf("AWS does not say which it is: the role %s does not exist, its trust policy does not name the account of %s, %s, or the policy of %s does not allow sts:AssumeRole on it.",
-		role, worker, external, "the worker's own role")
+	return fmt.Sprintf("AWS does not say which it is: the role %s does not exist, its trust policy does not name the account of %s, %s, or that role's own policy does not allow sts:AssumeRole on it.",
+		role, worker, external)
 }
 
 // caller returns the ARN that AWS's words "User: … is not authorized" name.

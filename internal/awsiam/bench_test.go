@@ -1,0 +1,67 @@
+package awsiam_test
+
+import (
+	"context"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+)
+
+const median = 40 * time.Millisecond
+
+// BenchmarkOne1000 reads the account of the measurements over loopback at 40 ms a call. The heap is that
+// of the whole process, the played AWS included.
+func BenchmarkOne1000(b *testing.B) { benchmark(b, one1000) }
+
+// BenchmarkOne5000 reads five thousand roles, five hundred of them tagged.
+func BenchmarkOne5000(b *testing.B) {
+	benchmark(b, shape{roles: 5000, tagged: 500, inline: 2, attached: 3, aws: 60, local: 208})
+}
+
+func benchmark(b *testing.B, s shape) {
+	e := newEstate(b)
+	owner, a := e.connect(spoke)
+	want := s.fill(e, owner)
+	e.SetLatency(func() time.Duration { return median })
+	for b.Loop() {
+		b.StopTimer()
+		e.ResetCalls()
+		r, err := awsiam.New(context.Background(), e.config)
+		if err != nil {
+			b.Fatal(err)
+		}
+		before, peak, stop := heap(), atomic.Uint64{}, make(chan struct{})
+		go func() {
+			for {
+				select {
+				case <-stop:
+					return
+				case <-time.After(20 * time.Millisecond):
+					peak.Store(max(peak.Load(), heap()))
+				}
+			}
+		}()
+		b.StartTimer()
+		start := time.Now()
+		inv, err := r.Inventory(b.Context(), a, nil, nil)
+		wall := time.Since(start)
+		close(stop)
+		if err != nil || !inv.Complete || len(inv.Roles) != s.tagged || e.CountCalls("") != want {
+			b.Fatalf("%v, complete %v, %d roles, %d calls; want %d roles in %d calls", err, inv.Complete, len(inv.Roles), e.CountCalls(""), s.tagged, want)
+		}
+		b.ReportMetric(float64(want), "calls")
+		b.ReportMetric(float64(wall)/(float64(want)*float64(median)/16), "of-floor")
+		b.ReportMetric(float64(peak.Load()-min(before, peak.Load()))/(1<<20), "peak-MiB")
+		runtime.KeepAlive(inv)
+		r.Close()
+	}
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
+}
