@@ -601,7 +601,7 @@ func (r *Request) Shorten(who Principal, end, now time.Time) (Action, error) {
 	switch {
 	case r.ClockStartedAt.IsZero():
 		return "", Refuse(FailedPrecondition, "The clock of this access has not started, so it has no end yet. Shorten its minutes instead.")
-	case !end.After(now):
+	case !end.After(now) || !end.After(r.ClockStartedAt): // AWS's clock may be ahead of ours
 		return "", Refuse(Invalid, "The new end has passed. To end the access now, say that you are done.")
 	case !end.Before(r.EndsAt):
 		return "", Refuse(Invalid, "The access already ends at %s. To have it longer, ask for an extension.", clock(r.EndsAt))

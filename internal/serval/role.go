@@ -191,6 +191,9 @@ func (r *Role) normalize() {
 		r.Tags = map[string]string{}
 	}
 	r.CreatedAt = r.CreatedAt.UTC()
+	if r.PermissionsBoundary != nil && *r.PermissionsBoundary == "" {
+		r.PermissionsBoundary = nil
+	}
 	if r.LastUsedAt != nil {
 		t := r.LastUsedAt.UTC()
 		r.LastUsedAt = &t
