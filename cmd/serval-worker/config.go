@@ -1,0 +1,234 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/settings"
+	"github.com/serval-bridge/serval-bridge/internal/upstream"
+	"github.com/serval-bridge/serval-bridge/internal/worker"
+)
+
+// Config is the manual of `serval-worker run`: each setting is an environment
+// variable and a flag (SERVAL_UPSTREAM_URL is --upstream-url), and a variable
+// NAME may be given as NAME_FILE, a file that holds the value. A secret is never
+// a flag. Durations have a unit: 30s, 5m, 4h.
+//
+// AWS credentials come by the SDK's default chain (EKS Pod Identity, IRSA,
+// instance metadata, environment, profiles) and are no settings of Serval's.
+type Config struct {
+	// UpstreamURL is where accounts come from and inventories go: an origin,
+	// such as the bridge's. https, or http on a loopback address. Required.
+	UpstreamURL string `env:"SERVAL_UPSTREAM_URL,required" usage:"origin of the upstream, such as https://serval.example.com"`
+	// UpstreamToken is the bearer token for it. Required. As a file, which is
+	// how a projected service-account token comes, it is read anew at each call.
+	UpstreamToken serval.Secret `env:"SERVAL_UPSTREAM_TOKEN" usage:"bearer token for the upstream"`
+	// UpstreamPlaintext lets the upstream be reached by http beyond loopback. The
+	// token and the inventory then go over the network as they are: for a
+	// network that encrypts by itself. Default: off.
+	UpstreamPlaintext bool `env:"SERVAL_UPSTREAM_PLAINTEXT" usage:"let the upstream URL be http: the network encrypts by itself"`
+
+	// SyncInterval is how far apart full syncs are: 5m to 168h. Default: 4h.
+	SyncInterval time.Duration `env:"SERVAL_SYNC_INTERVAL" envDefault:"4h" usage:"how far apart full syncs are"`
+	// SyncOffset is when, after midnight UTC, the first of a day is: below the
+	// interval. Default: 30m, so that they are at 00:30, 04:30, … UTC.
+	SyncOffset time.Duration `env:"SERVAL_SYNC_OFFSET" envDefault:"30m" usage:"when after midnight UTC the first full sync of a day is"`
+	// ParallelAccounts is how many accounts are read at once: 1 to 100. Default:
+	// 10.
+	ParallelAccounts int `env:"SERVAL_PARALLEL_ACCOUNTS" envDefault:"10" usage:"how many accounts are read at once"`
+	// Shard, from 0, of TotalShards: which share of the accounts is this worker's,
+	// where one is not enough. Default: 0 of 1, which is all.
+	Shard       int `env:"SERVAL_SHARD" envDefault:"0" usage:"which share of the accounts is this worker's, from 0"`
+	TotalShards int `env:"SERVAL_TOTAL_SHARDS" envDefault:"1" usage:"into how many shares the accounts are split"`
+
+	// BaseRoleARN is a role that is assumed once, before all accounts. Default:
+	// none.
+	BaseRoleARN string `env:"SERVAL_BASE_ROLE_ARN" usage:"role that is assumed before all accounts"`
+	// STSRegion is the region whose STS is asked, where an account has none of
+	// its own. Default: us-west-1, us-gov-west-1 or cn-north-1, by partition.
+	STSRegion string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked, where an account has none of its own"`
+	// STSEndpoint and IAMEndpoint stand in for AWS's own. https, or http on a
+	// loopback address. Default: AWS's.
+	STSEndpoint string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
+	IAMEndpoint string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`
+
+	// AdminListen is the address of /livez, /readyz, /metrics and /loglevel.
+	// Default: :9090.
+	AdminListen string `env:"SERVAL_ADMIN_LISTEN" envDefault:":9090" usage:"address of /livez, /readyz and /metrics"`
+	// LogLevel is debug, info, warn or error. Default: info. It changes at run time
+	// by PUT /loglevel on the admin port.
+	LogLevel string `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
+
+	tokenFile string // where UpstreamToken came from; empty where from no file
+}
+
+// AccountConfig is the manual of `serval-worker scan` and `check`, beside their
+// flags: the same variables, as far as they are about reading an account.
+type AccountConfig struct {
+	// ExternalID is the External ID of the account's ingestion role. Required.
+	ExternalID string `env:"SERVAL_EXTERNAL_ID" usage:"External ID that the ingestion role asks for"`
+	// BaseRoleARN, STSRegion, STSEndpoint and IAMEndpoint are as in Config.
+	BaseRoleARN string `env:"SERVAL_BASE_ROLE_ARN" usage:"role that is assumed before the account's"`
+	STSRegion   string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked"`
+	STSEndpoint string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
+	IAMEndpoint string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`
+}
+
+// The bounds of settings.
+const (
+	leastInterval = 5 * time.Minute
+	mostInterval  = 168 * time.Hour
+	mostParallel  = 100
+	mostSpread    = 2 * time.Minute
+)
+
+// readConfig reads the settings of the daemon, and returns all their faults.
+func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []string) {
+	faults = settings.Read(&c, environ, flags)
+	f := &fault{list: faults}
+	if err := upstream.CheckURL(c.UpstreamURL, c.UpstreamPlaintext); err != nil {
+		f.add("SERVAL_UPSTREAM_URL", "%s", err)
+	}
+	if c.UpstreamToken.Empty() {
+		f.add("SERVAL_UPSTREAM_TOKEN", "required; SERVAL_UPSTREAM_TOKEN_FILE names a file that holds it.")
+	}
+	if strings.ContainsFunc(c.UpstreamToken.Reveal(), func(r rune) bool { return r <= ' ' || r > '~' }) {
+		f.add("SERVAL_UPSTREAM_TOKEN", "a token has no spaces and no line breaks in it.")
+	}
+	if c.SyncInterval < leastInterval || c.SyncInterval > mostInterval {
+		f.add("SERVAL_SYNC_INTERVAL", "from %s to %s.", "5m", "168h")
+	}
+	if c.SyncOffset < 0 || c.SyncOffset >= c.SyncInterval && c.SyncInterval > 0 {
+		f.add("SERVAL_SYNC_OFFSET", "from 0s to below SERVAL_SYNC_INTERVAL.")
+	}
+	if c.ParallelAccounts < 1 || c.ParallelAccounts > mostParallel {
+		f.add("SERVAL_PARALLEL_ACCOUNTS", "from 1 to %d.", mostParallel)
+	}
+	if c.TotalShards < 1 {
+		f.add("SERVAL_TOTAL_SHARDS", "at least 1.")
+	}
+	if c.Shard < 0 || c.Shard >= c.TotalShards && c.TotalShards > 0 {
+		f.add("SERVAL_SHARD", "from 0 to below SERVAL_TOTAL_SHARDS.")
+	}
+	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
+		f.add("SERVAL_LOG_LEVEL", "debug, info, warn or error.")
+	}
+	if c.AdminListen == "" {
+		f.add("SERVAL_ADMIN_LISTEN", "required: an address such as :9090.")
+	}
+	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint)
+	c.tokenFile = pathOf("SERVAL_UPSTREAM_TOKEN_FILE", "upstream-token-file", environ, flags)
+	return c, f.all()
+}
+
+// upstream returns how the upstream is reached.
+func (c Config) upstream() upstream.Config {
+	u := upstream.Config{BaseURL: c.UpstreamURL, AllowPlaintext: c.UpstreamPlaintext}
+	u.Token = func() (serval.Secret, error) { return c.UpstreamToken, nil }
+	if c.tokenFile != "" {
+		u.Token = upstream.TokenFile(c.tokenFile)
+	}
+	return u
+}
+
+// aws returns how AWS is reached.
+func (c Config) aws() awsiam.Config {
+	return awsiam.Config{BaseRoleARN: c.BaseRoleARN, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, IAMEndpoint: c.IAMEndpoint}
+}
+
+// schedule returns when accounts are read.
+func (c Config) schedule() worker.Schedule {
+	return worker.Schedule{Interval: c.SyncInterval, Offset: c.SyncOffset, Spread: min(mostSpread, c.SyncInterval/4)}
+}
+
+// readAccountConfig reads the settings of scan and check, and returns all their
+// faults.
+func readAccountConfig(environ []string, flags *pflag.FlagSet) (c AccountConfig, f *fault) {
+	// In the daemon's own pod its settings are there too, and no matter here.
+	ours, daemons := variables(c), variables(Config{})
+	environ = slices.DeleteFunc(slices.Clone(environ), func(text string) bool {
+		name, _, _ := strings.Cut(text, "=")
+		name = strings.TrimSuffix(name, "_FILE")
+		return slices.Contains(daemons, name) && !slices.Contains(ours, name)
+	})
+	f = &fault{list: settings.Read(&c, environ, flags)}
+	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint)
+	return c, f
+}
+
+// aws returns how AWS is reached.
+func (c AccountConfig) aws() awsiam.Config {
+	return awsiam.Config{BaseRoleARN: c.BaseRoleARN, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, IAMEndpoint: c.IAMEndpoint}
+}
+
+// variables returns the names of a struct's variables.
+func variables(of any) (names []string) {
+	for f := range reflect.TypeOf(of).Fields() {
+		if name, _, _ := strings.Cut(f.Tag.Get("env"), ","); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+var regionName = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
+
+// checkAWS checks the settings about AWS.
+func checkAWS(f *fault, baseRole, region, sts, iam string) {
+	if baseRole != "" {
+		if _, err := serval.ParseRoleARN(baseRole); err != nil {
+			f.add("SERVAL_BASE_ROLE_ARN", "%s.", err)
+		}
+	}
+	if region != "" && !regionName.MatchString(region) {
+		f.add("SERVAL_STS_REGION", "not an AWS region, such as eu-central-1.")
+	}
+	for _, e := range []struct{ name, url string }{{"SERVAL_STS_ENDPOINT", sts}, {"SERVAL_IAM_ENDPOINT", iam}} {
+		if e.url == "" {
+			continue
+		}
+		if err := serval.CheckEndpoint(e.url); err != nil {
+			f.add(e.name, "%s", err)
+		}
+	}
+}
+
+// pathOf returns the path that a file's flag or variable holds.
+func pathOf(name, flag string, environ []string, flags *pflag.FlagSet) string {
+	if g := flags.Lookup(flag); g != nil && g.Changed {
+		return g.Value.String()
+	}
+	for _, text := range slices.Backward(environ) {
+		if path, ok := strings.CutPrefix(text, name+"="); ok {
+			return path
+		}
+	}
+	return ""
+}
+
+// A fault gathers what is wrong, each once: a value that could not be read
+// is not also out of bounds.
+type fault struct{ list []string }
+
+func (f *fault) add(name, format string, args ...any) {
+	for _, have := range f.list {
+		if strings.HasPrefix(have, name+":") || strings.HasPrefix(have, name+"_FILE:") {
+			return
+		}
+	}
+	f.list = append(f.list, name+": "+fmt.Sprintf(format, args...))
+}
+
+func (f *fault) all() []string {
+	slices.Sort(f.list)
+	return f.list
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/settings"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// accountFlags are the flags of scan and check.
+type accountFlags struct {
+	account     string
+	roleARN     string
+	via         []string
+	sessionName string
+}
+
+func (a *accountFlags) add(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&a.account, "account", "", "id of the account, twelve digits (required)")
+	f.StringVar(&a.roleARN, "role-arn", "", "ARN of the account's ingestion role (required)")
+	f.StringArrayVar(&a.via, "via", nil, "ARN of a role to assume before it; may be repeated, in order")
+	f.StringVar(&a.sessionName, "session-name", awsiam.SessionName, "session name of the roles that are assumed")
+	settings.Flags(f, new(AccountConfig))
+}
+
+// read returns the account that the flags name and how AWS is reached, or all
+// that is wrong with them.
+func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account, awsiam.Config, []string) {
+	config, f := readAccountConfig(environ, c.Flags())
+	account := serval.Account{
+		ID: a.account, Name: a.account, RoleARN: a.roleARN, ExternalID: config.ExternalID,
+	}
+	for _, arn := range a.via {
+		account.Via = append(account.Via, serval.Hop{RoleARN: arn})
+	}
+	if a.sessionName != awsiam.SessionName {
+		f.add("--session-name", "sessions are always named %s.", awsiam.SessionName)
+	}
+	required := map[string]string{"id": a.account, "role_arn": a.roleARN, "external_id": config.ExternalID}
+	names := map[string]string{"id": "--account", "role_arn": "--role-arn", "external_id": "--external-id", "name": "--account"}
+	for _, fault := range account.Faults() {
+		field, reason, _ := strings.Cut(fault, ": ")
+		name, known := names[field]
+		switch value, is := required[field]; {
+		case strings.HasPrefix(field, "via["):
+			name = "--" + strings.TrimSuffix(field, ".role_arn")
+		case !known:
+			name = field
+		case is && value == "":
+			reason = "required."
+		}
+		f.add(name, "%s", reason)
+	}
+	account.Name = ""
+	if arn, err := serval.ParseRoleARN(a.roleARN); err == nil {
+		account.Partition = arn.Partition
+	}
+	return account, config.aws(), f.all()
+}
+
+func (p *program) scanCommand() *cobra.Command {
+	var flags accountFlags
+	var output string
+	c := &cobra.Command{
+		Use: "scan --account ID --role-arn ARN --external-id ID", Short: "Read one account and print its inventory", Args: cobra.NoArgs,
+		Long: "Scan reads the tagged roles of one account, as run does, and prints them; it needs no upstream.\n\n" +
+			"It exits with 0 where the inventory is complete, 3 where it is not, 1 where nothing could be read.",
+	}
+	flags.add(c)
+	c.Flags().StringVarP(&output, "output", "o", "table", "json (one inventory, as it would be pushed) or table")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		account, config, faults := flags.read(c, p.environ)
+		if !slices.Contains([]string{"json", "table"}, output) {
+			faults = append(faults, "--output: json or table.")
+		}
+		if len(faults) > 0 {
+			p.refuse(faults)
+			return nil
+		}
+		return p.scan(c.Context(), account, config, output)
+	}
+	return c
+}
+
+// scan reads the account and prints what it read.
+func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Config, output string) error {
+	reader, err := awsiam.New(ctx, config)
+	if err != nil {
+		return &failure{err}
+	}
+	defer reader.Close()
+	show, done := progress(p.stderr, time.Now)
+	inv, err := reader.Inventory(ctx, a, nil, show)
+	done()
+	if err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		return &failure{err}
+	}
+	write := printTable
+	if output == "json" {
+		write = wire.WriteInventory
+	}
+	if err := write(p.stdout, inv); err != nil {
+		return &failure{fmt.Errorf("printing the inventory: %w", err)}
+	}
+	if !inv.Complete {
+		p.code = exitIncomplete
+	}
+	return nil
+}
+
+// progress returns what shows the progress of a reading on w, where w is a
+// terminal, and what ends it.
+func progress(w io.Writer, now func() time.Time) (show func(awsiam.Progress), done func()) {
+	if f, ok := w.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil, func() {}
+	}
+	return counting(w, now)
+}
+
+// counting writes how far a reading is, over and over in one line, five times a
+// second at most.
+func counting(w io.Writer, now func() time.Time) (show func(awsiam.Progress), done func()) {
+	var last time.Time
+	show = func(p awsiam.Progress) {
+		if t := now(); t.Sub(last) >= 200*time.Millisecond {
+			last = t
+			of := strconv.Itoa(p.Listed)
+			if !p.AllListed {
+				of += " or more"
+			}
+			fmt.Fprintf(w, "\r\x1b[K%d of %s roles read, %d tagged", p.Read, of, p.Tagged)
+		}
+	}
+	return show, func() {
+		if !last.IsZero() {
+			fmt.Fprint(w, "\r\x1b[K")
+		}
+	}
+}
+
+// printTable prints an inventory for people.
+func printTable(w io.Writer, inv serval.Inventory) error {
+	var b strings.Builder
+	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+	if len(inv.Roles) > 0 {
+		fmt.Fprintln(t, "ROLE\tROLE ID\tLONGEST SESSION\tINLINE\tMANAGED")
+	}
+	for _, r := range inv.Roles {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.ARN, r.RoleID, session(r.MaxSessionSeconds),
+			count(len(r.InlinePolicies.Policies), r.InlinePolicies.Status, r.InlinePolicies.Action),
+			count(len(r.ManagedPolicies.Policies), r.ManagedPolicies.Status, r.ManagedPolicies.Action))
+	}
+	t.Flush()
+	section := func(title string, lines []string) {
+		if len(lines) == 0 {
+			return
+		}
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		fmt.Fprintf(&b, "%s:\n", title)
+		for _, l := range lines {
+			fmt.Fprintf(&b, "  %s\n", l)
+		}
+	}
+	var unreadable, near, problems []string
+	for _, u := range inv.Unreadable {
+		unreadable = append(unreadable, fmt.Sprintf("%s: %s answered %s", u.ARN, u.Action, u.Code))
+	}
+	for _, n := range inv.NearMisses {
+		near = append(near, fmt.Sprintf("%s: has the tag %q; %q is the tag that counts", n.ARN, n.TagKey, serval.TagKey))
+	}
+	for _, p := range inv.Problems {
+		problems = append(problems, fmt.Sprintf("%s on %s answered %s: %s", p.Action, p.Target, p.Code, p.Message))
+	}
+	section("Unreadable (it is not known whether these are tagged)", unreadable)
+	section("Near misses (not taken over)", near)
+	section("Problems", problems)
+
+	state := "The inventory is complete."
+	if !inv.Complete {
+		state = "The inventory is INCOMPLETE: there may be more roles than these."
+	}
+	if b.Len() > 0 {
+		b.WriteByte('\n')
+	}
+	fmt.Fprintf(&b, "%s tagged in account %s. %s\n", plural(len(inv.Roles), "role"), inv.AccountID, state)
+	_, err := io.WriteString(w, strings.Map(printable, b.String()))
+	return err
+}
+
+// printable keeps what others have written from commanding the terminal.
+func printable(r rune) rune {
+	if r != '\n' && !strconv.IsPrint(r) {
+		return '�'
+	}
+	return r
+}
+
+func session(seconds int) string {
+	if seconds == 0 {
+		return "unknown"
+	}
+	text := (time.Duration(seconds) * time.Second).String()
+	if seconds%60 == 0 {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if seconds%3600 == 0 {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
+}
+
+// count says how many there are, or that it is not known.
+func count(n int, status serval.ListStatus, action string) string {
+	if status == serval.ListRead {
+		return strconv.Itoa(n)
+	}
+	return fmt.Sprintf("%d known, %s %s", n, action, status)
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.Itoa(n) + " " + noun + "s"
+}
