@@ -136,14 +136,16 @@ type Reader struct {
 // reported together, as a refusal.
 func New(ctx context.Context, c Config) (*Reader, error) {
 	var faults []error
-	for name, endpoint := range map[string]string{"STS endpoint": c.STSEndpoint, "IAM endpoint": c.IAMEndpoint} {
-		if endpoint == "" {
-			continue
+	endpoint := func(name, url string) {
+		if url == "" {
+			return
 		}
-		if err := serval.CheckEndpoint(endpoint); err != nil {
+		if err := serval.CheckEndpoint(url); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", name, err))
 		}
 	}
+	endpoint("STS endpoint", c.STSEndpoint)
+	endpoint("IAM endpoint", c.IAMEndpoint)
 	var baseRole serval.RoleARN
 	if c.BaseRoleARN != "" {
 		var err error

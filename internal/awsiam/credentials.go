@@ -257,6 +257,7 @@ func (r *Reader) open(ctx context.Context, a serval.Account) (*session, error) {
 		}
 		return nil, r.failure(StageAssume, a, err)
 	}
+	r.partition.CompareAndSwap(nil, &role.Partition) // no role is assumed across partitions
 	return &session{
 		line:    line{reader: r, gate: r.gate(a.ID), creds: creds, slotted: true},
 		account: a,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -295,11 +296,10 @@ func TestDeletedMeanwhile(t *testing.T) {
 func TestVersionChangesInBetween(t *testing.T) {
 	for times, want := range map[int]serval.ListStatus{1: serval.ListRead, 2: serval.ListFailed} {
 		inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
-			n := 0
+			var n atomic.Int64
 			e.Inject(awstest.Fault{Action: "GetPolicyVersion", Times: times,
 				Hook: func(*awstest.Request) {
-					n++
-					owner.PutPolicy(awstest.Policy{Name: "own", Document: allow(fmt.Sprintf("ec2:Change%d", n))})
+					owner.PutPolicy(awstest.Policy{Name: "own", Document: allow(fmt.Sprintf("ec2:Change%d", n.Add(1)))})
 				},
 				Match: func(r *awstest.Request) bool { return strings.HasSuffix(r.Params.Get("PolicyArn"), "/own") }})
 			m := role(t, e.inventory(t, a), "role0").ManagedPolicies
@@ -336,13 +336,13 @@ func TestTriesAgain(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
-				tries := 0
+				var tries atomic.Int64
 				tt.fault.Action = "GetRole"
 				tt.fault.Match = func(r *awstest.Request) bool {
 					if r.Params.Get("RoleName") != "role1" {
 						return false
 					}
-					tries++
+					tries.Add(1)
 					return true
 				}
 				e.Inject(tt.fault)
@@ -351,8 +351,8 @@ func TestTriesAgain(t *testing.T) {
 				if len(inv.Unreadable) > 0 {
 					code = inv.Unreadable[0].Code
 				}
-				if tries != tt.tries || code != tt.status || inv.Complete != (tt.status == "") {
-					t.Errorf("%d tries, complete %v, unreadable %v; want %d tries and code %q", tries, inv.Complete, inv.Unreadable, tt.tries, tt.status)
+				if int(tries.Load()) != tt.tries || code != tt.status || inv.Complete != (tt.status == "") {
+					t.Errorf("%d tries, complete %v, unreadable %v; want %d tries and code %q", tries.Load(), inv.Complete, inv.Unreadable, tt.tries, tt.status)
 				}
 			})
 		})
@@ -399,10 +399,9 @@ func TestThrottledHalfOfTheTime(t *testing.T) {
 		owner, a := e.connect(spoke)
 		shape{roles: 300, tagged: 30, inline: 1, attached: 1, aws: 3}.fill(e, owner)
 		e.SetLatency(func() time.Duration { return 40 * time.Millisecond })
-		n := 0
+		var n atomic.Int64
 		e.Inject(awstest.Fault{Status: 400, Code: "Throttling", Match: func(r *awstest.Request) bool {
-			n++
-			return r.Service == "iam" && n%2 == 0
+			return r.Service == "iam" && n.Add(1)%2 == 0
 		}})
 		start := time.Now()
 		inv := e.inventory(t, a)

@@ -40,7 +40,7 @@ func TestCallsAreExactlyTheFormula(t *testing.T) {
 	if most := e.MaxInFlight(spoke); most > 16 {
 		t.Errorf("%d calls in flight in one account, want at most 16", most)
 	}
-	if n := connections.Load(); n > 32 {
+	if n := connections.Load(); n > 64 {
 		t.Errorf("%d connections for %d calls, want them used again", n, want)
 	}
 }
