@@ -1,0 +1,543 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// people are who the tests of requests need.
+type people struct {
+	ana, bob, lea, cto, adm, aud, guest serval.Principal
+}
+
+func (w *world) people() people {
+	return people{
+		ana: w.engineer("ana@example.com"), bob: w.engineer("bob@example.com"), lea: w.signIn("lea@example.com", "leads"),
+		cto: w.signIn("cto@example.com"), adm: w.signIn("adm@example.com"), aud: w.signIn("aud@example.com", "security"),
+		guest: w.signIn("guest@example.com"),
+	}
+}
+
+// decide approves or denies as somebody whose groups were read just now.
+func (w *world) decide(who serval.Principal, id string, approve bool) (*serval.Request, error) {
+	return w.plane.Decide(w.t.Context(), who, id, serval.Decision{Approve: approve})
+}
+
+// approved returns ana's request for admin, approved by both.
+func (w *world) approved(p people, minutes int) *serval.Request {
+	w.t.Helper()
+	r := w.ask(p.ana, roleARN(prod, "admin"), minutes)
+	for _, by := range []serval.Principal{p.lea, p.cto} {
+		if _, err := w.decide(by, r.ID, true); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return r
+}
+
+// open opens a session, and fails the test if that does.
+func (w *world) open(who serval.Principal, id string) Opened {
+	w.t.Helper()
+	o, err := w.plane.Open(w.t.Context(), who, Opening{RequestID: id, Kind: serval.ForCredentials})
+	if err != nil {
+		w.t.Fatalf("opening a session under %s: %v", id, err)
+	}
+	return o
+}
+
+func TestRequest(t *testing.T) { each(t, testRequest) }
+
+func testRequest(t *testing.T, w *world) {
+	w.stock()
+	p := w.people()
+	suspended := p.ana
+	suspended.Person.Suspended = "Your email changed."
+	long := strings.Repeat("x", serval.MaxJustification+1)
+	reader, admin := roleARN(prod, "reader"), roleARN(prod, "admin")
+	for _, test := range []struct {
+		name string
+		who  serval.Principal
+		arns []string
+		ask  serval.Ask
+		want serval.Kind
+	}{
+		{"one", p.ana, []string{reader}, serval.Ask{Minutes: 480}, ""},
+		{"several", p.ana, []string{reader, roleARN(dev, "reader")}, serval.Ask{Minutes: 1}, ""},
+		{"none", p.ana, nil, serval.Ask{Minutes: 1}, serval.Invalid},
+		{"twice", p.ana, []string{reader, reader}, serval.Ask{Minutes: 1}, serval.Invalid},
+		{"no ARN", p.ana, []string{"reader"}, serval.Ask{Minutes: 1}, serval.Invalid},
+		{"not eligible", p.ana, []string{roleARN(prod, "secret")}, serval.Ask{Minutes: 1}, serval.NotFound},
+		{"not there", p.ana, []string{roleARN(prod, "nothing")}, serval.Ask{Minutes: 1}, serval.NotFound},
+		{"nobody's", p.guest, []string{reader}, serval.Ask{Minutes: 1}, serval.NotFound},
+		{"suspended", suspended, []string{reader}, serval.Ask{Minutes: 1}, serval.FailedPrecondition},
+		{"too long", p.ana, []string{reader}, serval.Ask{Minutes: 481}, serval.Invalid},
+		{"too short", p.ana, []string{reader}, serval.Ask{}, serval.Invalid},
+		{"no justification", p.ana, []string{admin}, serval.Ask{Minutes: 1, Justification: " "}, serval.Invalid},
+		{"a book", p.ana, []string{reader}, serval.Ask{Minutes: 1, Justification: long}, serval.Invalid},
+		{"one of them wrong", p.ana, []string{reader, roleARN(dev, "reader"), admin}, serval.Ask{Minutes: 1}, serval.Invalid},
+		{"start too far", p.ana, []string{reader}, serval.Ask{Minutes: 1, StartAt: noon.Add(31 * 24 * time.Hour)}, serval.Invalid},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			before, had := w.head(), len(w.mine(test.who))
+			made, err := w.plane.Request(t.Context(), test.who, Ask{RoleARNs: test.arns, Ask: test.ask})
+			wantKind(t, "requesting", err, test.want)
+			want, n := []string{}, 0
+			if test.want == "" {
+				for range test.arns {
+					want = append(want, "ana@example.com request.create done", "system request.approve done")
+					n++
+				}
+			} else {
+				want = append(want, test.who.Name()+" request.create refused")
+			}
+			if d := cmp.Diff(want, told(w.events(before))); d != "" {
+				t.Errorf("events (-want +got):\n%s", d)
+			}
+			if got := len(w.mine(test.who)) - had; got != n || len(made) != n {
+				t.Errorf("%d requests are kept and %d returned, want %d", got, len(made), n)
+			}
+			for i, r := range made {
+				if d := cmp.Diff(w.request(r.ID), r); d != "" {
+					t.Errorf("kept and returned (-kept +returned):\n%s", d)
+				}
+				if r.Role.ARN != test.arns[i] || r.Status != serval.StatusApproved || (r.BatchID != "") != (n > 1) || r.BatchID != made[0].BatchID {
+					t.Errorf("request %+v", r)
+				}
+			}
+		})
+	}
+
+	many := make([]string, MaxBatch+1)
+	for i := range many {
+		many[i] = roleARN(prod, fmt.Sprint("reader", i))
+	}
+	_, err := w.plane.Request(t.Context(), p.ana, Ask{RoleARNs: many, Ask: serval.Ask{Minutes: 1}})
+	wantKind(t, "too many", err, serval.Invalid)
+
+	// A held role is not to be asked for.
+	w.push(prod)
+	_, err = w.plane.Request(t.Context(), p.ana, Ask{RoleARNs: []string{reader}, Ask: serval.Ask{Minutes: 1}})
+	wantKind(t, "a held role", err, serval.FailedPrecondition)
+
+	// S-10: what is approved for a person is fixed with its policy.
+	r := w.ask(p.ana, roleARN(dev, "reader"), 30, func(a *serval.Ask) { a.Ticket = "OPS-1" })
+	e := w.events(w.head() - 2)
+	want := map[string]string{
+		"email": "ana@example.com", "role_arn": roleARN(dev, "reader"), "role_id": roleID(dev, "reader", 1), "status": "pending",
+		"minutes": "30", "policy": "readers", "policy_digest": policies()[0].Digest(), "justification": "to see why it is slow", "ticket": "OPS-1",
+	}
+	if d := cmp.Diff(want, e[0].Detail); d != "" || e[0].Target != r.ID || e[0].RequestID != "http-1" || e[0].Address != "198.51.100.7" {
+		t.Errorf("event %+v of the request (-want +got):\n%s", e[0], d)
+	}
+}
+
+// mine returns who's requests.
+func (w *world) mine(who serval.Principal) []*serval.Request {
+	w.t.Helper()
+	list, _, err := w.plane.Requests(w.t.Context(), who, RequestFilter{Limit: 1000})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return list
+}
+
+// S-76: who may do what to a request in which state, through the plane. What
+// somebody has nothing to do with is not there for them.
+func TestActs(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	acts := map[string]func(serval.Principal, string) error{
+		"see": func(who serval.Principal, id string) error {
+			_, err := w.plane.RequestByID(t.Context(), who, id)
+			return err
+		},
+		"events": func(who serval.Principal, id string) error {
+			_, err := w.plane.EventsOf(t.Context(), who, id)
+			return err
+		},
+		"approve": func(who serval.Principal, id string) error { _, err := w.decide(who, id, true); return err },
+		"deny":    func(who serval.Principal, id string) error { _, err := w.decide(who, id, false); return err },
+		"extend": func(who serval.Principal, id string) error {
+			_, err := w.plane.Extend(t.Context(), who, id, 5, "more")
+			return err
+		},
+		"shorten": func(who serval.Principal, id string) error {
+			_, err := w.plane.Shorten(t.Context(), who, id, 1, time.Time{})
+			return err
+		},
+		"cancel": func(who serval.Principal, id string) error {
+			_, err := w.plane.Cancel(t.Context(), who, id)
+			return err
+		},
+		"done": func(who serval.Principal, id string) error { _, err := w.plane.Done(t.Context(), who, id); return err },
+		"revoke": func(who serval.Principal, id string) error {
+			_, err := w.plane.Revoke(t.Context(), who, id, "x")
+			return err
+		},
+		"open": func(who serval.Principal, id string) error {
+			_, err := w.plane.Open(t.Context(), who, Opening{RequestID: id, Kind: serval.ForCredentials})
+			return err
+		},
+	}
+	const (
+		ok = ""
+		no = serval.Denied
+		cf = serval.Conflict
+		nf = serval.NotFound
+		pc = serval.FailedPrecondition
+	)
+	type row = map[string]serval.Kind
+	// The columns: ana asked, lea decides the first step, cto the second.
+	who := []struct {
+		name string
+		who  serval.Principal
+	}{{"ana", p.ana}, {"lea", p.lea}, {"cto", p.cto}, {"adm", p.adm}, {"aud", p.aud}, {"bob", p.bob}}
+	for _, test := range []struct {
+		state string
+		make  func() string
+		want  map[string][]serval.Kind
+	}{
+		{"pending", func() string { return w.ask(p.ana, roleARN(prod, "admin"), 60).ID }, map[string][]serval.Kind{
+			//         ana lea cto adm aud bob
+			"see":     {ok, ok, ok, ok, ok, nf},
+			"events":  {ok, ok, ok, ok, ok, nf},
+			"approve": {no, ok, no, no, no, nf},
+			"deny":    {no, ok, no, no, no, nf},
+			"extend":  {cf, cf, cf, cf, cf, nf},
+			"shorten": {cf, cf, cf, cf, cf, nf},
+			"cancel":  {ok, no, no, no, no, nf},
+			"done":    {cf, cf, cf, cf, cf, nf},
+			"revoke":  {no, no, no, ok, no, nf},
+			"open":    {cf, nf, nf, nf, nf, nf},
+		}},
+		{"approved", func() string { return w.approved(p, 60).ID }, map[string][]serval.Kind{
+			"see":     {ok, ok, ok, ok, ok, nf},
+			"approve": {no, cf, cf, no, no, nf},
+			"deny":    {no, cf, cf, no, no, nf},
+			"extend":  {ok, no, no, no, no, nf},
+			"shorten": {ok, ok, ok, no, no, nf},
+			"cancel":  {ok, no, no, no, no, nf},
+			"done":    {ok, no, no, no, no, nf},
+			"revoke":  {no, ok, ok, ok, no, nf},
+			"open":    {ok, nf, nf, nf, nf, nf},
+		}},
+		{"running", func() string { r := w.approved(p, 60); w.open(p.ana, r.ID); return r.ID }, map[string][]serval.Kind{
+			"approve": {no, cf, cf, no, no, nf},
+			"extend":  {ok, no, no, no, no, nf},
+			"shorten": {ok, ok, ok, no, no, nf},
+			"cancel":  {cf, cf, cf, cf, cf, nf},
+			"done":    {ok, no, no, no, no, nf},
+			"revoke":  {no, ok, ok, ok, no, nf},
+			"open":    {ok, nf, nf, nf, nf, nf},
+		}},
+		{"extension", func() string {
+			r := w.approved(p, 60)
+			if _, err := w.plane.Extend(t.Context(), p.ana, r.ID, 90, "more"); err != nil {
+				t.Fatal(err)
+			}
+			return r.ID
+		}, map[string][]serval.Kind{
+			"approve": {no, ok, no, no, no, nf},
+			"deny":    {no, ok, no, no, no, nf},
+			"extend":  {cf, no, no, no, no, nf},
+			"revoke":  {no, ok, ok, ok, no, nf},
+			"open":    {ok, nf, nf, nf, nf, nf},
+		}},
+		{"revoked", func() string {
+			r := w.approved(p, 60)
+			if _, err := w.plane.Revoke(t.Context(), p.cto, r.ID, "x"); err != nil {
+				t.Fatal(err)
+			}
+			return r.ID
+		}, map[string][]serval.Kind{
+			"see": {ok, ok, ok, ok, ok, nf}, "approve": {cf, cf, cf, cf, cf, nf}, "deny": {cf, cf, cf, cf, cf, nf}, "extend": {cf, cf, cf, cf, cf, nf},
+			"shorten": {cf, cf, cf, cf, cf, nf}, "cancel": {cf, cf, cf, cf, cf, nf}, "done": {cf, cf, cf, cf, cf, nf}, "revoke": {cf, cf, cf, cf, cf, nf},
+			"open": {cf, nf, nf, nf, nf, nf},
+		}},
+		{"not there", func() string { return "req_none" }, map[string][]serval.Kind{
+			"see": {nf, nf, nf, nf, nf, nf}, "events": {nf, nf, nf, nf, nf, nf}, "approve": {nf, nf, nf, nf, nf, nf}, "deny": {nf, nf, nf, nf, nf, nf},
+			"extend": {nf, nf, nf, nf, nf, nf}, "shorten": {nf, nf, nf, nf, nf, nf}, "cancel": {nf, nf, nf, nf, nf, nf}, "done": {nf, nf, nf, nf, nf, nf},
+			"revoke": {nf, nf, nf, nf, nf, nf}, "open": {nf, nf, nf, nf, nf, nf},
+		}},
+	} {
+		for act, row := range test.want {
+			for i, want := range row {
+				id := test.make()
+				before := w.head()
+				err := acts[act](who[i].who, id)
+				what := fmt.Sprintf("%s a request that is %s, by %s", act, test.state, who[i].name)
+				wantKind(t, what, err, want)
+				if want == nf && err != nil && err.Error() != noRequest().Error() { // S-71: word for word as for no id at all
+					t.Errorf("%s: %q, want %q", what, err, noRequest())
+				}
+				if events := w.events(before); want != "" && (len(events) != 1 || events[0].Outcome != serval.OutcomeRefused || events[0].Target != id || events[0].Reason != err.Error()) {
+					t.Errorf("%s: events %+v, want one refusal", what, events)
+				}
+				w.clock.move(time.Second) // stay below the rate of sessions
+			}
+		}
+	}
+}
+
+// The steps go in order, each by another person, and all of it is told.
+func TestSteps(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		p := w.people()
+		r := w.ask(p.ana, roleARN(prod, "admin"), 60)
+		before := w.head()
+		_, err := w.decide(p.cto, r.ID, true)
+		wantKind(t, "the second step first", err, serval.Denied)
+		if _, err := w.plane.Decide(t.Context(), p.lea, r.ID, serval.Decision{Approve: true, Minutes: 45, Reason: "less will do"}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.decide(p.lea, r.ID, true)
+		wantKind(t, "both steps by one", err, serval.Denied)
+		got, err := w.decide(p.cto, r.ID, true)
+		if err != nil || got.Status != serval.StatusApproved || got.Minutes() != 45 || !got.ClockStartedAt.IsZero() {
+			t.Errorf("approved: %+v, %v; want 45 minutes, and the clock standing", got, err)
+		}
+		_, err = w.decide(p.cto, r.ID, true)
+		wantKind(t, "approved again", err, serval.Conflict)
+		events := w.events(before)
+		want := []string{
+			"cto@example.com request.decide refused", "lea@example.com request.approve_step done",
+			"lea@example.com request.decide refused", "cto@example.com request.approve done", "cto@example.com request.decide refused",
+		}
+		if d := cmp.Diff(want, told(events)); d != "" {
+			t.Errorf("events (-want +got):\n%s", d)
+		}
+		if events[1].Detail["decision_reason"] != "less will do" || events[3].Detail["status"] != "approved" || events[3].Detail["minutes"] != "45" {
+			t.Errorf("details %v and %v", events[1].Detail, events[3].Detail)
+		}
+		// Whoever decided sees it still when the group is gone.
+		lost := w.signIn("lea@example.com")
+		if _, err := w.plane.RequestByID(t.Context(), lost, r.ID); err != nil {
+			t.Errorf("who decided does not see it any more: %v", err)
+		}
+	})
+}
+
+// Nobody approves their own, by person or by email, unless the policy says so.
+func TestSelfApproval(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	_, err := w.decide(p.ana, w.ask(p.ana, roleARN(prod, "peer"), 5).ID, true)
+	wantKind(t, "one's own", err, serval.Denied)
+	twin := p.ana
+	twin.Person.ID, twin.Person.Email = "person_other", "ANA@example.com"
+	_, err = w.decide(twin, w.ask(p.ana, roleARN(prod, "peer"), 5).ID, true)
+	wantKind(t, "the same email", err, serval.Denied)
+	_, err = w.decide(p.bob, w.ask(p.ana, roleARN(prod, "peer"), 5).ID, true)
+	wantKind(t, "a peer's", err, "")
+	_, err = w.decide(p.ana, w.ask(p.ana, roleARN(prod, "own"), 5).ID, true)
+	wantKind(t, "one's own, allowed", err, "")
+}
+
+// Groups decide only as fresh as an hour; an email always does.
+func TestFreshGroups(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	ann := w.signIn("ann@example.com", "leads")                                                                                                                            // named by email and by group
+	both := serval.Principal{Kind: serval.KindPerson, Person: serval.Person{ID: "person_b", Email: "cto@example.com", Groups: []string{"leads"}, GroupsAt: w.clock.now()}} // by group here, by email in the next step
+	decide := func(who serval.Principal, at time.Duration, want serval.Kind) {
+		t.Helper()
+		id := w.ask(p.ana, roleARN(prod, "admin"), 60).ID
+		who.Person.GroupsAt = w.clock.now().Add(-at)
+		_, err := w.decide(who, id, true)
+		wantKind(t, fmt.Sprintf("%s with groups of %s ago", who.Person.Email, at), err, want)
+	}
+	decide(p.lea, time.Hour, "")
+	decide(p.lea, time.Hour+time.Microsecond, serval.LoginRequired)
+	decide(both, time.Hour, "")
+	decide(both, 2*time.Hour, serval.LoginRequired)
+	decide(ann, 100*time.Hour, "")
+	decide(p.bob, 2*time.Hour, serval.NotFound)
+}
+
+// Whoever is suspended inherits nothing by an email that may be another's.
+func TestSuspended(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	id := w.identity("cto@example.com", "engineering")
+	id.Subject = "00u-recycled"
+	newcomer, _, err := w.signInAs(w.plane, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := w.ask(p.ana, roleARN(prod, "admin"), 60)
+	if _, err := w.decide(p.lea, r.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.plane.RequestByID(t.Context(), newcomer, r.ID)
+	wantKind(t, "seeing", err, serval.NotFound)
+	_, err = w.decide(newcomer, r.ID, true)
+	wantKind(t, "approving", err, serval.NotFound)
+	_, err = w.plane.Revoke(t.Context(), newcomer, r.ID, "")
+	wantKind(t, "revoking", err, serval.NotFound)
+	if list, err := w.plane.Approvals(t.Context(), newcomer); err != nil || len(list) != 0 {
+		t.Errorf("approvals: %d, %v; want none", len(list), err)
+	}
+	if list, err := w.plane.Approvals(t.Context(), p.cto); err != nil || len(list) != 1 {
+		t.Errorf("approvals of the one they are: %d, %v; want one", len(list), err)
+	}
+
+	// Of their own they can give back, and take nothing.
+	own, running := w.ask(p.ana, roleARN(prod, "own"), 30), w.ask(p.ana, roleARN(prod, "reader"), 30)
+	ana := p.ana
+	ana.Person.Suspended = "Your email changed."
+	_, err = w.decide(ana, own.ID, true)
+	wantKind(t, "approving one's own", err, serval.FailedPrecondition)
+	_, err = w.plane.Extend(t.Context(), ana, running.ID, 30, "")
+	wantKind(t, "extending", err, serval.FailedPrecondition)
+	_, err = w.plane.Done(t.Context(), ana, running.ID)
+	wantKind(t, "being done", err, "")
+}
+
+func TestExtend(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		p := w.people()
+		auto := w.ask(p.ana, roleARN(prod, "reader"), 30)
+		before := w.head()
+		got, err := w.plane.Extend(t.Context(), p.ana, auto.ID, 60, "it goes on")
+		if err != nil || got.Minutes() != 60 || got.Asked() != nil {
+			t.Errorf("extended %+v, %v; want 60 minutes at once", got, err)
+		}
+		events := w.events(before)
+		if d := cmp.Diff([]string{"ana@example.com extension.create done", "system extension.approve done"}, told(events)); d != "" {
+			t.Fatalf("events (-want +got):\n%s", d)
+		}
+		for _, e := range events {
+			if e.Detail["extension_minutes"] != "60" || e.Detail["extension_justification"] != "it goes on" {
+				t.Errorf("detail of %s: %v", e.Action, e.Detail)
+			}
+		}
+		if events[1].ActorID != "" || events[1].ActorKind != serval.KindSystem {
+			t.Errorf("approved by %+v, want the system", events[1])
+		}
+
+		steps := w.approved(p, 30)
+		before = w.head()
+		if _, err := w.plane.Extend(t.Context(), p.ana, steps.ID, 60, "it goes on"); err != nil {
+			t.Fatal(err)
+		}
+		for _, by := range []serval.Principal{p.lea, p.cto} {
+			if _, err := w.decide(by, steps.ID, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := []string{"ana@example.com extension.create done", "lea@example.com extension.approve_step done", "cto@example.com extension.approve done"}
+		if d := cmp.Diff(want, told(w.events(before))); d != "" {
+			t.Errorf("events (-want +got):\n%s", d)
+		}
+		if r := w.request(steps.ID); r.Minutes() != 60 || r.Allocations[0].State != serval.Superseded {
+			t.Errorf("request %+v, want 60 minutes and the first allocation superseded", r)
+		}
+	})
+}
+
+func TestShortenAndRevoke(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	r := w.approved(p, 60)
+	got, err := w.plane.Shorten(t.Context(), p.cto, r.ID, 20, time.Time{})
+	if err != nil || got.Minutes() != 20 {
+		t.Errorf("shortened to %d minutes, %v; want 20", got.Minutes(), err)
+	}
+	w.open(p.ana, r.ID)
+	end := w.clock.now().Add(10 * time.Minute)
+	got, err = w.plane.Shorten(t.Context(), p.ana, r.ID, 0, end)
+	if err != nil || !got.EndsAt.Equal(end) {
+		t.Errorf("shortened: %+v, %v; want the end at %s", got, err, end)
+	}
+	_, err = w.plane.Revoke(t.Context(), p.lea, r.ID, strings.Repeat("é", serval.MaxJustification+1))
+	wantKind(t, "a book as the reason", err, serval.Invalid)
+	reason := strings.Repeat("é", serval.MaxJustification)
+	before := w.head()
+	if got, err = w.plane.Revoke(t.Context(), p.lea, r.ID, reason); err != nil || got.Status != serval.StatusRevoked {
+		t.Errorf("revoked: %+v, %v", got, err)
+	}
+	if e := w.events(before); len(e) != 1 || e[0].Reason != reason || e[0].Action != serval.RequestRevoke {
+		t.Errorf("events %+v", e)
+	}
+}
+
+func TestLists(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		p := w.people()
+		var ids []string
+		for i := range 5 {
+			if i != 3 {
+				w.clock.move(time.Second) // two of them at one instant
+			}
+			ids = append([]string{w.ask(p.ana, roleARN(prod, "admin"), 10+i).ID}, ids...)
+		}
+		if ids[1] < ids[2] {
+			ids[1], ids[2] = ids[2], ids[1] // by id where the instant is one
+		}
+		theirs := w.ask(p.bob, roleARN(prod, "admin"), 10)
+		var got []string
+		var after string
+		for pages := range 3 {
+			list, more, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 2, After: after})
+			if err != nil || more != (pages < 2) {
+				t.Fatalf("page %d: more %v, %v", pages, more, err)
+			}
+			for _, r := range list {
+				got = append(got, r.ID)
+			}
+			after = got[len(got)-1]
+		}
+		if d := cmp.Diff(ids, got); d != "" {
+			t.Errorf("requests in pages (-want +got):\n%s", d)
+		}
+		for name, token := range map[string]string{"another's": theirs.ID, "nobody's": "req_none"} {
+			_, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 2, After: token})
+			wantKind(t, name+" page token", err, serval.Invalid)
+		}
+		if _, err := w.plane.Cancel(t.Context(), p.ana, ids[0]); err != nil {
+			t.Fatal(err)
+		}
+		list, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 9, Status: serval.StatusCanceled})
+		if err != nil || len(list) != 1 || list[0].ID != ids[0] {
+			t.Errorf("canceled: %v, %v", list, err)
+		}
+
+		approvals := func(who serval.Principal) (got []string) {
+			list, err := w.plane.Approvals(t.Context(), who)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range list {
+				got = append(got, r.ID)
+			}
+			return got
+		}
+		if d := cmp.Diff(append([]string{theirs.ID}, ids[1:]...), approvals(p.lea)); d != "" {
+			t.Errorf("approvals of the first step (-want +got):\n%s", d)
+		}
+		for _, who := range []serval.Principal{p.cto, p.ana, p.adm, p.aud} {
+			if got := approvals(who); len(got) != 0 {
+				t.Errorf("approvals of %s: %v, want none", who.Person.Email, got)
+			}
+		}
+		if _, err := w.decide(p.lea, theirs.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff([]string{theirs.ID}, approvals(p.cto)); d != "" {
+			t.Errorf("approvals of the second step (-want +got):\n%s", d)
+		}
+		w.clock.move(serval.DefaultRequestExpiry)
+		if got := approvals(p.lea); len(got) != 0 {
+			t.Errorf("approvals a week later, before anybody swept: %v, want none", got)
+		}
+	})
+}
