@@ -122,9 +122,6 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		f.add("SERVAL_LOG_LEVEL", "debug, info, warn or error.")
 	}
-	if c.AdminListen == "" {
-		f.add("SERVAL_ADMIN_LISTEN", "required: an address such as :9090.")
-	}
 	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint)
 	c.tokenFile = pathOf("SERVAL_UPSTREAM_TOKEN_FILE", "upstream-token-file", environ, flags)
 	return c, f.all()

@@ -196,8 +196,17 @@ func printTable(w io.Writer, inv serval.Inventory) error {
 	section("Problems", problems)
 
 	state := "The inventory is complete."
-	if !inv.Complete {
+	partly := 0
+	for _, r := range inv.Roles {
+		if !r.PoliciesComplete() {
+			partly++
+		}
+	}
+	switch {
+	case !inv.Complete:
 		state = "The inventory is INCOMPLETE: there may be more roles than these."
+	case partly > 0:
+		state = fmt.Sprintf("These are all; not every policy of %s could be read.", plural(partly, "role"))
 	}
 	if b.Len() > 0 {
 		b.WriteByte('\n')

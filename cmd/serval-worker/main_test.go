@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awstest"
+)
+
+const (
+	hub      = "999988887777"
+	member   = "111122223333"
+	ingest   = "arn:aws:iam::" + member + ":role/serval-ingestion"
+	external = "external-id-of-the-team"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"serval-worker": func() {
+			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+		},
+	})
+}
+
+// TestScripts runs the program itself, in front of a cloud and an upstream that
+// each script has for itself. A script changes the cloud by the command aws.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		Setup:               setUp,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"aws":      changeAWS,
+			"scrub":    scrub,
+			"exitcode": exitCode,
+			"pushes":   waitForPushes,
+		},
+		UpdateScripts: os.Getenv("UPDATE_SCRIPTS") != "",
+	})
+}
+
+type cloudKey struct{}
+type farKey struct{}
+
+// setUp gives the script a cloud with a worker in the hub and a member account,
+// an upstream, and an environment in which both are found.
+func setUp(e *testscript.Env) error {
+	cloud := awstest.New(awstest.Options{})
+	server := httptest.NewServer(cloud)
+	e.Defer(server.Close)
+	home := cloud.AddAccount(hub, "hub")
+	home.PutRole(awstest.Role{Name: "worker", Inline: map[string]string{"hop": allow("sts:AssumeRole", "sts:TagSession")}})
+	keys := home.PodIdentity("worker", time.Now())
+	connect(cloud)
+	e.Values[cloudKey{}] = cloud
+
+	far := newFar(ingest, external)
+	upstream := httptest.NewServer(far)
+	e.Defer(upstream.Close)
+	e.Values[farKey{}] = far
+	e.Defer(func() {
+		for _, fault := range far.faults() {
+			e.T().Log("upstream: " + fault)
+		}
+		if len(far.faults()) > 0 {
+			e.T().FailNow()
+		}
+	})
+	token := filepath.Join(e.WorkDir, "token")
+	if err := os.WriteFile(token, []byte(far.token+"\n"), 0o600); err != nil {
+		return err
+	}
+	for name, value := range map[string]string{
+		"SERVAL_STS_ENDPOINT": server.URL, "SERVAL_IAM_ENDPOINT": server.URL,
+		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_SESSION_TOKEN": keys.SessionToken,
+		"AWS_EC2_METADATA_DISABLED": "true", "HOME": e.WorkDir,
+		"INGEST": ingest, "MEMBER": member, "EXTERNAL": external, "HUB": hub,
+		"UPSTREAM": upstream.URL, "TOKEN": token,
+	} {
+		e.Setenv(name, value)
+	}
+	return nil
+}
+
+// connect fills the member account: two tagged roles, a near miss and one that
+// is none of ours.
+func connect(cloud *awstest.Cloud) {
+	created := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
+	a := cloud.AddAccount(member, "prod")
+	a.PutRole(awstest.Role{
+		Name: "serval-ingestion", Trust: trust(), Inline: map[string]string{"read": allow(awsiam.Actions()...)}, Created: created,
+	})
+	policy := a.PutPolicy(awstest.Policy{Name: "logs", Document: allow("logs:Get*")})
+	a.PutRole(awstest.Role{
+		Name: "dev-admin", Path: "/people/", Description: "Development <admin> & more", MaxSessionDuration: 14400,
+		Tags: map[string]string{"serval": "", "team": "payments"}, Trust: trust(),
+		Inline:   map[string]string{"a+b": allow("s3:*")},
+		Attached: []string{policy}, Created: created,
+	})
+	a.PutRole(awstest.Role{Name: "auditor", Tags: map[string]string{"serval": "yes"}, Trust: trust(), Created: created})
+	a.PutRole(awstest.Role{Name: "almost", Tags: map[string]string{"Serval": ""}, Trust: trust(), Created: created})
+	a.PutRole(awstest.Role{Name: "other", Trust: trust(), Created: created})
+}
+
+func allow(actions ...string) string {
+	return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["` + strings.Join(actions, `","`) + `"],"Resource":"*"}]}`
+}
+
+func trust() string {
+	return fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::%s:root"},`+
+		`"Action":["sts:AssumeRole","sts:TagSession"],"Condition":{"StringEquals":{"sts:ExternalId":%q}}}]}`, hub, external)
+}
+
+// changeAWS is the command aws:
+//
+//	aws deny ACTION…       take actions from the ingestion role
+//	aws fault ACTION CODE  refuse an action, whoever asks
+func changeAWS(ts *testscript.TestScript, neg bool, args []string) {
+	cloud := ts.Value(cloudKey{}).(*awstest.Cloud)
+	switch {
+	case len(args) > 1 && args[0] == "deny":
+		var left []string
+		for _, action := range awsiam.Actions() {
+			if !strings.Contains(strings.Join(args[1:], " ")+" ", action+" ") {
+				left = append(left, action)
+			}
+		}
+		cloud.Account(member).SetInline("serval-ingestion", "read", allow(left...))
+	case len(args) == 3 && args[0] == "fault":
+		cloud.Inject(awstest.Fault{Action: args[1], Account: member, Code: args[2], Message: "Not today."})
+	default:
+		ts.Fatalf("usage: aws deny ACTION… | aws fault ACTION CODE")
+	}
+}
+
+// scrub is the command scrub FILE: it prints the file into FILE.scrubbed with
+// what differs from run to run replaced.
+func scrub(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile(args[0])
+	ids := map[string]string{}
+	text = regexp.MustCompile(`AROA[A-Z0-9]{17}`).ReplaceAllStringFunc(text, func(id string) string {
+		if ids[id] == "" {
+			ids[id] = fmt.Sprintf("AROA%017d", len(ids)+1)
+		}
+		return ids[id]
+	})
+	text = regexp.MustCompile(`"(started|finished)_at":"[^"]*"`).ReplaceAllString(text, `"${1}_at":"TIME"`)
+	text = strings.ReplaceAll(text, `},{"arn"`, "},\n{\"arn\"") // one role a line
+	ts.Check(os.WriteFile(ts.MkAbs("scrubbed"), []byte(text), 0o600))
+}
+
+// exitCode is the command exitcode N PROGRAM ARG…: it runs the program and
+// demands that exit code.
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	err := ts.Exec(args[1], args[2:]...)
+	got := 0
+	if err != nil {
+		var exited interface{ ExitCode() int }
+		if !errors.As(err, &exited) {
+			ts.Fatalf("%s: %v", args[1], err)
+		}
+		got = exited.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("%s ended with %d, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// waitForPushes is the command pushes N: it waits until the upstream has accepted
+// that many pushes.
+func waitForPushes(ts *testscript.TestScript, neg bool, args []string) {
+	far := ts.Value(farKey{}).(*far)
+	for range 1000 {
+		if fmt.Sprint(far.accepted()) == args[0] {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	ts.Fatalf("the upstream accepted %d pushes in ten seconds, want %s", far.accepted(), args[0])
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// A far is an upstream with one account, which judges what it is sent.
+type far struct {
+	token   string
+	account wire.WorkerAccount
+
+	mu     sync.Mutex
+	wrong  []string
+	pushes int
+	digest [sha256.Size]byte
+	roles  int
+}
+
+func newFar(roleARN, externalID string) *far {
+	return &far{
+		token: rand.Text(),
+		account: wire.WorkerAccount{
+			ID: member, Name: "prod", Partition: "aws", RoleARN: roleARN, ExternalID: externalID, KnownRoles: []string{},
+		},
+	}
+}
+
+func (f *far) faults() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.wrong
+}
+
+func (f *far) accepted() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pushes
+}
+
+// ServeHTTP answers as the bridge does.
+func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	refuse := func(status int, format string, args ...any) {
+		message := fmt.Sprintf(format, args...)
+		f.wrong = append(f.wrong, r.Method+" "+r.URL.Path+": "+message)
+		w.WriteHeader(status)
+		json.NewEncoder(w).Encode(wire.Error{Code: "invalid_argument", Message: message})
+	}
+	if r.Header.Get("Authorization") != "Bearer "+f.token {
+		refuse(http.StatusUnauthorized, "the token is another")
+		return
+	}
+	own := "/api/v1/upstream/accounts/" + member
+	switch r.Method + " " + r.URL.Path {
+	case "GET /api/v1/upstream/accounts":
+		version := fmt.Sprint("v", f.pushes)
+		if r.URL.Query().Get("version") == version {
+			f.mu.Unlock()
+			select {
+			case <-r.Context().Done():
+			case <-time.After(time.Second):
+			}
+			f.mu.Lock()
+		}
+		json.NewEncoder(w).Encode(wire.WorkerAccounts{Version: version, Accounts: []wire.WorkerAccount{f.account}})
+	case "POST " + own + "/syncs":
+		var in wire.OpenSync
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Worker == "" {
+			refuse(http.StatusBadRequest, "no worker's name")
+			return
+		}
+		f.account.Generation++
+		json.NewEncoder(w).Encode(wire.Sync{Generation: f.account.Generation, Until: wire.Time{Time: time.Now().Add(time.Minute)}})
+	case "PUT " + own + "/inventory":
+		z, err := gzip.NewReader(r.Body)
+		if err != nil {
+			refuse(http.StatusBadRequest, "not gzip: %v", err)
+			return
+		}
+		text, err := io.ReadAll(z)
+		if err != nil {
+			refuse(http.StatusBadRequest, "broken off: %v", err)
+			return
+		}
+		roles := 0
+		inv, err := wire.ReadInventory(bytes.NewReader(text), func(serval.Role) error { roles++; return nil })
+		if err != nil || inv.Generation != f.account.Generation || inv.AccountID != member {
+			refuse(http.StatusBadRequest, "inventory of %s, generation %d: %v", inv.AccountID, inv.Generation, err)
+			return
+		}
+		repeated := f.pushes > 0 && f.digest == sha256.Sum256(text)
+		if !repeated {
+			f.pushes++
+			f.digest, f.roles = sha256.Sum256(text), roles
+			f.account.LastSyncAt = wire.Time{Time: inv.StartedAt}
+		}
+		json.NewEncoder(w).Encode(wire.Push{Generation: inv.Generation, Repeated: repeated, Added: roles})
+	default:
+		refuse(http.StatusNotFound, "no such page")
+	}
+}
