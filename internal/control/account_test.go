@@ -1,0 +1,641 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// stored returns the roles that are listed, by ARN, with what is known of each.
+func (w *world) stored() map[string]store.Role {
+	w.t.Helper()
+	roles := map[string]store.Role{}
+	err := w.store.Read(w.t.Context(), func(v *store.View) error {
+		list, err := v.Roles()
+		for _, r := range list {
+			roles[r.ARN] = r
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return roles
+}
+
+func (w *world) account(id string) store.Account {
+	w.t.Helper()
+	var a store.Account
+	if err := w.store.Read(w.t.Context(), func(v *store.View) (err error) { a, err = v.Account(id); return err }); err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// What is known, what comes, and what is then known.
+func TestPush(t *testing.T) { each(t, testPush) }
+
+func testPush(t *testing.T, w *world) {
+	some := func(names ...string) (roles []serval.Role) {
+		for _, n := range names {
+			roles = append(roles, aRole(prod, n))
+		}
+		return roles
+	}
+	changed := func(r *serval.Role) { r.Description = "changed" }
+	type state struct {
+		ID          string
+		Stale, Held bool
+	}
+	same := func(names ...string) map[string]state {
+		m := map[string]state{}
+		for _, n := range names {
+			m[n] = state{ID: roleID(prod, n, 1)}
+		}
+		return m
+	}
+	with := func(m map[string]state, name string, s state) map[string]state { m[name] = s; return m }
+	for _, test := range []struct {
+		name   string
+		change func(*serval.Inventory)
+		before []serval.Role
+		roles  []serval.Role
+		want   Pushed
+		after  map[string]state
+	}{
+		{"first", nil, nil, some("a", "b"), Pushed{Added: 2}, same("a", "b")},
+		{"unchanged", nil, some("a", "b"), some("a", "b"), Pushed{}, same("a", "b")},
+		{"changed", nil, some("a", "b"), []serval.Role{aRole(prod, "a", changed), aRole(prod, "b")}, Pushed{Changed: 1}, same("a", "b")},
+		{"added", nil, some("a"), some("a", "b"), Pushed{Added: 1}, same("a", "b")},
+		{"missing", nil, some("a", "b", "c"), some("a", "b"), Pushed{Removed: 1}, same("a", "b")},
+		{"missing of few", nil, some("a", "b", "c", "d"), nil, Pushed{Removed: 4}, same()},
+		{"missing, incomplete", func(i *serval.Inventory) { i.Complete = false }, some("a", "b"), some("b", "c"),
+			Pushed{Added: 1, Stale: 1}, with(same("b", "c"), "a", state{ID: roleID(prod, "a", 1), Stale: true})},
+		{"unreadable", func(i *serval.Inventory) {
+			i.Unreadable = []serval.Unreadable{{ARN: roleARN(prod, "a"), RoleID: roleID(prod, "a", 1), Action: "iam:GetRole", Code: "AccessDenied"}}
+		}, some("a", "b"), some("b"), Pushed{Stale: 1}, with(same("b"), "a", state{ID: roleID(prod, "a", 1), Stale: true})},
+		{"untagged", func(i *serval.Inventory) { i.Complete = false; i.Untagged = []string{roleID(prod, "a", 1)} },
+			some("a", "b"), some("b"), Pushed{Removed: 1}, same("b")},
+		{"recreated", nil, some("a", "b"), []serval.Role{aRole(prod, "a", func(r *serval.Role) { r.RoleID = roleID(prod, "a", 2) }), aRole(prod, "b")},
+			Pushed{Added: 1, Removed: 1}, with(same("b"), "a", state{ID: roleID(prod, "a", 2)})},
+		{"most missing", nil, some("a", "b", "c", "d", "e"), some("a", "b"), Pushed{Held: 3},
+			with(with(with(same("a", "b"), "c", state{roleID(prod, "c", 1), false, true}), "d", state{roleID(prod, "d", 1), false, true}), "e", state{roleID(prod, "e", 1), false, true})},
+		{"half missing", nil, some("a", "b", "c", "d", "e", "f"), some("a", "b", "c"), Pushed{Removed: 3}, same("a", "b", "c")},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w.push(prod)                   // holds what is there
+			w.clock.move(31 * time.Minute) // and confirms it
+			w.push(prod)
+			w.push(prod, test.before...)
+			if test.change == nil {
+				test.change = func(*serval.Inventory) {}
+			}
+			before := w.head()
+			got := w.pushAs(prod, test.change, test.roles...)
+			if d := cmp.Diff(test.want, got); d != "" {
+				t.Errorf("pushed (-want +got):\n%s", d)
+			}
+			after := map[string]state{}
+			for _, r := range w.stored() {
+				if r.Key.AccountID == prod {
+					after[r.Name] = state{r.Key.RoleID, !r.StaleSince.IsZero(), !r.HeldSince.IsZero()}
+				}
+			}
+			if d := cmp.Diff(test.after, after); d != "" {
+				t.Errorf("roles (-want +got):\n%s", d)
+			}
+			if e := w.events(before); len(e) != 1 || e[0].Action != serval.InventoryAccept || e[0].Outcome != serval.OutcomeDone || e[0].Actor != "hub" || e[0].Target != prod {
+				t.Errorf("events %+v, want one", e)
+			}
+		})
+	}
+	// A role that is seen again is as it was.
+	w.push(prod, some("a", "b", "c", "d", "e")...)
+	if r := w.stored()[roleARN(prod, "c")]; !r.HeldSince.IsZero() || !r.StaleSince.IsZero() {
+		t.Errorf("seen again: %+v", r)
+	}
+}
+
+// The row of a push counts all and names some.
+func TestPushDetail(t *testing.T) {
+	w := newWorld(t)
+	var roles []serval.Role
+	for i := range maxNamed + 5 {
+		roles = append(roles, aRole(prod, fmt.Sprintf("r%02d", i)))
+	}
+	w.push(prod, roles...)
+	e := w.events(w.head() - 1)[0]
+	if e.Detail["added"] != "25" || e.Detail["added_20"] == "" || e.Detail["added_21"] != "" || e.Detail["generation"] != "1" || e.Detail["complete"] != "true" || e.Detail["roles"] != "25" {
+		t.Errorf("detail %v", e.Detail)
+	}
+	w.clock.move(time.Minute)
+	w.pushAs(prod, func(i *serval.Inventory) {
+		i.Complete = false
+		i.Problems = []serval.Problem{{Action: "iam:ListRoles", Code: "Throttling"}}
+		i.NearMisses = []serval.NearMiss{{ARN: roleARN(prod, "x"), TagKey: "Serval"}}
+	}, roles[1:]...)
+	e = w.events(w.head() - 1)[0]
+	if e.Detail["stale"] != "1" || e.Detail["complete"] != "false" || e.Detail["problems"] != "1" || e.Detail["added"] != "" {
+		t.Errorf("detail %v", e.Detail)
+	}
+	a := w.account(prod)
+	if a.Complete || len(a.Problems) != 1 || len(a.NearMisses) != 1 || !a.AcceptedAt.Equal(w.clock.now()) || a.ReadBy != serval.ByRoles {
+		t.Errorf("account %+v", a)
+	}
+	adm := w.signIn("adm@example.com")
+	list, err := w.plane.Accounts(t.Context(), adm)
+	if err != nil || len(list) != 2 || list[0].ID != prod || list[0].Roles != 25 || list[0].Stale != 1 || list[0].Held != 0 || list[1].Roles != 0 {
+		t.Errorf("accounts %+v, %v", list, err)
+	}
+}
+
+// the same push again has the same answer and no second event. R-22,
+// an older one, another one of the same number, or one that the worker
+// did not open, is a conflict.
+func TestPushGenerations(t *testing.T) { each(t, testPushGenerations) }
+
+func testPushGenerations(t *testing.T, w *world) {
+	ctx := t.Context()
+	other := serval.Principal{Kind: serval.KindWorker, Worker: "hub/pod-1"}
+	open := func(who serval.Principal) int64 {
+		t.Helper()
+		g, _, err := w.plane.OpenSync(ctx, who, prod, "pod-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	push := func(who serval.Principal, g int64, roles ...serval.Role) (Pushed, error) {
+		return w.plane.Push(ctx, who, prod, reading(inventory(prod, g, noon), roles...))
+	}
+	g := open(hub())
+	_, err := push(hub(), g+1)
+	wantKind(t, "a number that was not issued", err, serval.Conflict)
+	_, err = push(other, g)
+	wantKind(t, "another worker's number", err, serval.Conflict)
+	first, err := push(hub(), g, aRole(prod, "a"))
+	if err != nil || first != (Pushed{Added: 1}) {
+		t.Fatalf("pushed %+v, %v", first, err)
+	}
+	before := w.head()
+	again, err := push(hub(), g, aRole(prod, "a"))
+	if err != nil || again != (Pushed{Repeated: true, Added: 1}) || w.head() != before {
+		t.Errorf("pushed again %+v, %v, %d events; want the same answer and none", again, err, w.head()-before)
+	}
+	_, err = push(hub(), g, aRole(prod, "b"))
+	wantKind(t, "another push of the same number", err, serval.Conflict)
+
+	older, newer := open(hub()), open(hub())
+	_, err = push(hub(), older, aRole(prod, "c"))
+	wantKind(t, "a number that was issued, and another since", err, serval.Conflict)
+	if _, err = push(hub(), newer, aRole(prod, "d")); err != nil {
+		t.Error(err)
+	}
+	_, err = push(hub(), older, aRole(prod, "c"))
+	wantKind(t, "an older number", err, serval.Conflict)
+	_, err = push(hub(), g, aRole(prod, "a"))
+	wantKind(t, "a repeat of what is not the last", err, serval.Conflict)
+	w.clock.move(claimFor)
+	late := open(hub())
+	w.clock.move(claimFor)
+	if _, err = push(hub(), late); err != nil {
+		t.Errorf("a push after the claim's end that nobody overtook: %v", err)
+	}
+	late = open(other)
+	_, err = push(hub(), late)
+	wantKind(t, "hub pushing what hub/pod-1 opened", err, serval.Conflict)
+}
+
+// What a worker sends is looked at role by role; failing half-way leaves
+// nothing. R-23, S-2, S-85
+func TestPushRefused(t *testing.T) { each(t, testPushRefused) }
+
+func testPushRefused(t *testing.T, w *world) {
+	w.push(prod, aRole(prod, "kept"))
+	g, _, err := w.plane.OpenSync(t.Context(), hub(), prod, "pod-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bound := serval.Principal{Kind: serval.KindWorker, Worker: "hub", Bound: []string{dev}}
+	one := func(change func(*serval.Role)) []serval.Role {
+		r := aRole(prod, "bad")
+		change(&r)
+		return []serval.Role{aRole(prod, "good"), r}
+	}
+	for _, test := range []struct {
+		name    string
+		who     serval.Principal
+		account string
+		change  func(*serval.Inventory)
+		roles   []serval.Role
+		want    serval.Kind
+	}{
+		{"no ARN", hub(), prod, nil, one(func(r *serval.Role) { r.ARN = "x" }), serval.Invalid},
+		{"a role of another account", hub(), prod, nil, one(func(r *serval.Role) { r.ARN = roleARN(dev, "bad") }), serval.Invalid},
+		{"a role of another partition", hub(), prod, nil, one(func(r *serval.Role) { r.ARN = strings.Replace(r.ARN, "aws", "aws-cn", 1) }), serval.Invalid},
+		{"another name", hub(), prod, nil, one(func(r *serval.Role) { r.Name = "good" }), serval.Invalid},
+		{"another path", hub(), prod, nil, one(func(r *serval.Role) { r.Path = "/x/" }), serval.Invalid},
+		{"no role id", hub(), prod, nil, one(func(r *serval.Role) { r.RoleID = "" }), serval.Invalid},
+		{"untagged", hub(), prod, nil, one(func(r *serval.Role) { r.Tags = map[string]string{"Serval": ""} }), serval.Invalid},
+		{"a role id twice", hub(), prod, nil, one(func(r *serval.Role) { r.RoleID = roleID(prod, "good", 1) }), serval.Invalid},
+		{"an ARN twice", hub(), prod, nil, append(one(func(*serval.Role) {}), aRole(prod, "good", func(r *serval.Role) { r.RoleID = "AROA2" })), serval.Invalid},
+		{"NUL", hub(), prod, nil, one(func(r *serval.Role) { r.Description = "\x00" }), serval.Invalid},
+		{"another account's inventory", hub(), prod, func(i *serval.Inventory) { i.AccountID = dev }, one(func(*serval.Role) {}), serval.Invalid},
+		{"no generation", hub(), prod, func(i *serval.Inventory) { i.Generation = 0 }, one(func(*serval.Role) {}), serval.Invalid},
+		{"an account it was not given", bound, prod, nil, one(func(*serval.Role) {}), serval.NotFound},
+		{"no account", hub(), "000000000000", nil, one(func(*serval.Role) {}), serval.NotFound},
+		{"a person", w.signIn("adm@example.com"), prod, nil, one(func(*serval.Role) {}), serval.Unauthenticated},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inv := inventory(prod, g, noon)
+			if test.change != nil {
+				test.change(&inv)
+			}
+			before := w.head()
+			_, err := w.plane.Push(t.Context(), test.who, test.account, reading(inv, test.roles...))
+			wantKind(t, "pushing", err, test.want)
+			if test.want == serval.NotFound && err.Error() != noAccount().Error() {
+				t.Errorf("%q, want %q for no account and for another's", err, noAccount())
+			}
+			if e := w.events(before); len(e) != 1 || e[0].Action != serval.InventoryAccept || e[0].Outcome != serval.OutcomeRefused {
+				t.Errorf("events %+v, want one refusal", e)
+			}
+			w.wantOnly(g, "kept")
+		})
+	}
+	// The connection breaks off, after many roles and in the middle of a batch.
+	broken := errors.New("unexpected EOF " + canary)
+	_, err = w.plane.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+		for i := range stageBatch + 10 {
+			if err := take(aRole(prod, fmt.Sprint("r", i))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return serval.Inventory{}, "", broken
+	})
+	if !errors.Is(err, broken) {
+		t.Errorf("%v, want %v", err, broken)
+	}
+	w.wantOnly(g, "kept")
+	// The account goes while it is pushed.
+	_, err = w.plane.Push(t.Context(), hub(), prod, func(func(serval.Role) error) (serval.Inventory, string, error) {
+		return inventory(prod, g, noon), "x", w.plane.Declare(t.Context(), System(), accounts()[1:], policies())
+	})
+	wantKind(t, "an account that goes", err, serval.NotFound)
+	if err := w.plane.Declare(t.Context(), System(), accounts(), policies()); err != nil {
+		t.Fatal(err)
+	}
+	w.wantOnly(g, "kept")
+	w.wantNoCanary()
+
+	// Many come whole.
+	g, _, err = w.plane.OpenSync(t.Context(), hub(), prod, "pod-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	roles := []serval.Role{aRole(prod, "kept")}
+	for i := range 2*stageBatch + 10 {
+		roles = append(roles, aRole(prod, fmt.Sprint("r", i)))
+	}
+	done, err := w.plane.Push(t.Context(), hub(), prod, reading(inventory(prod, g, noon), roles...))
+	if err != nil || done.Added != len(roles)-1 || len(w.stored()) != len(roles) {
+		t.Errorf("pushed %+v, %v; %d roles, want %d", done, err, len(w.stored()), len(roles))
+	}
+}
+
+// wantOnly fails the test unless just the named role is listed, and the
+// generation still waits for its push.
+func (w *world) wantOnly(generation int64, name string) {
+	w.t.Helper()
+	if roles := w.stored(); len(roles) != 1 || roles[roleARN(prod, name)].ARN == "" {
+		w.t.Errorf("%d roles are listed, want %s alone", len(roles), name)
+	}
+	if a := w.account(prod); a.AcceptedGeneration >= generation {
+		w.t.Errorf("generation %d was accepted", a.AcceptedGeneration)
+	}
+}
+
+// A request for a role that will never be there again ends, unless it runs;
+// one for a role that may be tagged again waits.
+func TestRequestsOfRolesThatAreGone(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		keep := []serval.Role{aRole(prod, "own"), aRole(prod, "peer")}
+		w.push(prod, append(keep, aRole(prod, "reader"), aRole(prod, "admin"), aRole(prod, "chain"))...)
+		p := w.people()
+		deleted, again := w.ask(p.ana, roleARN(prod, "admin"), 60), w.ask(p.ana, roleARN(prod, "reader"), 60)
+		untagged, running := w.ask(p.ana, roleARN(prod, "chain"), 60), w.ask(p.bob, roleARN(prod, "reader"), 60)
+		w.open(p.bob, running.ID)
+		before := w.head()
+		w.pushAs(prod, func(i *serval.Inventory) { i.Untagged = []string{roleID(prod, "chain", 1)} },
+			append(keep, aRole(prod, "reader", func(r *serval.Role) { r.RoleID = roleID(prod, "reader", 2) }))...)
+		for _, test := range []struct {
+			name string
+			id   string
+			want serval.Status
+		}{
+			{"deleted", deleted.ID, serval.StatusFailed}, {"created again", again.ID, serval.StatusFailed},
+			{"untagged", untagged.ID, serval.StatusApproved}, {"created again, running", running.ID, serval.StatusApproved},
+		} {
+			if got := w.request(test.id).Status; got != test.want {
+				t.Errorf("the request for a role that was %s is %s, want %s", test.name, got, test.want)
+			}
+		}
+		failed := map[string]bool{}
+		for _, e := range w.events(before) {
+			if e.Action == serval.RequestFail {
+				failed[e.Target] = e.ActorKind == serval.KindSystem && e.Reason == "its role is gone" && e.Detail["status"] == "failed"
+			}
+		}
+		if d := cmp.Diff(map[string]bool{deleted.ID: true, again.ID: true}, failed); d != "" {
+			t.Errorf("requests that were failed (-want +got):\n%s", d)
+		}
+	})
+}
+
+// what is held goes when an admin says so.
+func TestConfirmRemovals(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		p := w.people()
+		r := w.ask(p.ana, roleARN(prod, "admin"), 60)
+		_, err := w.plane.ConfirmRemovals(t.Context(), p.adm, prod)
+		wantKind(t, "nothing held", err, serval.FailedPrecondition)
+		w.push(prod, aRole(prod, "own"))
+		_, err = w.plane.ConfirmRemovals(t.Context(), p.ana, prod)
+		wantKind(t, "by a person", err, serval.Denied)
+		_, err = w.plane.ConfirmRemovals(t.Context(), p.adm, "000000000000")
+		wantKind(t, "no account", err, serval.NotFound)
+		before := w.head()
+		n, err := w.plane.ConfirmRemovals(t.Context(), p.adm, prod)
+		if err != nil || n != 5 || w.request(r.ID).Status != serval.StatusFailed {
+			t.Errorf("%d removed, %v, request %s; want 5 and failed", n, err, w.request(r.ID).Status)
+		}
+		e := w.events(before)
+		if d := cmp.Diff([]string{"system request.fail done", "adm@example.com removal.confirm done"}, told(e)); d != "" || e[1].Detail["removed"] != "5" {
+			t.Errorf("events (-want +got):\n%s", d)
+		}
+	})
+}
+
+// one worker reads an account at a time.
+func TestOpenSync(t *testing.T) { each(t, testOpenSync) }
+
+func testOpenSync(t *testing.T, w *world) {
+	ctx := t.Context()
+	planes := w.replicas()
+	bound := serval.Principal{Kind: serval.KindWorker, Worker: "hub", Bound: []string{}}
+	_, _, err := w.plane.OpenSync(ctx, bound, prod, "a")
+	wantKind(t, "an account it was not given", err, serval.NotFound)
+	_, _, none := w.plane.OpenSync(ctx, hub(), "000000000000", "a")
+	wantKind(t, "no account", none, serval.NotFound)
+	if err.Error() != none.Error() {
+		t.Errorf("%q and %q, want one answer", err, none)
+	}
+	before := w.head()
+	g, until, err := w.plane.OpenSync(ctx, hub(), prod, "a")
+	if err != nil || g != 1 || !until.Equal(w.clock.now().Add(claimFor)) || w.head() != before {
+		t.Errorf("opened %d until %s, %v, %d events; want the first for half an hour, and none", g, until, err, w.head()-before)
+	}
+	g, zero, err := w.plane.OpenSync(ctx, hub(), prod, "b")
+	wantKind(t, "another replica", err, serval.Conflict)
+	if r, ok := errors.AsType[*serval.Refusal](err); !ok || r.Detail["until"] != until.Format(time.RFC3339Nano) || g != 0 || !zero.IsZero() {
+		t.Errorf("refused as %+v, %d %s; want until %s and nothing else", err, g, zero, until)
+	}
+	_, _, err = w.plane.OpenSync(ctx, serval.Principal{Kind: serval.KindWorker, Worker: "hub2"}, prod, "a")
+	wantKind(t, "another worker", err, serval.Conflict)
+	if g, _, err = w.plane.OpenSync(ctx, hub(), prod, "a"); err != nil || g != 2 {
+		t.Errorf("opened again %d, %v; want the second", g, err)
+	}
+	w.clock.move(claimFor - time.Microsecond)
+	_, _, err = w.plane.OpenSync(ctx, hub(), prod, "b")
+	wantKind(t, "just before the claim's end", err, serval.Conflict)
+	w.clock.move(time.Microsecond)
+	if g, _, err = w.plane.OpenSync(ctx, hub(), prod, "b"); err != nil || g != 3 {
+		t.Errorf("after the claim's end: %d, %v; want the third", g, err)
+	}
+	if got := claim(hub(), "x/y"+strings.Repeat("z", 300)); len(got) != len("hub/")+200 || strings.Count(got, "/") != 1 {
+		t.Errorf("claimed as %q", got)
+	}
+
+	// All at once, on all replicas: one.
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	won := 0
+	for i := range 20 {
+		wg.Go(func() {
+			_, _, err := planes[i%2].OpenSync(ctx, hub(), dev, fmt.Sprint("pod-", i))
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				won++
+			} else if !serval.IsRefusal(err, serval.Conflict) {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if won != 1 {
+		t.Errorf("%d claimed the account, want 1", won)
+	}
+}
+
+func TestWaitAccounts(t *testing.T) {
+	w := newWorld(t).stock()
+	ctx := t.Context()
+	adm := w.signIn("adm@example.com")
+	bound := serval.Principal{Kind: serval.KindWorker, Worker: "hub", Bound: []string{dev}}
+	list, version, err := w.plane.WorkerAccounts(ctx, bound)
+	if err != nil || len(list) != 1 || list[0].ID != dev || list[0].ExternalID != "x1" {
+		t.Fatalf("accounts %+v, %v", list, err)
+	}
+	if d := cmp.Diff([]string{roleID(dev, "auditreader", 1), roleID(dev, "reader", 1)}, sorted(list[0].KnownRoles)); d != "" {
+		t.Errorf("known roles (-want +got):\n%s", d)
+	}
+	wait := func(version string, for_ time.Duration, meanwhile func() error) ([]WorkerAccount, string, time.Duration) {
+		t.Helper()
+		begin := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(50 * time.Millisecond)
+			if err := meanwhile(); err != nil {
+				t.Error(err)
+			}
+		})
+		list, v, err := w.plane.WaitAccounts(ctx, bound, version, for_)
+		took := time.Since(begin)
+		wg.Wait()
+		if err != nil {
+			t.Error(err)
+		}
+		return list, v, took
+	}
+	nothing := func() error { return nil }
+	if list, v, took := wait("another", time.Minute, nothing); v != version || took > 5*time.Second || len(list) != 1 {
+		t.Errorf("another version: %d accounts, %s after %s", len(list), v, took)
+	}
+	if list, v, took := wait(version, 200*time.Millisecond, nothing); v != version || took < 200*time.Millisecond || took > 5*time.Second || len(list) != 1 || len(list[0].KnownRoles) != 2 {
+		t.Errorf("nothing changed: %+v, %s after %s", list, v, took)
+	}
+	// A change of another account is not this worker's.
+	if _, v, took := wait(version, 200*time.Millisecond, func() error { return w.plane.RequestSync(ctx, adm, prod) }); v != version || took < 200*time.Millisecond {
+		t.Errorf("another's account: %s after %s", v, took)
+	}
+	list, asked, took := wait(version, time.Minute, func() error { return w.plane.RequestSync(ctx, adm, dev) })
+	if asked == version || took > time.Second || len(list) != 1 || list[0].SyncRequestedAt.IsZero() || len(list[0].KnownRoles) != 2 {
+		t.Errorf("a sync was asked for: %+v, %s after %s", list, asked, took)
+	}
+	// Another replica's change is seen without being told.
+	other := w.newPlane(w.store)
+	declared := accounts()
+	declared[1].Name = "development"
+	if _, v, took := wait(asked, time.Minute, func() error { return other.Declare(ctx, System(), declared, policies()) }); v == asked || took > 2500*time.Millisecond {
+		t.Errorf("another replica's change: %s after %s", v, took)
+	}
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, _, err := w.plane.WaitAccounts(ended, bound, version, time.Minute); !errors.Is(err, context.Canceled) {
+		t.Errorf("a caller that is gone: %v", err)
+	}
+	_, _, err = w.plane.WaitAccounts(ctx, adm, "", time.Minute)
+	wantKind(t, "an admin", err, serval.Unauthenticated)
+	wantKind(t, "a sync of no account", w.plane.RequestSync(ctx, adm, "000000000000"), serval.NotFound)
+}
+
+func TestSignalIsNotMissed(t *testing.T) {
+	var s signal
+	a, b := s.wait(), s.wait()
+	s.raise()
+	<-a
+	<-b
+	select {
+	case <-s.wait():
+		t.Error("a new wait saw the old change")
+	default:
+	}
+}
+
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
+
+// The file says what is in force; each change of it is one row.
+func TestDeclare(t *testing.T) { each(t, testDeclare) }
+
+func testDeclare(t *testing.T, w *world) {
+	ctx := t.Context()
+	declare := func(a []serval.Account, p []serval.AccessPolicy) []string {
+		t.Helper()
+		before := w.head()
+		if err := w.plane.Declare(ctx, System(), a, p); err != nil {
+			t.Fatal(err)
+		}
+		return targets(w.events(before))
+	}
+	empty := accounts()
+	empty[0].Via = []serval.Hop{}
+	renamed := accounts()
+	renamed[0].Name = "production"
+	routed := accounts()
+	routed[0].Name, routed[0].Via = "production", []serval.Hop{{RoleARN: roleARN(dev, "hop")}}
+	first := targets(w.events(0))
+	if d := cmp.Diff([]string{"account.declare " + prod, "account.declare " + dev, "policy.declare "}, first); d != "" {
+		t.Errorf("the first time (-want +got):\n%s", d)
+	}
+	// What is connected otherwise stays.
+	err := w.store.Write(ctx, w.clock.now(), func(tx *store.Tx) error {
+		return tx.DeclareAccount(serval.Account{ID: "777788889999", Name: "api", Partition: "aws"}, store.SourceAPI)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	api := append(accounts(), serval.Account{ID: "777788889999", Name: "api", Partition: "aws"})
+	for _, test := range []struct {
+		name     string
+		accounts []serval.Account
+		policies []serval.AccessPolicy
+		want     []string
+	}{
+		{"the same", accounts(), policies(), []string{}},
+		{"the same, differently empty", empty, policies(), []string{}},
+		{"renamed", renamed, policies(), []string{"account.declare " + prod}},
+		{"routed", routed, policies(), []string{"account.declare " + prod}},
+		{"routed still", routed, policies(), []string{}},
+		{"one gone", accounts()[1:], policies(), []string{"account.remove " + prod}},
+		{"gone still", accounts()[1:], policies(), []string{}},
+		{"back", accounts(), policies(), []string{"account.declare " + prod}},
+		{"fewer policies", accounts(), policies()[1:], []string{"policy.declare "}},
+		{"none", accounts(), nil, []string{"policy.declare "}},
+		{"none still", accounts(), nil, []string{}},
+		{"taken over from the pages", api, nil, []string{"account.declare 777788889999"}},
+		{"and then gone", accounts(), nil, []string{"account.remove 777788889999"}},
+	} {
+		if d := cmp.Diff(test.want, declare(test.accounts, test.policies)); d != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, d)
+		}
+	}
+	declare(accounts(), policies())
+	e := w.events(w.head() - 1)[0]
+	if e.Detail["001 readers"] != policies()[0].Digest() || len(e.Detail) != len(policies()) {
+		t.Errorf("policies as told: %v", e.Detail)
+	}
+	// Who declares again in another order changes who decides.
+	turned := policies()
+	turned[0], turned[5] = turned[5], turned[0]
+	if d := cmp.Diff([]string{"policy.declare "}, declare(accounts(), turned)); d != "" {
+		t.Errorf("another order (-want +got):\n%s", d)
+	}
+
+	// In force is what was declared, not what became of the caller's list; and
+	// what could not be kept is not in force.
+	mine := policies()
+	declare(accounts(), mine)
+	mine[0].Eligible = serval.People{Emails: []string{"guest@example.com"}}
+	if got := (*w.plane.policies.Load())[0].Eligible.Emails; got != nil {
+		t.Error("the caller's list is the one in force")
+	}
+	adm := w.signIn("adm@example.com")
+	wantKind(t, "by an admin", w.plane.Declare(ctx, adm, nil, nil), serval.Denied)
+	if len(*w.plane.policies.Load()) != len(policies()) {
+		t.Error("what was refused is in force")
+	}
+}
+
+// targets writes events in one line each: action and target.
+func targets(events []serval.Event) []string {
+	lines := []string{}
+	for _, e := range events {
+		lines = append(lines, string(e.Action)+" "+e.Target)
+	}
+	return lines
+}
+
+func TestKeepExternalIDs(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		keep := func(fingerprint string, accept bool) error {
+			return w.plane.KeepExternalIDs(t.Context(), System(), fingerprint, accept)
+		}
+		before := w.head()
+		wantKind(t, "the first", keep("one", false), "")
+		wantKind(t, "the same", keep("one", false), "")
+		wantKind(t, "another", keep("two", false), serval.FailedPrecondition)
+		if got := w.meta("external_ids"); got != "one" {
+			t.Errorf("kept %q, want one", got)
+		}
+		wantKind(t, "another, accepted", keep("two", true), "")
+		wantKind(t, "it stays", keep("two", false), "")
+		want := []string{"system account.declare done", "system account.declare refused", "system account.declare done"}
+		e := w.events(before)
+		if d := cmp.Diff(want, told(e)); d != "" || e[2].Detail["before"] != "one" || e[2].Detail["fingerprint"] != "two" {
+			t.Errorf("detail %v, events (-want +got):\n%s", e[2].Detail, d)
+		}
+		wantKind(t, "by a worker", w.plane.KeepExternalIDs(t.Context(), hub(), "x", true), serval.Denied)
+	})
+}
