@@ -79,6 +79,9 @@ func Run(ctx context.Context, c Config) error {
 		}
 		c.Name = host
 	}
+	if c.Admin != nil {
+		defer c.Admin.Close() // also where it does not come to serving
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := newMetrics(registry)
