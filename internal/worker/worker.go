@@ -302,7 +302,7 @@ func (w *Worker) dueAt(e *entry, now time.Time) time.Time {
 		return now.Add(never)
 	}
 	last := e.account.LastSyncAt
-	if e.last.After(last) {
+	if e.last.After(last) || !e.last.IsZero() && e.asked.Before(e.ended) {
 		last = e.last // what was listed is older than what was pushed since
 	}
 	at := w.Schedule.DueAt(e.account.ID, last, now)

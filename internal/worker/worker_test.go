@@ -54,6 +54,18 @@ func TestAccountsAreReadByTheSchedule(t *testing.T) {
 			t.Errorf("read at %v after midnight, want at 00:00, 00:30, 09:31 at once, and 12:30", got)
 		}
 	})
+	inBubble(t, "a last sync in the future is a clock's mistake, and read once", func(t *testing.T) {
+		a := account(1)
+		a.LastSyncAt = midnight.Add(10 * time.Hour)
+		f := newFar(t, a)
+		n := &near{takes: time.Second}
+		start(t, f, n, func(w *worker.Worker) { w.Schedule.Offset = 3 * time.Hour })
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n.total() != 1 {
+			t.Errorf("%d readings in an hour, want 1", n.total())
+		}
+	})
 	inBubble(t, "an account that is added is read at once, one that is removed no more", func(t *testing.T) {
 		f := newFar(t, account(1))
 		n := &near{takes: 10 * time.Second}
