@@ -253,6 +253,16 @@ func TestInventory_Normalize(t *testing.T) {
 		t.Errorf("a given schema became %q", delta.Schema)
 	}
 
+	bare := Inventory{Roles: []Role{{}}}
+	bare.Normalize()
+	role, err := marshal(bare.Roles[0])
+	const wantRole = `{"arn":"","role_id":"","name":"","path":"","description":"","created_at":"0001-01-01T00:00:00Z",` +
+		`"max_session_seconds":0,"tags":{},"trust_policy":null,"permissions_boundary":null,"last_used_at":null,` +
+		`"inline_policies":{"status":"","policies":[]},"managed_policies":{"status":"","policies":[]}}`
+	if err != nil || string(role) != wantRole {
+		t.Errorf("an empty role: got %s, %v; want %s", role, err, wantRole)
+	}
+
 	var none Inventory
 	none.Normalize()
 	text, err := marshal(none)

@@ -538,15 +538,13 @@ func (r *Request) lastEnd() time.Time {
 }
 
 // mayDecide refuses a person who may not decide the open step: the requester,
-// somebody who already completed a step, or whom this step does not name.
+// somebody who already completed a step, or whom this step does not name. An
+// allocation is asked for.
 func (r *Request) mayDecide(who Person) error {
 	if (who.ID == r.PersonID || SameEmail(who.Email, r.Email)) && !r.Terms.AllowSelfApproval {
 		return Refuse(Denied, "You cannot decide your own request.")
 	}
 	a := r.Asked()
-	if a == nil {
-		return nil
-	}
 	for _, s := range a.Steps {
 		if s.Outcome != "" && (s.PersonID == who.ID || SameEmail(s.DecidedBy, who.Email)) {
 			return Refuse(Denied, "You have already completed a step of this request; another person decides the next.")

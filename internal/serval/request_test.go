@@ -824,6 +824,29 @@ func TestExtend_denied(t *testing.T) {
 	}
 }
 
+// TestExtend_shown says which minutes and steps are shown while an extension is
+// asked, and after it was denied.
+func TestExtend_shown(t *testing.T) {
+	for name, r := range map[string]*Request{"approved": approved(t, terms(first)), "running": running(t, terms(first))} {
+		extending(t, r)
+		if r.Minutes() != 60 {
+			t.Errorf("%s, 90 asked: it has %d minutes, want the 60 approved", name, r.Minutes())
+		}
+		if steps := r.Steps(); len(steps) != 1 || steps[0].Outcome != "" {
+			t.Errorf("%s, asked: the steps are %+v, want the open one", name, steps)
+		}
+		if _, err := r.Decide(as(bo), Decision{}, week, t0); err != nil {
+			t.Fatal(err)
+		}
+		if r.Minutes() != 60 {
+			t.Errorf("%s, 90 denied: it has %d minutes, want the 60 approved", name, r.Minutes())
+		}
+		if steps := r.Steps(); len(steps) != 1 || steps[0].Outcome != "approve" {
+			t.Errorf("%s, denied: the steps are %+v, want those of what is in force", name, steps)
+		}
+	}
+}
+
 func TestExtend_startsWhileAsked(t *testing.T) {
 	r := extending(t, approved(t, terms(first)))
 	if !r.StartClock(t0.Add(time.Hour)) {
@@ -863,6 +886,14 @@ func TestShorten(t *testing.T) {
 		if kindOf(err) != c.want || !r.EndsAt.Equal(want) {
 			t.Errorf("%s: got %v and the end %s, want kind %q and %s", c.name, err, r.EndsAt, c.want, want)
 		}
+	}
+	ahead := running(t, terms(first))
+	ahead.ClockStartedAt = t0.Add(time.Minute)
+	if _, err := ahead.Shorten(as(ana), t0.Add(time.Minute), t0); kindOf(err) != Invalid {
+		t.Errorf("to where the clock starts, by AWS's clock: got %v, want it refused as invalid", err)
+	}
+	if _, err := ahead.Shorten(as(ana), t0.Add(time.Minute+1), t0); err != nil {
+		t.Errorf("to behind where the clock starts, by AWS's clock: %v", err)
 	}
 	for _, c := range []struct {
 		name    string

@@ -151,9 +151,15 @@ func TestRole_Digest(t *testing.T) {
 			t.Errorf("%s is another role, want the same", name)
 		}
 	}
-	empty, none := Role{Tags: map[string]string{}, InlinePolicies: InlinePolicies{Policies: []InlinePolicy{}}}, Role{}
-	if empty.Digest() != none.Digest() {
+	bare, none := Role{Tags: map[string]string{}, InlinePolicies: InlinePolicies{Policies: []InlinePolicy{}}}, Role{}
+	if bare.Digest() != none.Digest() {
 		t.Error("empty lists make another role than none")
+	}
+
+	boundless, empty := testReadRole(), testReadRole()
+	boundless.PermissionsBoundary, empty.PermissionsBoundary = nil, new(string)
+	if boundless.Digest() != empty.Digest() {
+		t.Error("an empty boundary makes another role than none")
 	}
 
 	// Every other field counts.

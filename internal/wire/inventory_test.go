@@ -388,15 +388,18 @@ func TestReadInventory_faults(t *testing.T) { // R-3
 		}
 	}
 	// An error that goes away does not make an inventory of the rest.
-	var n int
-	flaky := readerFunc(func(p []byte) (int, error) {
-		if n++; n == 5 {
-			return 0, broken
+	for at := range len(small) + 1 {
+		rest, failed := strings.NewReader(small), false
+		flaky := readerFunc(func(p []byte) (int, error) {
+			if len(small)-rest.Len() == at && !failed {
+				failed = true
+				return 0, broken
+			}
+			return rest.Read(p[:1])
+		})
+		if _, err := collect(flaky); !errors.Is(err, broken) || serval.IsRefusal(err) {
+			t.Errorf("a reader that fails once after %d bytes: got %v, want its error", at, err)
 		}
-		return strings.NewReader(small[min((n-1)*40, len(small)):]).Read(p[:min(len(p), 40)])
-	})
-	if _, err := collect(flaky); !errors.Is(err, broken) {
-		t.Errorf("a reader that fails once: got %v, want its error", err)
 	}
 }
 
