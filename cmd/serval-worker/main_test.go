@@ -16,8 +16,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 const (
@@ -103,7 +103,7 @@ func connect(cloud *awstest.Cloud) {
 	created := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
 	a := cloud.AddAccount(member, "prod")
 	a.PutRole(awstest.Role{
-		Name: "serval-ingestion", Trust: trust(), Inline: map[string]string{"read": allow(awsiam.Actions()...)}, Created: created,
+		Name: "serval-ingestion", Trust: trust(), Inline: map[string]string{"read": allow(serval.IngestionActions()...)}, Created: created,
 	})
 	policy := a.PutPolicy(awstest.Policy{Name: "logs", Document: allow("logs:Get*")})
 	a.PutRole(awstest.Role{
@@ -135,7 +135,7 @@ func changeAWS(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
 	case len(args) > 1 && args[0] == "deny":
 		var left []string
-		for _, action := range awsiam.Actions() {
+		for _, action := range serval.IngestionActions() {
 			if !strings.Contains(strings.Join(args[1:], " ")+" ", action+" ") {
 				left = append(left, action)
 			}

@@ -48,8 +48,8 @@ func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account,
 	for _, arn := range a.via {
 		account.Via = append(account.Via, serval.Hop{RoleARN: arn})
 	}
-	if a.sessionName != awsiam.SessionName {
-		f.add("--session-name", "sessions are always named %s.", awsiam.SessionName)
+	if !serval.IsSessionName(a.sessionName) {
+		f.add("--session-name", "2 to 64 characters of A-Z a-z 0-9 _ + = , . @ -.")
 	}
 	required := map[string]string{"id": a.account, "role_arn": a.roleARN, "external_id": config.ExternalID}
 	names := map[string]string{"id": "--account", "role_arn": "--role-arn", "external_id": "--external-id", "name": "--account"}
@@ -70,7 +70,9 @@ func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account,
 	if arn, err := serval.ParseRoleARN(a.roleARN); err == nil {
 		account.Partition = arn.Partition
 	}
-	return account, config.aws(), f.all()
+	reach := config.aws()
+	reach.SessionName = a.sessionName
+	return account, reach, f.all()
 }
 
 func (p *program) scanCommand() *cobra.Command {

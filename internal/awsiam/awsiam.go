@@ -47,15 +47,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// Actions are all that an ingestion role must allow, and all that is asked of
-// IAM. None of them writes. Policies that are handed out are made from this
-// list.
-func Actions() []string {
-	return []string{
-		listRoles, getRole, listRolePolicies, getRolePolicy, listAttachedRolePolicies, getPolicy, getPolicyVersion,
-	}
-}
-
+// The actions that are asked of IAM: serval.IngestionActions and no others.
 const (
 	listRoles                = "iam:ListRoles"
 	getRole                  = "iam:GetRole"
@@ -69,7 +61,8 @@ const (
 	getCallerIdentity = "sts:GetCallerIdentity"
 )
 
-// SessionName is the session name of every role that is assumed on the way.
+// SessionName is the session name of every role that is assumed on the way,
+// where a Config has no other.
 const SessionName = "serval-worker"
 
 // The bounds of a reading. The SDK has no overall timeout of its own.
@@ -88,6 +81,9 @@ type Config struct {
 	// STSEndpoint and IAMEndpoint replace AWS's own; https, or http on loopback.
 	// An account's own STS endpoint comes first.
 	STSEndpoint, IAMEndpoint string
+	// SessionName of every role that is assumed on the way. Default:
+	// serval-worker.
+	SessionName string
 	// Credentials to start from. Default: the SDK's chain.
 	Credentials aws.CredentialsProvider
 	// Dial opens all connections to AWS. Default: TCP.
@@ -152,6 +148,10 @@ func New(ctx context.Context, c Config) (*Reader, error) {
 		if baseRole, err = serval.ParseRoleARN(c.BaseRoleARN); err != nil {
 			faults = append(faults, fmt.Errorf("base role: %w", err))
 		}
+	}
+	c.SessionName = cmp.Or(c.SessionName, SessionName)
+	if !serval.IsSessionName(c.SessionName) {
+		faults = append(faults, errors.New("session name: 2 to 64 characters of A-Z a-z 0-9 _ + = , . @ -"))
 	}
 	if c.Concurrency < 0 || c.Total < 0 {
 		faults = append(faults, errors.New("calls in flight: fewer than none is not possible"))

@@ -172,7 +172,7 @@ func (r *Reader) assumed(by *keeper, client *sts.Client, role serval.RoleARN, ex
 	l := &line{reader: r, gate: r.gate(role.AccountID), creds: by}
 	in := &sts.AssumeRoleInput{
 		RoleArn:         aws.String(arn),
-		RoleSessionName: aws.String(SessionName),
+		RoleSessionName: aws.String(r.config.SessionName),
 		DurationSeconds: aws.Int32(sessionSeconds),
 	}
 	if externalID != "" {

@@ -74,7 +74,7 @@ func (e *estate) connect(id string) (*awstest.Account, serval.Account) {
 	a := e.AddAccount(id, "account "+id)
 	a.PutRole(awstest.Role{
 		Name: "serval-ingest", Trust: trust(hub, external, "sts:AssumeRole", "sts:TagSession"),
-		Inline: map[string]string{"read": allow(awsiam.Actions()...)},
+		Inline: map[string]string{"read": allow(serval.IngestionActions()...)},
 	})
 	return a, serval.Account{
 		ID: id, Name: "account " + id, Partition: "aws", ExternalID: external, RoleARN: "arn:aws:iam::" + id + ":role/serval-ingest",

@@ -198,7 +198,7 @@ func TestOneActionDeniedInTurn(t *testing.T) {
 		t.Run(tt.action, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
 				var rest []string
-				for _, action := range awsiam.Actions() {
+				for _, action := range serval.IngestionActions() {
 					if action != "iam:"+tt.action {
 						rest = append(rest, action)
 					}
@@ -512,7 +512,7 @@ func TestOnlyTheActions(t *testing.T) {
 		}
 		for _, c := range e.Calls() {
 			seen[c.Action]++
-			if c.Service == "iam" && !slices.Contains(awsiam.Actions(), "iam:"+c.Action) || c.Service == "sts" && c.Action != "AssumeRole" {
+			if c.Service == "iam" && !slices.Contains(serval.IngestionActions(), "iam:"+c.Action) || c.Service == "sts" && c.Action != "AssumeRole" {
 				t.Errorf("it called %s", c.Action)
 			}
 		}

@@ -40,6 +40,12 @@ func SessionName(email string) string {
 	return name.String()
 }
 
+// IsSessionName reports whether AWS takes name as a RoleSessionName: 2 to 64
+// characters of [\w+=,.@-] (STS API Reference).
+func IsSessionName(name string) bool {
+	return len(name) >= minSessionName && len(name) <= maxSessionName && SessionName(name) == name
+}
+
 // SessionLength returns the DurationSeconds to ask STS for: what remains of the
 // grant, at most the role's maximum and the limit, at least 900, never rounded
 // up. An unknown role maximum (0) counts as 3,600; a limit of 0 is none. A length

@@ -205,3 +205,14 @@ func TestStartClock_S74(t *testing.T) { // S-74
 		t.Errorf("50 first sessions started the clock %d times, want once", starts)
 	}
 }
+
+func TestIsSessionName(t *testing.T) {
+	for name, want := range map[string]bool{
+		"serval-worker": true, "ab": true, strings.Repeat("a", 64): true, "A_z0+=,.@-": true,
+		"": false, "a": false, strings.Repeat("a", 65): false, "a b": false, "a/b": false, "ä-": false, "a-\xff": false,
+	} {
+		if got := IsSessionName(name); got != want {
+			t.Errorf("IsSessionName(%q) = %v, want %v", name, got, want)
+		}
+	}
+}
