@@ -145,6 +145,9 @@ func (c Config) Faults() []string {
 			fault("SERVAL_TRUSTED_ACCOUNT", "%s", err)
 		}
 	}
+	if c.DrainDelay < 0 || c.DrainDelay > time.Minute {
+		fault("SERVAL_DRAIN_DELAY", "from 0s to 1m.")
+	}
 	if c.MintRate < 0 {
 		fault("SERVAL_MINT_RATE", "at least 1.")
 	}

@@ -165,7 +165,11 @@ func checkSchema(text []byte, s source) []Fault {
 			walk(cause)
 		}
 		if len(e.Causes) == 0 {
-			faults = append(faults, s.fault(yamlPath(e.InstanceLocation), "%s.", e.ErrorKind.LocalizedString(english())))
+			text := e.ErrorKind.LocalizedString(english())
+			if text == "got number, want string" {
+				text += "; put it in quotes" // an account id is digits and no number
+			}
+			faults = append(faults, s.fault(yamlPath(e.InstanceLocation), "%s.", text))
 		}
 	}
 	walk(faulty)

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/serval-bridge/serval-bridge/internal/bridge"
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/settings"
+)
+
+// Config is the manual of serval-bridge serve. Each field is an environment
+// variable and a flag (SERVAL_LISTEN is --listen); a secret is no flag, and any
+// variable NAME can be given as NAME_FILE, a file that holds the value.
+type Config struct {
+	Listen      string `env:"SERVAL_LISTEN" envDefault:":8080" usage:"address of pages and API"`
+	AdminListen string `env:"SERVAL_ADMIN_LISTEN" envDefault:":9090" usage:"address of /livez, /readyz and /metrics"`
+	PublicURL   string `env:"SERVAL_PUBLIC_URL" usage:"the bridge's own origin, https off loopback; the redirect URI is this + /oidc/auth/callback"`
+	TLSCertFile string `env:"SERVAL_TLS_CERT_FILE" usage:"certificate (PEM), to serve TLS here and not at the ingress"`
+	TLSKeyFile  string `env:"SERVAL_TLS_KEY_FILE" usage:"key (PEM) of the certificate"`
+
+	OIDCIssuer        string        `env:"SERVAL_OIDC_ISSUER" usage:"the identity provider's issuer"`
+	OIDCClientID      string        `env:"SERVAL_OIDC_CLIENT_ID" usage:"client id at the identity provider; the audience that AWS has to know"`
+	OIDCClientSecret  serval.Secret `env:"SERVAL_OIDC_CLIENT_SECRET" usage:"client secret at the identity provider"`
+	OIDCScopes        string        `env:"SERVAL_OIDC_SCOPES" envDefault:"openid email profile" usage:"scopes to ask for, separated by spaces"`
+	OIDCEmailClaim    string        `env:"SERVAL_OIDC_EMAIL_CLAIM" envDefault:"email" usage:"claim that holds the email"`
+	OIDCGroupsClaim   string        `env:"SERVAL_OIDC_GROUPS_CLAIM" envDefault:"groups" usage:"claim that holds the groups"`
+	OIDCEmailVerified string        `env:"SERVAL_OIDC_EMAIL_VERIFIED" usage:"require or ignore an absent email_verified; by issuer unless set"`
+	OIDCMaxAge        time.Duration `env:"SERVAL_OIDC_MAX_AGE" usage:"how old a sign-in at the identity provider may be; off unless set"`
+	OIDCRequiredAMR   string        `env:"SERVAL_OIDC_REQUIRED_AMR" usage:"authentication methods that a sign-in must name, separated by spaces"`
+	OIDCHosts         string        `env:"SERVAL_OIDC_HOSTS" usage:"further hosts on which the identity provider's endpoints may be, separated by spaces"`
+
+	RootSecret       serval.Secret `env:"SERVAL_SECRET" usage:"root secret, 32 bytes or more; after a comma an older one, which still opens"`
+	ExternalIDSecret serval.Secret `env:"SERVAL_EXTERNAL_ID_SECRET" usage:"the key that External IDs are derived from, 32 bytes or more; never rotated"`
+	DatabaseURL      serval.Secret `env:"SERVAL_DATABASE_URL" envDefault:"sqlite:///var/lib/serval/serval.db" usage:"sqlite:///path or postgres://..."`
+	ConfigFile       string        `env:"SERVAL_CONFIG" usage:"the YAML file with accounts, access policies and admins"`
+
+	TrustedAccount string        `env:"SERVAL_TRUSTED_ACCOUNT" usage:"account id that ingestion roles trust; shown where an account is connected"`
+	STSRegion      string        `env:"SERVAL_STS_REGION" usage:"region of STS; by partition unless set"`
+	STSEndpoint    string        `env:"SERVAL_STS_ENDPOINT" usage:"another STS than AWS's: https, or http on loopback"`
+	SigninEndpoint string        `env:"SERVAL_SIGNIN_ENDPOINT" usage:"another federation endpoint than AWS's"`
+	TrustedProxies string        `env:"SERVAL_TRUSTED_PROXIES" usage:"networks of proxies whose X-Forwarded-For is believed, separated by spaces or commas"`
+	RequestExpiry  time.Duration `env:"SERVAL_REQUEST_EXPIRY" envDefault:"168h" usage:"how long a request may stay undecided, or approved and unused"`
+	MintRate       int           `env:"SERVAL_MINT_RATE" envDefault:"60" usage:"sessions that one person may open in a minute"`
+	DrainDelay     time.Duration `env:"SERVAL_DRAIN_DELAY" envDefault:"5s" usage:"how long to go on serving after a signal to stop, so that balancers notice"`
+	LogLevel       string        `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
+}
+
+// read returns the settings as a bridge takes them, or every fault.
+func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config, level zapcore.Level, faults []string) {
+	faults = settings.Read(c, environ, flags)
+	// A fault of reading says more than the check of what was not read.
+	add := func(text string) {
+		name, _, _ := strings.Cut(text, ":")
+		if !slices.ContainsFunc(faults, func(f string) bool { return strings.HasPrefix(f, name+":") || strings.HasPrefix(f, name+"_FILE:") }) {
+			faults = append(faults, text)
+		}
+	}
+	root, older := secrets(c.RootSecret)
+	out = bridge.Config{
+		Listen: c.Listen, AdminListen: c.AdminListen, PublicURL: c.PublicURL,
+		TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
+		OIDC: login.Config{
+			Issuer: c.OIDCIssuer, ClientID: c.OIDCClientID, ClientSecret: c.OIDCClientSecret,
+			Scopes: strings.Fields(c.OIDCScopes), EmailClaim: c.OIDCEmailClaim, GroupsClaim: c.OIDCGroupsClaim,
+			EmailVerified: c.OIDCEmailVerified, MaxAge: c.OIDCMaxAge, RequiredAMR: strings.Fields(c.OIDCRequiredAMR),
+			Hosts: strings.Fields(c.OIDCHosts),
+		},
+		Secret: root, OlderSecrets: older, ExternalIDSecret: c.ExternalIDSecret, DatabaseURL: c.DatabaseURL,
+		TrustedAccount: c.TrustedAccount, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint,
+		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, DrainDelay: c.DrainDelay,
+	}
+	for _, text := range strings.FieldsFunc(c.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' }) {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			add(fmt.Sprintf("SERVAL_TRUSTED_PROXIES: %q is not a network such as 10.0.0.0/8.", text))
+			continue
+		}
+		out.TrustedProxies = append(out.TrustedProxies, prefix)
+	}
+	level, err := zapcore.ParseLevel(c.LogLevel)
+	if err != nil {
+		add("SERVAL_LOG_LEVEL: one of debug, info, warn and error.")
+	}
+	for _, text := range out.Faults() {
+		add(text)
+	}
+	if c.ConfigFile != "" {
+		file, wrong := bridge.ReadFile(c.ConfigFile)
+		for _, f := range wrong {
+			faults = append(faults, "SERVAL_CONFIG: "+f.String())
+		}
+		out.File = file
+	} else {
+		add("SERVAL_CONFIG: required; it names the team, the accounts and the access policies.")
+	}
+	slices.Sort(faults)
+	return out, level, faults
+}
+
+// secrets takes the root secret apart: the present one, and older ones after
+// commas.
+func secrets(text serval.Secret) (root serval.Secret, older []serval.Secret) {
+	for i, part := range strings.Split(text.Reveal(), ",") {
+		if i == 0 {
+			root = serval.NewSecret(part)
+		} else {
+			older = append(older, serval.NewSecret(part))
+		}
+	}
+	return root, older
+}
+
+// logger returns the log that the program writes to stderr, as JSON lines.
+func logger(level zapcore.Level) (*zap.Logger, error) {
+	c := zap.NewProductionConfig()
+	c.Level = zap.NewAtomicLevelAt(level)
+	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	c.Sampling = nil
+	c.DisableStacktrace = true
+	return c.Build()
+}

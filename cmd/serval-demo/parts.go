@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"go.uber.org/zap"
+
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/bridge"
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/upstream"
+	"github.com/serval-bridge/serval-bridge/internal/workerd"
+)
+
+// parts are bridge and worker, with what they need.
+type parts struct {
+	*demo
+	options
+	address      string
+	clientSecret serval.Secret
+	externalIDs  serval.Secret
+	token        serval.Secret
+	tokenFile    string
+	configFile   string
+	keys         func() awstest.Keys // the worker's AWS credentials
+}
+
+// start starts bridge and worker in this process, and returns once the bridge
+// can be used.
+func (p *parts) start(ctx context.Context) error {
+	log := zap.NewNop()
+	if p.verbose {
+		var err error
+		if log, err = zap.NewDevelopment(); err != nil {
+			return err
+		}
+	}
+	file, faults := bridge.ReadFile(p.configFile)
+	if len(faults) > 0 {
+		return fmt.Errorf("the demo's own configuration: %v", faults)
+	}
+	serving := make(chan struct{})
+	p.run("bridge", func() error {
+		return bridge.Run(ctx, bridge.Config{
+			Listen: p.address, AdminListen: "127.0.0.1:0", PublicURL: p.url,
+			OIDC:   login.Config{Issuer: p.issuer, ClientID: clientID, ClientSecret: p.clientSecret},
+			Secret: p.secret, ExternalIDSecret: p.externalIDs, DatabaseURL: p.database, TrustedAccount: hubAccount,
+			STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
+			Serving: func(net.Addr, net.Addr) { close(serving) },
+		})
+	})
+	select {
+	case <-serving:
+	case err := <-p.failed:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	p.run("worker", func() error {
+		return workerd.Run(ctx, workerd.Config{
+			Upstream: upstream.Config{BaseURL: p.url, Token: func() (serval.Secret, error) { return p.token, nil }},
+			AWS: awsiam.Config{
+				STSEndpoint: p.aws, IAMEndpoint: p.aws,
+				Credentials: aws.NewCredentialsCache(aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+					k := p.keys()
+					return aws.Credentials{
+						AccessKeyID: k.AccessKeyID, SecretAccessKey: k.SecretAccessKey, SessionToken: k.SessionToken,
+						CanExpire: true, Expires: k.Expiration,
+					}, nil
+				})),
+			},
+			Name: "demo", Log: log.Named("worker"),
+		})
+	})
+	return nil
+}
+
+// startProcesses runs the real programs, found on the PATH, with their settings
+// in the environment as a cluster would give them.
+func (p *parts) startProcesses(ctx context.Context) error {
+	err := p.process(ctx, "serval-bridge", []string{"serve"}, []string{
+		"SERVAL_LISTEN=" + p.address, "SERVAL_ADMIN_LISTEN=127.0.0.1:0", "SERVAL_PUBLIC_URL=" + p.url,
+		"SERVAL_OIDC_ISSUER=" + p.issuer, "SERVAL_OIDC_CLIENT_ID=" + clientID, "SERVAL_OIDC_CLIENT_SECRET=" + p.clientSecret.Reveal(),
+		"SERVAL_SECRET=" + p.secret.Reveal(), "SERVAL_EXTERNAL_ID_SECRET=" + p.externalIDs.Reveal(),
+		"SERVAL_DATABASE_URL=" + p.database.Reveal(), "SERVAL_CONFIG=" + p.configFile, "SERVAL_TRUSTED_ACCOUNT=" + hubAccount,
+		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_SIGNIN_ENDPOINT=" + p.aws, "SERVAL_DRAIN_DELAY=0s",
+	})
+	if err != nil {
+		return err
+	}
+	if err := p.reachable(ctx); err != nil {
+		return err
+	}
+	k := p.keys()
+	return p.process(ctx, "serval-worker", []string{"run"}, []string{
+		"SERVAL_UPSTREAM_URL=" + p.url, "SERVAL_UPSTREAM_TOKEN_FILE=" + p.tokenFile, "SERVAL_ADMIN_LISTEN=127.0.0.1:0",
+		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws,
+		"AWS_ACCESS_KEY_ID=" + k.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + k.SecretAccessKey, "AWS_SESSION_TOKEN=" + k.SessionToken,
+	})
+}
+
+// process runs a program until ctx ends, and then asks it to stop.
+func (p *parts) process(ctx context.Context, name string, args, environ []string) error {
+	c := exec.CommandContext(ctx, name, args...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir}, environ...)
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
+	c.WaitDelay = 30 * time.Second
+	if p.verbose {
+		c.Stderr = p.stderr
+	}
+	if err := c.Start(); err != nil {
+		return fmt.Errorf("starting %s (build it with: make build, and put bin/ into the PATH): %w", name, err)
+	}
+	p.run(name, func() error {
+		err := c.Wait()
+		if ctx.Err() != nil && c.ProcessState.Success() {
+			return nil // it was asked to stop, and did so in order
+		}
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		return err
+	})
+	return nil
+}
+
+// reachable waits until the bridge answers.
+func (p *parts) reachable(ctx context.Context) error {
+	for {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/", nil)
+		if err != nil {
+			return err
+		}
+		if answer, err := http.DefaultClient.Do(r); err == nil {
+			answer.Body.Close()
+			if answer.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case err := <-p.failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

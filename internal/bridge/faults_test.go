@@ -1,0 +1,85 @@
+package bridge
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+func good() Config {
+	return Config{
+		PublicURL:        "https://serval.example.com",
+		OIDC:             login.Config{Issuer: "https://acme.example.com/oauth2/default", ClientID: "client", ClientSecret: serval.NewSecret("s")},
+		Secret:           serval.NewSecret(strings.Repeat("ab", 16)),
+		ExternalIDSecret: serval.NewSecret(strings.Repeat("cd", 16)),
+		DatabaseURL:      serval.NewSecret("sqlite:///var/lib/serval/serval.db"),
+	}
+}
+
+// S-46, S-48, S-109
+func TestFaults(t *testing.T) {
+	if faults := good().Faults(); len(faults) > 0 {
+		t.Fatalf("faults of good settings: %q", faults)
+	}
+	long := strings.Repeat("ef", 16)
+	for _, test := range []struct {
+		name   string
+		change func(*Config)
+		want   string // beginning of the one fault; empty for none
+	}{
+		{"loopback over http", func(c *Config) { c.PublicURL = "http://127.0.0.1:8080" }, ""},
+		{"localhost over http", func(c *Config) { c.PublicURL = "http://localhost:8080" }, ""},
+		{"IPv6 loopback over http", func(c *Config) { c.PublicURL = "http://[::1]:8080" }, ""},
+		{"http off loopback", func(c *Config) { c.PublicURL = "http://serval.example.com" }, "SERVAL_PUBLIC_URL: must be https"},
+		{"a host that only begins like loopback", func(c *Config) { c.PublicURL = "http://127.0.0.1.example.com" }, "SERVAL_PUBLIC_URL: must be https"},
+		{"no origin", func(c *Config) { c.PublicURL = "" }, "SERVAL_PUBLIC_URL: required"},
+		{"an origin with a path", func(c *Config) { c.PublicURL += "/serval" }, "SERVAL_PUBLIC_URL: an origin has no path"},
+		{"an origin with a query", func(c *Config) { c.PublicURL += "?a=b" }, "SERVAL_PUBLIC_URL: not a URL"},
+		{"an origin with a user", func(c *Config) { c.PublicURL = "https://a@serval.example.com" }, "SERVAL_PUBLIC_URL: not a URL"},
+		{"no scheme", func(c *Config) { c.PublicURL = "serval.example.com" }, "SERVAL_PUBLIC_URL: not a URL"},
+		{"issuer over http", func(c *Config) { c.OIDC.Issuer = "http://acme.example.com" }, "SERVAL_OIDC_ISSUER: must be https"},
+		{"issuer on loopback", func(c *Config) { c.OIDC.Issuer = "http://127.0.0.1:1" }, ""},
+		{"no client", func(c *Config) { c.OIDC.ClientID = "" }, "SERVAL_OIDC_CLIENT_ID: required"},
+		{"no client secret", func(c *Config) { c.OIDC.ClientSecret = serval.Secret{} }, "SERVAL_OIDC_CLIENT_SECRET: required"},
+		{"no secret", func(c *Config) { c.Secret = serval.Secret{} }, "SERVAL_SECRET: required"},
+		{"a short secret", func(c *Config) { c.Secret = serval.NewSecret(long[:31]) }, "SERVAL_SECRET: needs at least 32"},
+		{"a repeated secret", func(c *Config) { c.Secret = serval.NewSecret(strings.Repeat("a", 64)) }, "SERVAL_SECRET: is one character"},
+		{"a short older secret", func(c *Config) { c.OlderSecrets = []serval.Secret{serval.NewSecret("x")} }, "SERVAL_SECRET: needs at least 32"},
+		{"a comma and nothing behind it", func(c *Config) { c.OlderSecrets = []serval.Secret{{}} }, "SERVAL_SECRET: needs at least 32"},
+		{"a good older secret", func(c *Config) { c.OlderSecrets = []serval.Secret{serval.NewSecret(long)} }, ""},
+		{"no External ID secret", func(c *Config) { c.ExternalIDSecret = serval.Secret{} }, "SERVAL_EXTERNAL_ID_SECRET: required"},
+		{"one secret for both", func(c *Config) { c.ExternalIDSecret = c.Secret }, "SERVAL_EXTERNAL_ID_SECRET: must be another"},
+		{"a certificate without its key", func(c *Config) { c.TLSCertFile = "cert.pem" }, "SERVAL_TLS_CERT_FILE: give"},
+		{"a key without its certificate", func(c *Config) { c.TLSKeyFile = "key.pem" }, "SERVAL_TLS_CERT_FILE: give"},
+		{"STS over http", func(c *Config) { c.STSEndpoint = "http://sts.example.com" }, "SERVAL_STS_ENDPOINT: must be https"},
+		{"STS on loopback", func(c *Config) { c.STSEndpoint = "http://127.0.0.1:1" }, ""},
+		{"sign-in over http", func(c *Config) { c.SigninEndpoint = "http://signin.example.com" }, "SERVAL_SIGNIN_ENDPOINT: must be https"},
+		{"no database", func(c *Config) { c.DatabaseURL = serval.Secret{} }, "SERVAL_DATABASE_URL: required"},
+		{"another database", func(c *Config) { c.DatabaseURL = serval.NewSecret("mysql://x") }, "SERVAL_DATABASE_URL: a database is given as"},
+		{"a relative file", func(c *Config) { c.DatabaseURL = serval.NewSecret("sqlite://serval.db") }, "SERVAL_DATABASE_URL: a SQLite database"},
+		{"a trusted account of letters", func(c *Config) { c.TrustedAccount = "prod" }, "SERVAL_TRUSTED_ACCOUNT:"},
+		{"a negative rate", func(c *Config) { c.MintRate = -1 }, "SERVAL_MINT_RATE:"},
+		{"a negative expiry", func(c *Config) { c.RequestExpiry = -1 }, "SERVAL_REQUEST_EXPIRY:"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := good()
+			test.change(&c)
+			faults := c.Faults()
+			if test.want == "" {
+				if len(faults) > 0 {
+					t.Errorf("faults: %q, want none", faults)
+				}
+				return
+			}
+			if len(faults) != 1 || !slices.ContainsFunc(faults, func(f string) bool { return strings.HasPrefix(f, test.want) }) {
+				t.Errorf("faults: %q, want one that begins with %q", faults, test.want)
+			}
+			if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Run: %v, want it to refuse with %q", err, test.want)
+			}
+		})
+	}
+}
