@@ -198,6 +198,11 @@ type Requests struct {
 	NextPageToken string    `json:"next_page_token"`
 }
 
+// Approvals are the requests that wait for a decision of the one who asks.
+type Approvals struct {
+	Requests []Request `json:"requests"`
+}
+
 // A Decision is the body of POST /requests/{id}/decisions.
 type Decision struct {
 	Outcome string `json:"outcome"` // approve or deny
@@ -351,4 +356,9 @@ type Account struct {
 // An Accounts lists the connected accounts.
 type Accounts struct {
 	Accounts []Account `json:"accounts"`
+}
+
+// A Removed answers POST /accounts/{id}/confirm-removals.
+type Removed struct {
+	Removed int `json:"removed"` // how many roles
 }

@@ -1,0 +1,249 @@
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+
+	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// beginLogin sends a browser to the identity provider. Whoever was signed in is
+// not any more, unless another site sent them here: that could otherwise sign
+// people out.
+func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if err := s.logins.take(v.who.Address, s.c.Now()); err != nil {
+		return err
+	}
+	returnTo := s.returnTo(r.URL.Query().Get("return_to"))
+	if v.who.Kind == serval.KindPerson && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
+		return s.redirect(w, returnTo)
+	}
+	attempt, provider, err := s.c.Login.Begin(r.Context(), login.Prompt{})
+	if err != nil {
+		return err
+	}
+	// Several tabs of one browser share one id, so that all may come back.
+	browser, _ := s.cookies.read(r, s.cookies.attempt, attemptCookie)
+	if browser.Empty() {
+		browser = serval.NewSecret(rand.Text() + rand.Text())
+	}
+	err = s.c.Plane.BeginLogin(r.Context(), v.nobody(), attempt.State, browser, v.token, control.Attempt{
+		Nonce: attempt.Nonce, Verifier: attempt.Verifier, ReturnTo: returnTo, CreatedAt: attempt.CreatedAt,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.cookies.write(w, r, s.cookies.attempt, attemptCookie, browser); err != nil {
+		return err
+	}
+	if _, err := r.Cookie(loginCookie); err == nil {
+		s.cookies.clear(w, loginCookie)
+	}
+	w.Header().Set("Location", provider)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// nobody returns the visit's principal as it was before anybody was recognised.
+func (v *visit) nobody() serval.Principal {
+	return serval.Principal{Kind: serval.KindNobody, RequestID: v.who.RequestID, Address: v.who.Address}
+}
+
+// finishLogin takes a browser back from the identity provider. An attempt that
+// is not there, any more or for this browser, changes nothing: whoever is signed
+// in stays so.
+func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if err := s.returns.take(v.who.Address, s.c.Now()); err != nil {
+		return err
+	}
+	answer, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || len(answer["state"]) != 1 {
+		return serval.Refuse(serval.Invalid, "This is not an answer of the identity provider to a sign-in of yours. Start again.")
+	}
+	state := serval.NewSecret(answer.Get("state"))
+	browser, _ := s.cookies.read(r, s.cookies.attempt, attemptCookie)
+	in, err := s.c.Plane.SignIn(r.Context(), v.nobody(), state, browser, r.UserAgent(), func(ctx context.Context, kept control.Attempt) (control.Identity, error) {
+		return s.identify(ctx, state, kept, answer)
+	})
+	if serval.IsRefusal(err, serval.NotFound) {
+		return misfit{http.StatusBadRequest, serval.Invalid, err.Error()}
+	}
+	if err != nil {
+		return err
+	}
+	if v.who.Kind == serval.KindPerson {
+		// Another tab was quicker; the browser forgets that login now.
+		if err := s.c.Plane.EndLogin(r.Context(), v.who, v.login.ID); err != nil && !serval.IsRefusal(err) {
+			return err
+		}
+	}
+	if err := s.cookies.write(w, r, s.cookies.login, loginCookie, in.Token); err != nil {
+		return err
+	}
+	return s.redirect(w, s.returnTo(in.ReturnTo))
+}
+
+// identify asks the identity provider who it is, for the attempt that was kept.
+func (s *Server) identify(ctx context.Context, state serval.Secret, kept control.Attempt, answer url.Values) (control.Identity, error) {
+	// The issuer is the configured one: a code of another is of no use here.
+	attempt, _, err := s.c.Login.Begin(ctx, login.Prompt{})
+	if err != nil {
+		return control.Identity{}, err
+	}
+	attempt.State, attempt.Nonce, attempt.Verifier, attempt.CreatedAt = state, kept.Nonce, kept.Verifier, kept.CreatedAt
+	id, err := s.c.Login.Finish(ctx, attempt, answer)
+	if err != nil {
+		return control.Identity{}, err
+	}
+	return control.Identity{
+		Issuer: id.Issuer, Subject: id.Subject, Email: id.Email, Groups: id.Groups, GroupsNote: id.GroupsNote,
+		IDToken: id.IDToken, ExpiresAt: id.ExpiresAt,
+	}, nil
+}
+
+// maxReturnTo bounds where a sign-in comes back to.
+const maxReturnTo = 2000
+
+// returnTo returns the page of ours that text names, built anew from its parts:
+// a path that the table has as a page. Anything else is the first page.
+func (s *Server) returnTo(text string) string {
+	const home = "/"
+	if len(text) > maxReturnTo || !strings.HasPrefix(text, "/") || strings.ContainsFunc(text, func(c rune) bool { return c <= 0x20 || c >= 0x7f || c == '\\' }) {
+		return home
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || u.Opaque != "" || path.Clean(u.Path) != u.Path {
+		return home
+	}
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return home
+	}
+	to := &url.URL{Path: u.Path, RawQuery: q.Encode()}
+	found, _ := s.match(&http.Request{Method: http.MethodGet, URL: to})
+	if found == nil || found.Rule == Public || found.Rule == Worker || strings.HasPrefix(u.Path, "/api/") || strings.HasPrefix(u.Path, "/oidc/") {
+		return home
+	}
+	return to.String()
+}
+
+// signOut ends the login that the browser holds, and works when there is none.
+func (s *Server) signOut(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if v.who.Kind == serval.KindPerson {
+		if err := s.c.Plane.EndLogin(r.Context(), v.who, v.login.ID); err != nil && !serval.IsRefusal(err, serval.NotFound) {
+			return err
+		}
+	}
+	s.cookies.clear(w, loginCookie)
+	return s.redirect(w, "/")
+}
+
+// me answers GET /api/v1/me.
+func (s *Server) me(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	p := v.who.Person
+	return writeJSON(w, http.StatusOK, wire.Me{
+		ID: p.ID, Email: p.Email, Groups: list(p.Groups), GroupsAt: wire.Time{Time: p.GroupsAt},
+		Admin: v.who.Admin, Auditor: v.who.Auditor, LoginID: v.login.ID,
+		LoginEndsAt: wire.Time{Time: v.login.EndsAt}, IDTokenEndsAt: wire.Time{Time: v.login.IDTokenEndsAt}, Suspended: p.Suspended,
+	})
+}
+
+func (s *Server) readLogins(r *http.Request, v *visit) (wire.Logins, error) {
+	logins, err := s.c.Plane.Logins(r.Context(), v.who)
+	if err != nil {
+		return wire.Logins{}, err
+	}
+	answer := wire.Logins{Logins: []wire.Login{}}
+	for _, l := range logins {
+		answer.Logins = append(answer.Logins, wire.Login{
+			ID: l.ID, Kind: l.Kind, CreatedAt: wire.Time{Time: l.CreatedAt}, SeenAt: wire.Time{Time: l.SeenAt}, EndsAt: wire.Time{Time: l.ExpiresAt},
+			Address: l.Address, Agent: l.Agent, Current: l.ID == v.login.ID,
+		})
+	}
+	return answer, nil
+}
+
+// listLogins answers GET /api/v1/logins.
+func (s *Server) listLogins(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	answer, err := s.readLogins(r, v)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+// endLogin answers DELETE /api/v1/logins/{id}.
+func (s *Server) endLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if err := s.endNamedLogin(w, r, v); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Server) endNamedLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	id := r.PathValue("id")
+	if err := s.c.Plane.EndLogin(r.Context(), v.who, id); err != nil {
+		return err
+	}
+	if id == v.login.ID {
+		s.cookies.clear(w, loginCookie)
+	}
+	return nil
+}
+
+// homePage shows who is not signed in what this is, and everybody else the
+// roles.
+func (s *Server) homePage(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if v.who.Kind == serval.KindPerson {
+		return s.redirect(w, "/roles")
+	}
+	return s.show(w, v, http.StatusOK, "signin", "Sign in", signInView{ReturnTo: "/roles"})
+}
+
+// A signInView is the page of who is not signed in.
+type signInView struct {
+	ReturnTo string
+	Ended    bool // they came for a page that wants a login
+}
+
+// loginsPage shows where somebody is signed in.
+func (s *Server) loginsPage(w http.ResponseWriter, r *http.Request, v *visit) error {
+	answer, err := s.readLogins(r, v)
+	if err != nil {
+		return err
+	}
+	return s.show(w, v, http.StatusOK, "logins", "Logins", answer)
+}
+
+// postEndLogin ends a login from its page.
+func (s *Server) postEndLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if err := s.endNamedLogin(w, r, v); err != nil {
+		return err
+	}
+	if r.PathValue("id") == v.login.ID {
+		return s.redirect(w, "/")
+	}
+	return s.redirect(w, "/logins")
+}
+
+// list returns a list that is never null.
+func list[E any](of []E) []E {
+	if of == nil {
+		return []E{}
+	}
+	return of
+}

@@ -1,0 +1,203 @@
+package web
+
+import (
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// A Rule says who a route is for.
+type Rule string
+
+// Who a route is for. Whoever is not signed in gets no further than the first
+// two; that an admin's or an auditor's route is not for everybody the control
+// plane says, and records.
+const (
+	Public  Rule = "public"  // nobody is recognised
+	Anyone  Rule = "anyone"  // recognised where they are signed in
+	Person  Rule = "person"  // signed in
+	Auditor Rule = "auditor" // signed in, and named as auditor or admin
+	Admin   Rule = "admin"   // signed in, and named as admin
+	Worker  Rule = "worker"  // by bearer token
+)
+
+// A Route is one line of the table: a method, an exact path with its variables
+// in braces, and who it is for.
+type Route struct {
+	Method  string
+	Pattern string
+	Rule    Rule
+}
+
+type handler func(s *Server, w http.ResponseWriter, r *http.Request, v *visit) error
+
+type route struct {
+	Route
+	handle handler
+	stream bool          // the body is read as a stream, with its own bound
+	time   time.Duration // for the whole request; 0: the server's
+}
+
+// How long the routes take that take long.
+const (
+	pollTime = (maxWait + 30) * time.Second
+	pushTime = 10 * time.Minute
+	mintTime = 60 * time.Second
+)
+
+func on(method, pattern string, rule Rule, h handler) route {
+	return route{Route: Route{method, pattern, rule}, handle: h}
+}
+
+func (r route) within(d time.Duration) route { r.time = d; return r }
+func (r route) streaming() route             { r.stream = true; return r }
+
+// table is every route there is. It is read only.
+var table = []route{
+	on("GET", "/oidc/auth/login", Anyone, (*Server).beginLogin),
+	on("GET", "/oidc/auth/callback", Anyone, (*Server).finishLogin).within(mintTime),
+	on("POST", "/signout", Anyone, (*Server).signOut),
+
+	on("GET", "/api/v1/me", Person, (*Server).me),
+	on("GET", "/api/v1/roles", Person, (*Server).roles),
+	on("GET", "/api/v1/roles/{account_id}/{role_name}", Person, (*Server).role),
+	on("POST", "/api/v1/requests", Person, (*Server).createRequests),
+	on("GET", "/api/v1/requests", Person, (*Server).requests),
+	on("GET", "/api/v1/requests/{id}", Person, (*Server).request),
+	on("POST", "/api/v1/requests/{id}/decisions", Person, (*Server).decide),
+	on("POST", "/api/v1/requests/{id}/extensions", Person, (*Server).extend),
+	on("POST", "/api/v1/requests/{id}/shorten", Person, (*Server).shorten),
+	on("POST", "/api/v1/requests/{id}/cancel", Person, (*Server).cancel),
+	on("POST", "/api/v1/requests/{id}/done", Person, (*Server).done),
+	on("POST", "/api/v1/requests/{id}/revoke", Person, (*Server).revoke),
+	on("GET", "/api/v1/approvals", Person, (*Server).approvals),
+	on("POST", "/api/v1/sessions", Person, (*Server).openSession).within(mintTime),
+	on("GET", "/api/v1/sessions", Person, (*Server).sessions),
+	on("GET", "/api/v1/logins", Person, (*Server).listLogins),
+	on("DELETE", "/api/v1/logins/{id}", Person, (*Server).endLogin),
+	on("GET", "/api/v1/audit", Auditor, (*Server).audit),
+	on("GET", "/api/v1/accounts", Admin, (*Server).accounts),
+	on("GET", "/api/v1/accounts/{id}", Admin, (*Server).account),
+	on("POST", "/api/v1/accounts/{id}/sync", Admin, (*Server).requestSync),
+	on("POST", "/api/v1/accounts/{id}/confirm-removals", Admin, (*Server).confirmRemovals),
+
+	on("GET", "/api/v1/upstream/accounts", Worker, (*Server).workerAccounts).within(pollTime),
+	on("POST", "/api/v1/upstream/accounts/{id}/syncs", Worker, (*Server).openSync),
+	on("PUT", "/api/v1/upstream/accounts/{id}/inventory", Worker, (*Server).pushInventory).within(pushTime).streaming(),
+
+	on("GET", "/{$}", Anyone, (*Server).homePage),
+	on("GET", "/roles", Person, (*Server).rolesPage),
+	on("GET", "/roles/{account_id}/{role_name}", Person, (*Server).rolePage),
+	on("POST", "/requests", Person, (*Server).postRequest),
+	on("GET", "/requests", Person, (*Server).requestsPage),
+	on("GET", "/requests/{id}", Person, (*Server).requestPage),
+	on("POST", "/requests/{id}/approve", Person, (*Server).postApprove),
+	on("POST", "/requests/{id}/deny", Person, (*Server).postDeny),
+	on("POST", "/requests/{id}/extend", Person, (*Server).postExtend),
+	on("POST", "/requests/{id}/shorten", Person, (*Server).postShorten),
+	on("POST", "/requests/{id}/cancel", Person, (*Server).postCancel),
+	on("POST", "/requests/{id}/done", Person, (*Server).postDone),
+	on("POST", "/requests/{id}/revoke", Person, (*Server).postRevoke),
+	on("GET", "/approvals", Person, (*Server).approvalsPage),
+	on("POST", "/sessions", Person, (*Server).postSession).within(mintTime),
+	on("GET", "/logins", Person, (*Server).loginsPage),
+	on("POST", "/logins/{id}/end", Person, (*Server).postEndLogin),
+	on("GET", "/accounts", Admin, (*Server).accountsPage),
+	on("POST", "/accounts/{id}/sync", Admin, (*Server).postSync),
+	on("POST", "/accounts/{id}/confirm-removals", Admin, (*Server).postConfirmRemovals),
+	on("GET", "/audit", Auditor, (*Server).auditPage),
+
+	on("GET", "/static/serval.css", Public, (*Server).static),
+	on("GET", "/static/serval.js", Public, (*Server).static),
+	on("GET", "/static/serval.svg", Public, (*Server).static),
+}
+
+// maxWait is how many seconds a worker may wait for news.
+const maxWait = 60
+
+// maxInventory is a push's bound on the wire, compressed or not.
+const maxInventory = wire.MaxInventoryBytes
+
+// Routes returns the table.
+func (s *Server) Routes() []Route {
+	all := make([]Route, len(s.routes))
+	for i, r := range s.routes {
+		all[i] = r.Route
+	}
+	return all
+}
+
+func (s *Server) route(table []route) {
+	s.routes = table
+	registered := map[string]bool{}
+	for _, r := range table {
+		if !registered[r.Pattern] {
+			registered[r.Pattern] = true
+			s.mux.Handle(r.Pattern, http.NotFoundHandler()) // only asked what it would match
+		}
+	}
+}
+
+// match returns the route of a request. Where the path is there and the method
+// is not, allow lists those that are.
+//
+// Only a path that is written as it is meant is looked up: one with a doubled
+// slash, dots, a backslash, a control or an encoded separator is no path of
+// ours, and is not mended either.
+func (s *Server) match(r *http.Request) (found *route, allow string) {
+	if !isPlain(r) {
+		return nil, ""
+	}
+	_, pattern := s.mux.Handler(r)
+	if pattern == "" {
+		return nil, ""
+	}
+	var methods []string
+	for i := range s.routes {
+		if s.routes[i].Pattern != pattern {
+			continue
+		}
+		method := s.routes[i].Method
+		if method == r.Method || r.Method == http.MethodHead && s.routes[i].allowsHead() {
+			s.readPath(r, pattern)
+			return &s.routes[i], ""
+		}
+		methods = append(methods, method)
+		if s.routes[i].allowsHead() {
+			methods = append(methods, http.MethodHead)
+		}
+	}
+	slices.Sort(methods)
+	return nil, strings.Join(methods, ", ")
+}
+
+// allowsHead reports whether HEAD is GET here. Signing in is not: it changes
+// something.
+func (r *route) allowsHead() bool {
+	return r.Method == http.MethodGet && !strings.HasPrefix(r.Pattern, "/oidc/")
+}
+
+// readPath sets the path's variables, which the mux sets only where it serves.
+func (s *Server) readPath(r *http.Request, pattern string) {
+	names := strings.Split(pattern, "/")
+	for i, part := range strings.Split(r.URL.Path, "/") {
+		if i < len(names) && strings.HasPrefix(names[i], "{") && names[i] != "{$}" {
+			r.SetPathValue(strings.Trim(names[i], "{}"), part)
+		}
+	}
+}
+
+// isPlain reports whether a request's path is one that could be ours.
+func isPlain(r *http.Request) bool {
+	p := r.URL.Path
+	if !strings.HasPrefix(p, "/") || path.Clean(p) != p || strings.ContainsAny(p, "\\;%") ||
+		strings.ContainsFunc(p, func(c rune) bool { return c < 0x20 || c >= 0x7f }) {
+		return false
+	}
+	raw := strings.ToLower(r.URL.EscapedPath())
+	return !strings.Contains(raw, "%2f") && !strings.Contains(raw, "%2e") && !strings.Contains(raw, "%5c") && r.Method != http.MethodConnect
+}

@@ -1,0 +1,235 @@
+package web_test
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// try uses credentials as their holder would.
+func (w *world) try(c wire.Credentials) error {
+	client := iam.New(iam.Options{
+		Region: "us-east-1", BaseEndpoint: &w.awsAt, Retryer: aws.NopRetryer{},
+		Credentials: credentials.NewStaticCredentialsProvider(c.AccessKeyID, c.SecretAccessKey, c.SessionToken),
+	})
+	_, err := client.ListRoles(context.Background(), &iam.ListRolesInput{})
+	return err
+}
+
+// The whole story over the API: two people, a worker and AWS.
+func TestStoryByAPI(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana, ben := w.as("ana"), w.as("ben")
+
+	var me wire.Me
+	ana.json("GET", "/api/v1/me", nil, 200, &me)
+	if me.Email != "ana@example.com" || me.Admin || me.Auditor {
+		t.Fatalf("me is %+v, want Ana, who is no admin", me)
+	}
+	var roles wire.Roles
+	ana.json("GET", "/api/v1/roles?q=DEV-admin", nil, 200, &roles)
+	if len(roles.Roles) != 1 || roles.Roles[0].Name != "dev-admin" || roles.Roles[0].Trust.Verdict != "unknown" {
+		t.Fatalf("roles are %+v, want dev-admin alone, its trust unknown", roles)
+	}
+	arn := roles.Roles[0].ARN
+
+	var made wire.Request
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: arn, Minutes: 60, Justification: "Incident 7", Ticket: "OPS-7"}, 201, &made)
+	if made.Status != "pending" || made.MayDecide || len(made.Steps) != 1 {
+		t.Fatalf("request is %+v, want pending, with one step, not Ana's to decide", made)
+	}
+	at := "/api/v1/requests/" + made.ID
+	ana.json("POST", at+"/decisions", wire.Decision{Outcome: "approve"}, 403, nil)
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 409, nil)
+
+	var waiting wire.Approvals
+	ben.json("GET", "/api/v1/approvals", nil, 200, &waiting)
+	if len(waiting.Requests) != 1 || waiting.Requests[0].ID != made.ID || !waiting.Requests[0].MayDecide {
+		t.Fatalf("approvals are %+v, want Ana's request, for Ben to decide", waiting)
+	}
+	ben.json("POST", at+"/decisions", wire.Decision{Outcome: "approve", Minutes: 45}, 200, &made)
+	if made.Status != "approved" || made.Minutes != 45 || !made.ClockStartedAt.IsZero() {
+		t.Fatalf("request is %+v, want approved for 45 minutes, its clock not started", made)
+	}
+	ben.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 404, nil)
+
+	var c wire.Credentials
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, &c)
+	if c.Version != 1 || c.SessionName != "ana@example.com" || c.ConsolePath != "" || !c.Expiration.Equal(c.EndsAt.Time) {
+		t.Fatalf("credentials for %s until %s and %s, want Ana's, one end, no console path", c.SessionName, c.Expiration, c.EndsAt)
+	}
+	if err := w.try(c); err != nil {
+		t.Fatalf("the credentials do not work: %v", err)
+	}
+	ana.json("GET", at, nil, 200, &made)
+	if made.ClockStartedAt.IsZero() || made.EndsAt.Sub(made.ClockStartedAt.Time) != 45*time.Minute {
+		t.Fatalf("request is %+v, want a clock of 45 minutes", made)
+	}
+	ana.json("POST", at+"/extensions", wire.Extension{Minutes: 90, Justification: "Not finished"}, 200, nil)
+	ben.json("POST", at+"/decisions", wire.Decision{Outcome: "approve"}, 200, nil)
+	ana.json("POST", at+"/shorten", wire.Shortening{Minutes: 30}, 200, &made)
+	if left := time.Until(made.EndsAt.Time); left > 30*time.Minute || left < 29*time.Minute {
+		t.Errorf("%s are left after shortening to 30 minutes", left)
+	}
+	var sessions wire.Sessions
+	ana.json("GET", "/api/v1/sessions?request_id="+made.ID, nil, 200, &sessions)
+	if len(sessions.Sessions) != 1 || sessions.Sessions[0].AccessKeyID != c.AccessKeyID || sessions.Sessions[0].State != "issued" {
+		t.Errorf("sessions are %+v, want the one that was opened", sessions)
+	}
+	ana.json("POST", at+"/done", nil, 200, &made)
+	if made.Status != "expired" || made.EndedBy == nil || *made.EndedBy != "done" {
+		t.Errorf("request is %+v, want expired by done", made)
+	}
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 409, nil)
+
+	// What the end promises: AWS refuses the session's next call.
+	w.clock.move(46 * time.Minute)
+	if err := w.try(c); err == nil {
+		t.Error("the credentials still work after the grant's first end")
+	}
+
+	var events wire.Events
+	w.as("aud").json("GET", "/api/v1/audit?target="+made.ID+"&page_size=5", nil, 200, &events)
+	if len(events.Events) != 5 || events.NextPageToken == "" || events.Head.Seq == 0 {
+		t.Errorf("audit shows %d rows and the token %q, want 5 and one", len(events.Events), events.NextPageToken)
+	}
+}
+
+// The same by the pages, as a browser without script goes through them.
+func TestStoryByPages(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana, ben := w.browser(), w.as("ben")
+
+	// Sign in on the provider's own page.
+	if home := ana.page("/", 200); !strings.Contains(home, `href="/oidc/auth/login?return_to=%2froles"`) {
+		t.Fatalf("the first page has no way to sign in: %s", home)
+	}
+	if page := ana.page("/roles?q=dev", 401); !strings.Contains(page, `return_to=%2froles%3fq%3ddev`) {
+		t.Errorf("the page does not lead back: %s", page)
+	}
+	res, _ := ana.do("GET", "/oidc/auth/login?return_to=/roles%3Fq%3Ddev", nil)
+	provider := res.Header.Get("Location")
+	if page := ana.page(provider, 200); !strings.Contains(page, "Choose who to sign in as") {
+		t.Fatalf("the provider shows %s", page)
+	}
+	res, _ = ana.do("POST", provider, url.Values{"choose": {"ana@example.com"}})
+	res, _ = ana.do("GET", res.Header.Get("Location"), nil)
+	if got := res.Header.Get("Location"); got != w.url+"/roles?q=dev" {
+		t.Fatalf("after signing in the browser is sent to %q, want /roles?q=dev", got)
+	}
+
+	if page := ana.page("/roles", 200); !strings.Contains(page, "dev-admin") || !strings.Contains(page, "team=payments") {
+		t.Errorf("the catalogue lacks the role: %s", page)
+	}
+	role := ana.page("/roles/"+prod+"/dev-admin", 200)
+	for _, want := range []string{`value="60"`, `max="480"`, "anyone in sre-leads", "iam:GetPolicyVersion denied", "The document could not be read"} {
+		if !strings.Contains(role, want) {
+			t.Errorf("the role's page lacks %q", want)
+		}
+	}
+	arn := w.aws.RoleARN("dev-admin")
+	res, text := ana.do("POST", "/requests", url.Values{"role_arn": {arn}, "minutes": {"60"}, "ticket": {"OPS-7"}})
+	if res.StatusCode != 400 || !strings.Contains(text, "asks for a justification") || !strings.Contains(text, `value="OPS-7"`) {
+		t.Errorf("without a justification: %d, want 400 and the form again: %s", res.StatusCode, text)
+	}
+	at := ana.post("/requests", url.Values{"role_arn": {arn}, "minutes": {"60"}, "justification": {"Incident 7"}}, "/requests/req_[a-z0-9]+")
+	if page := ana.page(at, 200); !strings.Contains(page, "Waiting for approval") || !strings.Contains(page, "group sre-leads") {
+		t.Errorf("the request's page does not say whom it waits for: %s", page)
+	}
+	if page := ben.page("/approvals", 200); !strings.Contains(page, "Incident 7") || !strings.Contains(page, at+"/deny") {
+		t.Errorf("the approvals lack the request: %s", page)
+	}
+	ben.post(at+"/approve", url.Values{"minutes": {"45"}}, at)
+	if page := ana.page("/requests", 200); !strings.Contains(page, "Start session") {
+		t.Errorf("my requests do not offer the session: %s", page)
+	}
+	res, text = ana.do("POST", "/sessions", url.Values{"request_id": {strings.TrimPrefix(at, "/requests/")}, "no_chaining": {"1"}})
+	for _, want := range []string{"export AWS_ACCESS_KEY_ID=", "set -gx AWS_SECRET_ACCESS_KEY", "$Env:AWS_SESSION_TOKEN", "aws_session_token = ",
+		"&#34;Version&#34;: 1", "After the end AWS authorises no new call", "ana@example.com"} {
+		if res.StatusCode != 200 || !strings.Contains(text, want) {
+			t.Errorf("the credentials' page (%d) lacks %q", res.StatusCode, want)
+		}
+	}
+	if page := ana.page(at, 200); !strings.Contains(page, "Running") || !strings.Contains(page, "data-until") {
+		t.Errorf("the request's page shows no clock: %s", page)
+	}
+	ana.post(at+"/extend", url.Values{"minutes": {"90"}, "justification": {"More"}}, at)
+	ben.post(at+"/deny", url.Values{"reason": {"Enough"}, "from": {"approvals"}}, "/approvals")
+	ana.post(at+"/shorten", url.Values{"minutes": {"20"}}, at)
+	ana.post(at+"/done", nil, at)
+	if page := ana.page(at, 200); !strings.Contains(page, "Done") || strings.Contains(page, "Start session") {
+		t.Errorf("the request's page does not show its end: %s", page)
+	}
+
+	ada := w.as("ada")
+	if page := ada.page("/accounts", 200); !strings.Contains(page, "992382851720") || !strings.Contains(page, "external-id-1") {
+		t.Errorf("the accounts' page lacks what to paste: %s", page)
+	}
+	ada.post("/accounts/"+prod+"/sync", nil, "/accounts")
+	if page := ada.page("/accounts", 200); !strings.Contains(page, "Sync asked for") {
+		t.Errorf("the accounts' page does not show that a sync was asked for")
+	}
+	if page := w.as("aud").page("/audit?target="+strings.TrimPrefix(at, "/requests/"), 200); !strings.Contains(page, "session.issue") {
+		t.Errorf("the audit log lacks the session: %s", page)
+	}
+	if page := ana.page("/logins", 200); !strings.Contains(page, "This one") {
+		t.Errorf("the logins lack this one: %s", page)
+	}
+	ana.post("/signout", nil, "/")
+	ana.page("/roles", 401)
+}
+
+// An ID token that ended wants a new sign-in, and the page leads through it and
+// back.
+func TestTokenEndedBeforeTheSession(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana := w.as("ana")
+	var made wire.Request
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 60}, 201, &made)
+	if made.Status != "approved" {
+		t.Fatalf("request is %s, want approved", made.Status)
+	}
+	for range 3 {
+		w.clock.move(20 * time.Minute)
+		ana.page("/requests/"+made.ID, 200) // not idle
+	}
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 401, nil)
+	res, text := ana.do("POST", "/sessions", url.Values{"request_id": {made.ID}})
+	if res.StatusCode != 401 || !strings.Contains(text, "/oidc/auth/login?return_to=%2frequests%2f"+made.ID) {
+		t.Errorf("answered %d, want 401 and a way through the sign-in and back: %s", res.StatusCode, text)
+	}
+	ana.signIn("ana@example.com")
+	var c wire.Credentials
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, &c)
+}
+
+// Several roles in one go are one request each.
+func TestBatch(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana := w.as("ana")
+	var batch wire.Batch
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{
+		RoleARNs: []string{w.aws.RoleARN("dev-auto"), w.aws.RoleARN("dev-admin")}, Minutes: 60, Justification: "Both",
+	}, 201, &batch)
+	if batch.BatchID == "" || len(batch.Requests) != 2 || batch.Requests[0].Status != "approved" || batch.Requests[1].Status != "pending" {
+		t.Errorf("batch is %+v, want two requests, the first approved", batch)
+	}
+	var first, second wire.Requests
+	ana.json("GET", "/api/v1/requests?page_size=1", nil, 200, &first)
+	ana.json("GET", "/api/v1/requests?page_size=1&page_token="+first.NextPageToken, nil, 200, &second)
+	if len(first.Requests) != 1 || len(second.Requests) != 1 || second.NextPageToken != "" || first.Requests[0].ID == second.Requests[0].ID {
+		t.Errorf("pages are %+v and %+v, want one request each and no third", first, second)
+	}
+}

@@ -1,0 +1,159 @@
+package web
+
+import (
+	"compress/flate"
+	"compress/gzip"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// worker returns the worker whose token the request bears, or nobody. Every
+// token is compared, each in constant time.
+func (s *Server) worker(r *http.Request, who serval.Principal) serval.Principal {
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	given := sha256.Sum256([]byte(token))
+	found := -1
+	for i, t := range s.c.UpstreamTokens {
+		secret := t.Secret()
+		want := sha256.Sum256([]byte(secret.Reveal()))
+		if subtle.ConstantTimeCompare(given[:], want[:]) == 1 && !secret.Empty() {
+			found = i
+		}
+	}
+	if found < 0 || !strings.EqualFold(scheme, "Bearer") {
+		return who
+	}
+	t := s.c.UpstreamTokens[found]
+	who.Kind, who.Worker = serval.KindWorker, t.Name
+	who.Bound = append([]string{}, t.Accounts...) // never nil, which would be all
+	return who
+}
+
+// workerAccounts answers GET /api/v1/upstream/accounts.
+func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit) error {
+	q, err := query(r, "version", "wait")
+	if err != nil {
+		return err
+	}
+	wait := 0
+	if text := q.Get("wait"); text != "" {
+		if wait, err = strconv.Atoi(text); err != nil || wait < 0 {
+			return serval.Refuse(serval.Invalid, "wait is a number of seconds, at most %d.", maxWait)
+		}
+	}
+	wait = min(wait, maxWait)
+	accounts, version, err := s.c.Plane.WaitAccounts(r.Context(), v.who, q.Get("version"), time.Duration(wait)*time.Second)
+	if err != nil {
+		return err
+	}
+	answer := wire.WorkerAccounts{Version: version, Accounts: []wire.WorkerAccount{}}
+	for _, a := range accounts {
+		answer.Accounts = append(answer.Accounts, wire.WorkerAccount{
+			ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: list(a.Via),
+			DefaultRegion: a.DefaultRegion, STS: a.STS, WorkflowRoleARN: a.WorkflowRoleARN,
+			Generation: a.Generation, LastSyncAt: wire.Time{Time: a.StartedAt}, SyncRequested: !a.SyncRequestedAt.IsZero(),
+			KnownRoles: list(a.KnownRoles),
+		})
+	}
+	return writeJSON(w, http.StatusOK, answer)
+}
+
+// openSync answers POST /api/v1/upstream/accounts/{id}/syncs.
+func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var body wire.OpenSync
+	if v.who.Kind == serval.KindWorker { // whoever is none hears that first
+		if err := decode(r, &body); err != nil {
+			return err
+		}
+	}
+	generation, until, err := s.c.Plane.OpenSync(r.Context(), v.who, r.PathValue("id"), body.Worker)
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, wire.Sync{Generation: generation, Until: wire.Time{Time: until}})
+}
+
+// pushInventory answers PUT /api/v1/upstream/accounts/{id}/inventory. The body
+// is read as a stream, and not before the plane wants it.
+func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var generation int64
+	pushed, err := s.c.Plane.Push(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Inventory, string, error) {
+		body, err := inventoryBody(w, r)
+		if err != nil {
+			return serval.Inventory{}, "", err
+		}
+		sum := sha256.New()
+		inv, err := wire.ReadInventory(io.TeeReader(body, sum), role)
+		generation = inv.Generation
+		return inv, hex.EncodeToString(sum.Sum(nil)), err
+	})
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, http.StatusOK, wire.Push{
+		Generation: generation, Repeated: pushed.Repeated, Added: pushed.Added, Changed: pushed.Changed,
+		Removed: pushed.Removed, Held: pushed.Held, Stale: pushed.Stale,
+	})
+}
+
+// inventoryBody returns the text of a push, out of gzip where it comes in it.
+// What is wrong with that is the sender's fault.
+func inventoryBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return nil, serval.Refuse(serval.Invalid, "An inventory is JSON: send Content-Type: application/json.")
+	}
+	if a, ok := w.(*answer); ok {
+		w = a.ResponseWriter
+	}
+	var body io.Reader = http.MaxBytesReader(w, r.Body, maxInventory)
+	switch encoding := r.Header.Get("Content-Encoding"); strings.ToLower(encoding) {
+	case "", "identity":
+	case "gzip":
+		z, err := gzip.NewReader(body)
+		if err != nil {
+			return nil, senders(err)
+		}
+		body = z
+	default:
+		return nil, serval.Refuse(serval.Invalid, "Content-Encoding is gzip or none, not %q.", clip(encoding, 40))
+	}
+	return faulty{body}, nil
+}
+
+// A faulty reader says whose fault an error is.
+type faulty struct{ io.Reader }
+
+// Read reads.
+func (f faulty) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	return n, senders(err)
+}
+
+// senders returns err as a refusal where the sender can mend it.
+func senders(err error) error {
+	switch {
+	case err == nil || err == io.EOF:
+		return err
+	case errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || isCorrupt(err):
+		return serval.Refuse(serval.Invalid, "The body is not the gzip that Content-Encoding says.")
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return serval.Refuse(serval.Invalid, "The body breaks off.")
+	}
+	return err
+}
+
+func isCorrupt(err error) bool {
+	_, corrupt := errors.AsType[flate.CorruptInputError](err)
+	return corrupt
+}

@@ -1,0 +1,355 @@
+// Package web is the bridge's edge: the JSON API, the pages, the cookies, and
+// what people are told when something is refused.
+//
+// A Server has one table of routes. Each names its method, its exact path and
+// the rule of who may come; nothing is served that is not in the table, and no
+// rule looks at a query, a header or a prefix. The rule says who is recognised
+// here: by a cookie, by a worker's bearer token, or not at all. What they may do
+// is the control plane's to say, so that a refusal is recorded where everything
+// is. API and pages call the same methods of the plane; a page that changes
+// something is a form that is posted and answered with 303.
+//
+// What the plane or the identity provider's room returns is either a refusal,
+// shown as it stands, or a fault: logged once, here, and shown as an apology
+// with the request's id.
+//
+// The http.Server around it is the caller's: ReadHeaderTimeout 5 s, ReadTimeout
+// 15 s, WriteTimeout 30 s, IdleTimeout 60 s and MaxHeaderBytes 32 KB are
+// expected. Routes that need longer (a long poll, a push, a session) move their
+// own deadlines.
+package web
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// A Config says what the edge stands on. Plane, Login, PublicURL, Secret and Log
+// are required.
+type Config struct {
+	Plane *control.Plane
+	Login *login.Provider
+
+	// PublicURL is the bridge's own origin. The redirect URI of Login must be
+	// this and /oidc/auth/callback.
+	PublicURL string
+
+	// Secret is the root secret, of at least 32 bytes; the cookies' keys are
+	// derived from it. Cookies made under OlderSecrets still open.
+	Secret       serval.Secret
+	OlderSecrets []serval.Secret
+
+	UpstreamTokens []UpstreamToken // of workers; none: no worker gets in
+
+	// TrustedProxies may say in X-Forwarded-For whose request they pass on. The
+	// address is recorded and counted, and decides nothing else.
+	TrustedProxies []netip.Prefix
+
+	TrustedAccount func() string // shown to admins; empty while unknown
+	Log            *zap.Logger
+	Version        string
+	Now            func() time.Time // nil means time.Now
+}
+
+// An UpstreamToken lets one worker in, for some accounts.
+type UpstreamToken struct {
+	Name     string
+	Accounts []string             // ids; none: no account
+	Secret   func() serval.Secret // asked anew for each request; empty lets nobody in
+}
+
+// minSecret is the fewest bytes that cookie keys are derived from.
+const minSecret = 32
+
+// A Server is the edge. It is an http.Handler and safe for concurrent use.
+type Server struct {
+	c       Config
+	origin  *url.URL
+	routes  []route
+	mux     *http.ServeMux // path patterns; methods are the table's
+	cookies cookies
+	pages   *pages
+	logins  *limiter
+	returns *limiter
+	cross   *http.CrossOriginProtection
+}
+
+// How often one address may begin to sign in, and come back from it, in a
+// minute.
+const (
+	loginRate  = 30
+	returnRate = 120
+)
+
+// New returns the edge, or all that is wrong with its configuration.
+func New(c Config) (*Server, error) {
+	if c.Log == nil {
+		c.Log = zap.NewNop()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.TrustedAccount == nil {
+		c.TrustedAccount = func() string { return "" }
+	}
+	var faults []error
+	if c.Plane == nil || c.Login == nil {
+		faults = append(faults, errors.New("web: a plane and a login provider are needed"))
+	}
+	origin, err := url.Parse(strings.TrimSuffix(c.PublicURL, "/"))
+	switch {
+	case err != nil || origin.Host == "" || origin.User != nil || origin.Path != "" || origin.RawQuery != "" || origin.Fragment != "":
+		faults = append(faults, errors.New("web: the public URL is not an origin such as https://serval.example.com"))
+	case origin.Scheme != "https" && !(origin.Scheme == "http" && serval.IsLoopback(origin.Hostname())):
+		faults = append(faults, errors.New("web: the public URL must be https; http is for loopback"))
+	}
+	for _, secret := range append([]serval.Secret{c.Secret}, c.OlderSecrets...) {
+		if len(secret.Reveal()) < minSecret {
+			faults = append(faults, fmt.Errorf("web: a secret has fewer than %d bytes", minSecret))
+		}
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
+	}
+	s := &Server{
+		c: c, origin: origin, mux: http.NewServeMux(), cookies: newCookies(c.Secret, c.OlderSecrets),
+		logins: &limiter{most: loginRate}, returns: &limiter{most: returnRate},
+		cross: http.NewCrossOriginProtection(),
+	}
+	if s.pages, err = newPages(); err != nil {
+		return nil, err
+	}
+	s.route(table)
+	return s, nil
+}
+
+// A visit is one request and who makes it.
+type visit struct {
+	who   serval.Principal
+	login control.Login
+	token serval.Secret // of the login, as the browser brought it
+	route *route        // nil where there is none
+	from  string        // page of ours that a posted form stands on, where that is not to be seen from the address
+	fault error
+}
+
+// ServeHTTP answers one request. It writes one line to the log for each, with
+// the route's pattern and never with a query or a body.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	a := &answer{ResponseWriter: w}
+	v := &visit{who: serval.Principal{Kind: serval.KindNobody, RequestID: rand.Text(), Address: s.address(r)}}
+	s.protect(a.Header(), v)
+	defer func() {
+		p := recover()
+		if p != nil && p != http.ErrAbortHandler {
+			s.c.Log.Error("panic", zap.String("request_id", v.who.RequestID), zap.Any("panic", p), zap.Stack("stack"))
+			if !a.written {
+				s.apologise(a, r, v)
+				p = nil
+			} else {
+				p = http.ErrAbortHandler // half an answer must not pass for a whole one
+			}
+		}
+		s.log(r, v, cmp.Or(a.status, http.StatusOK), time.Since(began))
+		if p != nil {
+			panic(p)
+		}
+	}()
+	if err := s.serve(a, r, v); err != nil {
+		s.refuse(a, r, v, err)
+	}
+}
+
+// serve goes through all that comes before a route, and then there.
+func (s *Server) serve(w *answer, r *http.Request, v *visit) error {
+	found, allow := s.match(r)
+	v.route = found
+	// Workers come by another name, and without a cookie: they are known by
+	// their token alone.
+	if (found == nil || found.Rule != Worker) && !s.isOwnHost(r.Host) {
+		return misfit{http.StatusMisdirectedRequest, serval.Invalid, "This server answers at " + s.origin.String() + "."}
+	}
+	if found == nil {
+		if allow == "" {
+			return serval.Refuse(serval.NotFound, "There is nothing at this address.")
+		}
+		w.Header().Set("Allow", allow)
+		return misfit{http.StatusMethodNotAllowed, serval.Invalid, "This address does not take " + clip(r.Method, 20) + "."}
+	}
+	if err := s.checkOrigin(r); err != nil {
+		return err
+	}
+	if !found.stream {
+		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, maxBody)
+	}
+	if found.time > 0 {
+		w.extend(found.time)
+	}
+	if err := s.recognise(w, r, v); err != nil {
+		return err
+	}
+	return found.handle(s, w, r, v)
+}
+
+// recognise says who it is, as the route's rule wants it. For workers nobody is
+// turned away here: the plane refuses nobodies, and records it.
+func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) error {
+	switch v.route.Rule {
+	case Public:
+		return nil
+	case Worker:
+		v.who = s.worker(r, v.who)
+		return nil
+	}
+	token, broken := s.cookies.read(r, s.cookies.login, loginCookie)
+	if broken {
+		s.cookies.clear(w, loginCookie)
+	}
+	who, current, err := s.c.Plane.Recognise(r.Context(), v.who, token)
+	switch {
+	case err == nil:
+		v.who, v.login, v.token = who, current, token
+		return nil
+	case !serval.IsRefusal(err, serval.Unauthenticated):
+		return err
+	}
+	if !token.Empty() {
+		s.cookies.clear(w, loginCookie)
+	}
+	v.who.Kind = serval.KindNobody
+	if v.route.Rule == Anyone {
+		return nil
+	}
+	return err
+}
+
+// checkOrigin refuses what another site has a browser send: by Sec-Fetch-Site,
+// and where there is none by Origin, whose scheme counts too.
+func (s *Server) checkOrigin(r *http.Request) error {
+	refused := serval.Refuse(serval.Denied, "This was sent by another site than %s, so nothing was done.", s.origin)
+	if err := s.cross.Check(r); err != nil {
+		return refused
+	}
+	if r.Method == http.MethodGet || r.Method == http.MethodHead {
+		return nil
+	}
+	// Browsers say null for our own forms, because of our Referrer-Policy; that
+	// it is our own then, Sec-Fetch-Site has said.
+	if origin := r.Header.Get("Origin"); origin != "" && origin != "null" && origin != s.origin.String() {
+		return refused
+	}
+	return nil
+}
+
+// isOwnHost reports whether a Host header means this server.
+func (s *Server) isOwnHost(host string) bool {
+	trim := func(h string) string {
+		h = strings.ToLower(h)
+		if s.origin.Scheme == "https" {
+			return strings.TrimSuffix(h, ":443")
+		}
+		return strings.TrimSuffix(h, ":80")
+	}
+	return trim(host) == trim(s.origin.Host)
+}
+
+// protect sets the headers that every answer has.
+func (s *Server) protect(h http.Header, v *visit) {
+	h.Set("X-Request-Id", v.who.RequestID)
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; "+
+		"form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Permissions-Policy", "accelerometer=(), camera=(), geolocation=(), gyroscope=(), magnetometer=(), microphone=(), payment=(), usb=()")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cross-Origin-Resource-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	if s.origin.Scheme == "https" {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+}
+
+func (s *Server) log(r *http.Request, v *visit, status int, took time.Duration) {
+	pattern := "none"
+	if v.route != nil {
+		pattern = v.route.Pattern
+	}
+	fields := []zap.Field{
+		zap.String("method", clip(r.Method, 20)), zap.String("route", pattern), zap.Int("status", status),
+		zap.Duration("duration", took), zap.String("request_id", v.who.RequestID),
+	}
+	switch v.who.Kind {
+	case serval.KindPerson:
+		fields = append(fields, zap.String("person", v.who.Person.ID))
+	case serval.KindWorker:
+		fields = append(fields, zap.String("worker", v.who.Worker))
+	}
+	s.c.Log.Info("request", fields...)
+	if v.fault != nil {
+		s.c.Log.Error("a request failed", zap.String("route", pattern), zap.String("request_id", v.who.RequestID), zap.Error(v.fault))
+	}
+}
+
+// redirect answers 303 to a path of ours, written out in full.
+func (s *Server) redirect(w http.ResponseWriter, path string) error {
+	w.Header().Set("Location", s.origin.String()+path)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
+}
+
+// An answer knows what was answered.
+type answer struct {
+	http.ResponseWriter
+	status  int
+	written bool
+}
+
+// WriteHeader notes the status and passes it on.
+func (a *answer) WriteHeader(status int) {
+	if !a.written && status >= 200 {
+		a.status, a.written = status, true
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Write passes on.
+func (a *answer) Write(p []byte) (int, error) {
+	if !a.written {
+		a.WriteHeader(http.StatusOK)
+	}
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// extend gives a route more time than the server does. What the connection
+// cannot do it need not: a test's recorder has no deadlines.
+func (a *answer) extend(d time.Duration) {
+	c := http.NewResponseController(a.ResponseWriter)
+	_ = c.SetReadDeadline(time.Now().Add(d))
+	_ = c.SetWriteDeadline(time.Now().Add(d))
+}
+
+// clip cuts text that somebody else chose.
+func clip(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
