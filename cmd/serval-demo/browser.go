@@ -5,12 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"html"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
 	"regexp"
-	"strings"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -79,7 +79,7 @@ func (b *browser) signIn(ctx context.Context, email string) error {
 	if status != http.StatusOK || form == nil {
 		return fmt.Errorf("the sign-in page at %s answered %d without a form", at, status)
 	}
-	target, err := at.Parse(strings.ReplaceAll(string(form[1]), "&amp;", "&"))
+	target, err := at.Parse(html.UnescapeString(string(form[1])))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
@@ -187,7 +188,7 @@ func (r role) trust(accountID, issuer string) string {
 	if r.service != "" {
 		return document(map[string]any{"Effect": "Allow", "Principal": map[string]any{"Service": r.service}, "Action": "sts:AssumeRole"})
 	}
-	name := issuerName(issuer)
+	_, name, _ := strings.Cut(issuer, "://") // as IAM names providers: without the scheme
 	return document(map[string]any{
 		"Effect":    "Allow",
 		"Principal": map[string]any{"Federated": "arn:aws:iam::" + accountID + ":oidc-provider/" + name},

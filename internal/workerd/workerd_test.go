@@ -109,7 +109,7 @@ func estate(t *testing.T) (*far, workerd.Config, *observer.ObservedLogs) {
 	home.PutRole(awstest.Role{Name: "worker", Inline: map[string]string{"hop": allow("sts:AssumeRole", "sts:TagSession")}})
 	for id, external := range map[string]string{good: external, bad: "quite-another"} {
 		a := cloud.AddAccount(id, "account "+id)
-		a.PutRole(awstest.Role{Name: "serval-ingestion", Trust: trust(external), Inline: map[string]string{"read": allow(awsiam.Actions()...)}})
+		a.PutRole(awstest.Role{Name: "serval-ingestion", Trust: trust(external), Inline: map[string]string{"read": allow(serval.IngestionActions()...)}})
 		a.PutRole(awstest.Role{Name: "dev", Tags: map[string]string{"serval": ""}})
 	}
 	endpoint := cloud.Start(t)
