@@ -14,6 +14,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 	"golang.org/x/text/language"
 	"golang.org/x/text/message"
 
@@ -163,6 +164,12 @@ func checkSchema(text []byte, s source) []Fault {
 	walk = func(e *jsonschema.ValidationError) {
 		for _, cause := range e.Causes {
 			walk(cause)
+		}
+		if unknown, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
+			for _, name := range unknown.Properties {
+				faults = append(faults, s.fault(yamlPath(append(slices.Clone(e.InstanceLocation), name)), "no such key."))
+			}
+			return
 		}
 		if len(e.Causes) == 0 {
 			text := e.ErrorKind.LocalizedString(english())

@@ -455,6 +455,9 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 		act = ActDenyExtension
 	}
 	if err := r.check(act, now, r.Standings(who)...); err != nil {
+		if IsRefusal(err, Denied) && slices.Contains(r.Standings(who), Requester) {
+			err = ownRequest() // says more than that they are no approver
+		}
 		return "", err
 	}
 	if a == nil {
@@ -542,7 +545,7 @@ func (r *Request) lastEnd() time.Time {
 // allocation is asked for.
 func (r *Request) mayDecide(who Person) error {
 	if (who.ID == r.PersonID || SameEmail(who.Email, r.Email)) && !r.Terms.AllowSelfApproval {
-		return Refuse(Denied, "You cannot decide your own request.")
+		return ownRequest()
 	}
 	a := r.Asked()
 	for _, s := range a.Steps {
@@ -555,6 +558,8 @@ func (r *Request) mayDecide(who Person) error {
 	}
 	return nil
 }
+
+func ownRequest() error { return Refuse(Denied, "You cannot decide your own request.") }
 
 func (r *Request) stepsLeft() (left int) {
 	if a := r.Asked(); a != nil {
