@@ -80,7 +80,7 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 		asked := p.Now()
 		mint := i.mint()
 		minted, err := p.ask(ctx, mint)
-		if r, ok := errors.AsType[*serval.Refusal](err); ok && r.Detail["clamp"] != "" && i.session.Seconds > serval.DefaultMaxSessionSeconds && try < mintTries {
+		if r, ok := errors.AsType[*serval.Refusal](err); ok && r.Detail["clamp"] != "" && i.session.Seconds > serval.DefaultMaxSessionSeconds {
 			i.session.Seconds, i.clamped = serval.DefaultMaxSessionSeconds, true
 			note = "AWS says that this role's maximum session duration is lower now; the session lasts an hour at most."
 			continue

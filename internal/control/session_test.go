@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
@@ -232,6 +233,15 @@ func TestOpenPreconditions(t *testing.T) {
 		{"login ended", func(s *setting) {
 			must(s.t, s.plane.EndLogin(s.t.Context(), s.who, s.who.LoginID))
 		}, serval.LoginRequired, ""},
+		{"login ended, and its ID token left behind", func(s *setting) {
+			s.who.LoginID = "login_left"
+			keep(s, func(tx *store.Tx) error {
+				return tx.CreateLogin(store.Login{
+					ID: "login_left", Token: "x", PersonID: s.who.Person.ID, Kind: "browser", ExpiresAt: tx.Now.Add(time.Hour), EndedAt: tx.Now,
+					IDToken: s.plane.sealer.seal(idToken("00u-ana"), "login_left"), IDTokenEndsAt: tx.Now.Add(time.Hour),
+				})
+			})
+		}, serval.LoginRequired, ""},
 		{"login of another", func(s *setting) { s.who.LoginID = s.p.bob.LoginID }, serval.LoginRequired, ""},
 		{"no login", func(s *setting) { s.who.LoginID = "" }, serval.LoginRequired, ""},
 		{"login over, ID token not", func(s *setting) {
@@ -262,6 +272,9 @@ func TestOpenPreconditions(t *testing.T) {
 				return
 			}
 			wantNothing(t, o)
+			if logs := w.logs.FilterMessage("a sealed ID token does not open"); logs.Len() != 0 {
+				t.Errorf("what is not there was tried to open: %+v", logs.All())
+			}
 			if n := len(w.sts.asked()); n != 0 {
 				t.Errorf("STS was asked %d times, want 0", n)
 			}
@@ -745,7 +758,53 @@ func TestStoreGoneBeforeTheRecord(t *testing.T) {
 	if s := w.sessions(r.ID); len(s) != 1 || s[0].State != serval.SessionStarted || !w.request(r.ID).ClockStartedAt.IsZero() {
 		t.Errorf("sessions %+v, want the intent alone", s)
 	}
+
+	// Where STS refuses then, the refusal is the answer, and the log tells.
+	w.plane = w.newPlane(w.store)
+	w.sts.say(func(context.Context, serval.Mint, serval.Minted) (serval.Minted, error) {
+		w.store.Close()
+		return serval.Minted{}, serval.Refuse(serval.Unavailable, "AWS is away.")
+	})
+	_, err = w.tryOpen(ana, opening(r.ID))
+	wantKind(t, "refused by STS, and not to be recorded", err, serval.Unavailable)
+	if w.logs.FilterMessage("a failed mint could not be recorded").Len() != 1 {
+		t.Error("nothing in the log says that the failure could not be recorded")
+	}
+	w.store = w.openStore()
 	w.wantNoCanary()
+}
+
+// A row that cannot be read is a fault, not a no: nothing is handed over, and
+// the intent is closed in time.
+func TestFaultBeforeTheRecord(t *testing.T) {
+	w := newWorld(t).stock()
+	ana := w.engineer("ana@example.com")
+	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	w.sts.say(func(_ context.Context, _ serval.Mint, right serval.Minted) (serval.Minted, error) {
+		db, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite://"))
+		if err != nil {
+			t.Error(err)
+			return right, nil
+		}
+		defer db.Close()
+		if _, err := db.ExecContext(t.Context(), `update role set tags = '{`+canary+`'`); err != nil {
+			t.Error(err)
+		}
+		return right, nil
+	})
+	before := w.head()
+	o, err := w.tryOpen(ana, opening(r.ID))
+	if err == nil || serval.IsRefusal(err) {
+		t.Errorf("%v, want a fault", err)
+	}
+	wantNothing(t, o)
+	e := w.events(before)
+	if len(e) != 2 || e[1].Action != serval.SessionIssue || e[1].Outcome != serval.OutcomeFailed || e[1].Reason != "something went wrong on our side" {
+		t.Errorf("events %+v, want the intent, and that its record failed", e)
+	}
+	if s := w.sessions(r.ID)[0]; s.State != serval.SessionStarted || !w.request(r.ID).ClockStartedAt.IsZero() {
+		t.Errorf("session %+v, want the intent alone", s)
+	}
 }
 
 // R-35: whoever goes away while STS is asked has opened a session all the same.
