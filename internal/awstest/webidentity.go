@@ -61,7 +61,7 @@ func (c *Cloud) assumeRoleWithWebIdentity(req *Request) (any, *failure) {
 	if len(text) < 4 || len(text) > 20000 {
 		return nil, invalid("webIdentityToken", "***", "Member must have length between 4 and 20000")
 	}
-	signed, err := jose.ParseSigned(text, algorithms)
+	signed, err := jose.ParseSignedCompact(text, algorithms)
 	if err != nil || len(signed.Signatures) != 1 {
 		return nil, errNoJWT
 	}

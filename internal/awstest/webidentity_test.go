@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 AWS still answers PackedPolicySize, and so does the fake.
+
 package awstest_test
 
 import (

@@ -96,10 +96,6 @@ var table = map[string]rule{
 	"api": {},
 }
 
-// unruled are the directories that the table does not speak of: deps imports
-// each module once so that go.mod keeps it until its room is there.
-var unruled = []string{"internal/deps"}
-
 // nowhere are names under which anything could be put.
 var nowhere = strings.Fields("util utils common model models type types service services manager managers pkg helper helpers misc base lib core shared")
 
@@ -143,9 +139,6 @@ func check(pkgs []pkg) (faults []string) {
 				fault(p, "is named %s: name it for a noun, or for the far side it speaks to", name)
 				break
 			}
-		}
-		if slices.Contains(unruled, p.dir) {
-			continue
 		}
 		if p.lines > maxLines {
 			fault(p, "has %d lines, at most %d: it is more than one room", p.lines, maxLines)
@@ -319,7 +312,6 @@ func TestCheck(t *testing.T) {
 		{"what is allowed", []pkg{
 			in("internal/serval", "strings", "net/netip"), in("internal/wire", "io", module+"internal/serval"),
 			in("internal/lease", "k8s.io/client-go/tools/leaderelection"), in("cmd/serval-demo", module+"internal/awstest", module+"internal/worker"),
-			in("internal/deps", "k8s.io/client-go/rest"), {dir: "internal/awssts", mints: true}, {dir: "internal/web", lines: maxLines},
 			in("cmd/serval-bridge", module+"internal/bridge", module+"cmd/serval-bridge/part"), in("internal/bridge", module+"api"), in("terraform"),
 		}, nil},
 		{"a room of ours", []pkg{in("internal/wire", module+"internal/store")}, []string{"internal/wire imports internal/store, which the table does not give it"}},
@@ -331,8 +323,6 @@ func TestCheck(t *testing.T) {
 		{"a fake outside of tests", []pkg{in("internal/awsiam", module+"internal/awstest")}, []string{"internal/awsiam imports internal/awstest, which the table does not give it"}},
 		{"an unknown room", []pkg{in("internal/cellar")}, []string{"internal/cellar is not in the table of who may import whom"}},
 		{"an unknown directory", []pkg{in("tools", "fmt")}, []string{"tools is not in the table of who may import whom"}},
-		{"a directory without a purpose", []pkg{in("internal/deps/util")}, []string{
-			"internal/deps/util is named util: name it for a noun, or for the far side it speaks to", "internal/deps/util is not in the table of who may import whom"}},
 		{"a package without a purpose", []pkg{{dir: "internal/wire", names: []string{"types"}}}, []string{
 			"internal/wire is named types: name it for a noun, or for the far side it speaks to"}},
 		{"a room too large", []pkg{{dir: "internal/web", lines: maxLines + 1}}, []string{"internal/web has 4001 lines, at most 4000: it is more than one room"}},

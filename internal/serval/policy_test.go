@@ -79,7 +79,7 @@ func TestAccessPolicy_TotalMinutes(t *testing.T) {
 
 // TestAccessPolicy_Digest changes each field in turn.
 func TestAccessPolicy_Digest(t *testing.T) {
-	if testPolicy().Digest() != testPolicy().Digest() {
+	if one, other := testPolicy().Digest(), testPolicy().Digest(); one != other {
 		t.Error("the same policy has two digests")
 	}
 	seen := map[string]string{testPolicy().Digest(): "as it was"}
