@@ -293,6 +293,14 @@ func (b *browser) do(method, path string, body any) (*http.Response, string) {
 	if strings.HasPrefix(path, "/") {
 		path = b.w.url + path
 	}
+	var sent []byte
+	if reader != nil {
+		var err error
+		if sent, err = io.ReadAll(reader); err != nil {
+			b.w.t.Fatal(err)
+		}
+		reader = bytes.NewReader(sent)
+	}
 	req, err := http.NewRequest(method, path, reader)
 	if err != nil {
 		b.w.t.Fatal(err)
@@ -319,6 +327,9 @@ func (b *browser) do(method, path string, body any) (*http.Response, string) {
 		b.w.t.Fatal(err)
 	}
 	checkAnswer(b.w.t, b.w.url, res, string(text))
+	if strings.HasPrefix(req.URL.Path, "/api/") && req.Host == strings.TrimPrefix(b.w.url, "http://") {
+		checkDescribed(b.w.t, req, sent, res, string(text))
+	}
 	return res, string(text)
 }
 

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
@@ -51,7 +52,7 @@ func newPages() (*pages, error) {
 		p.static["/"+name] = staticFile{text, kinds[path.Ext(name)], hex.EncodeToString(sum[:8])}
 	}
 	layout, err := template.New("layout.html").Funcs(template.FuncMap{
-		"rfc": rfc, "utc": utc, "long": long, "deref": deref, "asset": p.asset, "name": roleName, "join": func(t []string) string { return strings.Join(t, ", ") },
+		"rfc": rfc, "utc": utc, "long": long, "seconds": func(n int) string { return long(n / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "join": func(t []string) string { return strings.Join(t, ", ") },
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html")
 	if err != nil {
 		return nil, fmt.Errorf("reading the pages: %w", err)
@@ -115,7 +116,7 @@ type layout struct {
 
 // show answers with a page. Nothing is written before all of it is made.
 func (s *Server) show(w http.ResponseWriter, v *visit, status int, name, title string, data any) error {
-	l := layout{Title: title, Name: name, Version: s.c.Version, RequestID: v.who.RequestID, Data: data}
+	l := layout{Title: title, Name: cmp.Or(v.place, name), Version: s.c.Version, RequestID: v.who.RequestID, Data: data}
 	if v.who.Kind == serval.KindPerson {
 		l.Who, l.Suspended = &v.who, v.who.Person.Suspended
 	}

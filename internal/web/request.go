@@ -381,6 +381,8 @@ func (s *Server) requestPage(w http.ResponseWriter, r *http.Request, v *visit) e
 		for _, one := range opened {
 			view.Sessions = append(view.Sessions, sessionJSON(one))
 		}
+	} else {
+		v.place = "approvals"
 	}
 	return s.show(w, v, http.StatusOK, "request", "Request for "+view.RoleName, view)
 }

@@ -143,6 +143,7 @@ type visit struct {
 	token serval.Secret // of the login, as the browser brought it
 	route *route        // nil where there is none
 	from  string        // page of ours that a posted form stands on, where that is not to be seen from the address
+	place string // in the navigation, where that is not the page's own
 	fault error
 }
 
