@@ -313,6 +313,7 @@ func TestCheck(t *testing.T) {
 			in("internal/serval", "strings", "net/netip"), in("internal/wire", "io", module+"internal/serval"),
 			in("internal/lease", "k8s.io/client-go/tools/leaderelection"), in("cmd/serval-demo", module+"internal/awstest", module+"internal/worker"),
 			in("cmd/serval-bridge", module+"internal/bridge", module+"cmd/serval-bridge/part"), in("internal/bridge", module+"api"), in("terraform"),
+			{dir: "internal/awssts", mints: true}, {dir: "internal/web", lines: maxLines},
 		}, nil},
 		{"a room of ours", []pkg{in("internal/wire", module+"internal/store")}, []string{"internal/wire imports internal/store, which the table does not give it"}},
 		{"a command", []pkg{in("internal/bridge", module+"cmd/serval")}, []string{"internal/bridge imports cmd/serval, which the table does not give it"}},
@@ -325,6 +326,8 @@ func TestCheck(t *testing.T) {
 		{"an unknown directory", []pkg{in("tools", "fmt")}, []string{"tools is not in the table of who may import whom"}},
 		{"a package without a purpose", []pkg{{dir: "internal/wire", names: []string{"types"}}}, []string{
 			"internal/wire is named types: name it for a noun, or for the far side it speaks to"}},
+		{"a directory without a purpose", []pkg{in("internal/cellar/util")}, []string{
+			"internal/cellar/util is named util: name it for a noun, or for the far side it speaks to", "internal/cellar/util is not in the table of who may import whom"}},
 		{"a room too large", []pkg{{dir: "internal/web", lines: maxLines + 1}}, []string{"internal/web has 4001 lines, at most 4000: it is more than one room"}},
 		{"a worker that mints", []pkg{{dir: "internal/awsiam", mints: true}}, []string{"internal/awsiam calls AssumeRoleWithWebIdentity: only internal/awssts opens sessions"}},
 		{"a bridge with an IAM client", []pkg{
