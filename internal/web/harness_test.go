@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,7 +71,9 @@ type world struct {
 	edge  *web.Server
 	url   string
 	clock *clock
-	logs  *observer.ObservedLogs
+
+	closeStore func()
+	logs       *observer.ObservedLogs
 }
 
 // newWorld builds a world, after changes to the edge's configuration.
@@ -111,7 +114,8 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
+	w.closeStore = sync.OnceFunc(func() { db.Close() })
+	t.Cleanup(w.closeStore)
 	if err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -143,7 +143,7 @@ type visit struct {
 	token serval.Secret // of the login, as the browser brought it
 	route *route        // nil where there is none
 	from  string        // page of ours that a posted form stands on, where that is not to be seen from the address
-	place string // in the navigation, where that is not the page's own
+	place string        // in the navigation, where that is not the page's own
 	fault error
 }
 
@@ -302,7 +302,11 @@ func (s *Server) log(r *http.Request, v *visit, status int, took time.Duration) 
 	}
 	s.c.Log.Info("request", fields...)
 	if v.fault != nil {
-		s.c.Log.Error("a request failed", zap.String("route", pattern), zap.String("request_id", v.who.RequestID), zap.Error(v.fault))
+		level := zap.WarnLevel // refused, and somebody else's fault behind it
+		if status == http.StatusInternalServerError {
+			level = zap.ErrorLevel
+		}
+		s.c.Log.Log(level, "a request failed", zap.String("route", pattern), zap.String("request_id", v.who.RequestID), zap.Error(v.fault))
 	}
 }
 
