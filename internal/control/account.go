@@ -63,7 +63,7 @@ func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []se
 
 func declareAccount(tx *store.Tx, who serval.Principal, a serval.Account, known []store.Account) error {
 	for _, k := range known {
-		if k.ID == a.ID && k.Source == store.SourceFile && isSame(k.Account, a) {
+		if k.Source == store.SourceFile && isSame(k.Account, a) {
 			return nil
 		}
 	}

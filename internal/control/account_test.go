@@ -461,6 +461,9 @@ func TestWaitAccounts(t *testing.T) {
 	if d := cmp.Diff([]string{roleID(dev, "auditreader", 1), roleID(dev, "reader", 1)}, sorted(list[0].KnownRoles)); d != "" {
 		t.Errorf("known roles (-want +got):\n%s", d)
 	}
+	if list, _, err := w.plane.workerAccounts(ctx, bound, version); err != nil || len(list) != 1 || list[0].KnownRoles != nil {
+		t.Errorf("looking whether anything changed read %d known roles, %v", len(list[0].KnownRoles), err)
+	}
 	wait := func(version string, for_ time.Duration, meanwhile func() error) ([]WorkerAccount, string, time.Duration) {
 		t.Helper()
 		begin := time.Now()

@@ -119,6 +119,20 @@ func TestIdentifyFails(t *testing.T) {
 			t.Errorf("events %+v, want one: %s", got, test.want)
 		}
 	}
+	// An attempt that holds something else is a fault, and asks nobody.
+	err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+		row := digest(serval.NewSecret("odd"))
+		return tx.KeepAttempt(store.Attempt{State: row, Browser: digest(serval.NewSecret("b")), ExpiresAt: w.clock.now().Add(time.Minute),
+			Sealed: w.plane.sealer.seal(serval.NewSecret(canary), row)})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.plane.SignIn(t.Context(), stranger(), serval.NewSecret("odd"), serval.NewSecret("b"), "x",
+		func(context.Context, Attempt) (Identity, error) { panic("the provider was asked") })
+	if err == nil || serval.IsRefusal(err) {
+		t.Errorf("an attempt that holds one secret: %v, want a fault", err)
+	}
 	// A person that cannot be kept gets no token.
 	id := w.identity("ana@example.com")
 	id.Subject = "00u\x00"
@@ -216,6 +230,7 @@ func testRecogniseIdentity(t *testing.T, w *world) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			id := w.identity("ana@example.com", "engineering")
+			id.GroupsNote = "too many"
 			test.change(&id)
 			who, _, err := w.signInAs(w.plane, id)
 			if err != nil {
@@ -223,6 +238,11 @@ func testRecogniseIdentity(t *testing.T, w *world) {
 			}
 			if got := who.Person; (got.ID == first.Person.ID) != test.same || got.Email != test.email || (got.Suspended != "") != test.suspended {
 				t.Errorf("recognised as %+v, want the same person %v, email %s, suspended %v", got, test.same, test.email, test.suspended)
+			}
+			e := w.events(w.head() - 1)[0]
+			if e.Target != who.LoginID || e.Detail["issuer"] != id.Issuer || e.Detail["subject"] != id.Subject ||
+				e.Detail["suspended"] != who.Person.Suspended || e.Detail["groups"] != "too many" {
+				t.Errorf("event %+v", e)
 			}
 			if !who.Person.GroupsAt.Equal(w.clock.now()) {
 				t.Errorf("groups as of %s, want now", who.Person.GroupsAt)

@@ -274,7 +274,7 @@ func (p *Plane) Decide(ctx context.Context, who serval.Principal, id string, d s
 		by := who
 		if tx.Now.Sub(who.Person.GroupsAt) > groupsLast {
 			by.Person.Groups = nil
-			if len(r.Standings(by)) < len(r.Standings(who)) || r.Awaits(who.Person) && !r.Awaits(by.Person) {
+			if r.Awaits(who.Person) && !r.Awaits(by.Person) {
 				return "", serval.Refuse(serval.LoginRequired, "Your groups were read more than an hour ago. Sign in again to decide.")
 			}
 		}

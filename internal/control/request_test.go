@@ -87,6 +87,9 @@ func testRequest(t *testing.T, w *world) {
 			before, had := w.head(), len(w.mine(test.who))
 			made, err := w.plane.Request(t.Context(), test.who, Ask{RoleARNs: test.arns, Ask: test.ask})
 			wantKind(t, "requesting", err, test.want)
+			if test.want == serval.NotFound && err.Error() != noRole().Error() {
+				t.Errorf("%q, want %q for no role and for one that is not theirs", err, noRole())
+			}
 			want, n := []string{}, 0
 			if test.want == "" {
 				for range test.arns {
@@ -124,6 +127,11 @@ func testRequest(t *testing.T, w *world) {
 	w.push(prod)
 	_, err = w.plane.Request(t.Context(), p.ana, Ask{RoleARNs: []string{reader}, Ask: serval.Ask{Minutes: 1}})
 	wantKind(t, "a held role", err, serval.FailedPrecondition)
+
+	scheduled := w.ask(p.ana, roleARN(dev, "reader"), 30, func(a *serval.Ask) { a.StartAt = w.clock.now().Add(time.Hour) })
+	if e := w.events(w.head() - 1)[0]; e.Target != scheduled.ID || e.Detail["start_at"] != "2026-03-01T13:00:00Z" {
+		t.Errorf("event %+v, want the start", e)
+	}
 
 	// S-10: what is approved for a person is fixed with its policy.
 	r := w.ask(p.ana, roleARN(dev, "reader"), 30, func(a *serval.Ask) { a.Ticket = "OPS-1" })
@@ -316,6 +324,9 @@ func TestSteps(t *testing.T) {
 		if events[1].Detail["decision_reason"] != "less will do" || events[3].Detail["status"] != "approved" || events[3].Detail["minutes"] != "45" {
 			t.Errorf("details %v and %v", events[1].Detail, events[3].Detail)
 		}
+		if hasDecided(r, serval.Person{}) {
+			t.Error("nobody has decided what nobody has decided")
+		}
 		// Whoever decided sees it still when the group is gone.
 		lost := w.signIn("lea@example.com")
 		if _, err := w.plane.RequestByID(t.Context(), lost, r.ID); err != nil {
@@ -359,6 +370,7 @@ func TestFreshGroups(t *testing.T) {
 	decide(both, 2*time.Hour, serval.LoginRequired)
 	decide(ann, 100*time.Hour, "")
 	decide(p.bob, 2*time.Hour, serval.NotFound)
+	decide(p.cto, 2*time.Hour, serval.Denied) // the second step, whose people have emails: signing in again would not help
 }
 
 // Whoever is suspended inherits nothing by an email that may be another's.
@@ -464,7 +476,7 @@ func TestShortenAndRevoke(t *testing.T) {
 	if got, err = w.plane.Revoke(t.Context(), p.lea, r.ID, reason); err != nil || got.Status != serval.StatusRevoked {
 		t.Errorf("revoked: %+v, %v", got, err)
 	}
-	if e := w.events(before); len(e) != 1 || e[0].Reason != reason || e[0].Action != serval.RequestRevoke {
+	if e := w.events(before); len(e) != 1 || e[0].Reason != reason || e[0].Action != serval.RequestRevoke || e[0].Detail["ends_at"] != end.Format(time.RFC3339) {
 		t.Errorf("events %+v", e)
 	}
 }
