@@ -417,6 +417,15 @@ func TestPush(t *testing.T) {
 		}
 	}
 
+	// A token that is not set lets nobody in, and no other scheme does.
+	for _, header := range []string{"Bearer ", "Bearer", "bearer  ", "Basic " + hubToken, hubToken} {
+		b := w.browser()
+		b.header.Set("Authorization", header)
+		if res, _ := b.do("GET", "/api/v1/upstream/accounts", nil); res.StatusCode != 401 {
+			t.Errorf("Authorization %q answered %d, want 401", header, res.StatusCode)
+		}
+	}
+
 	// A long poll waits for news, and hears them at once.
 	hub.json("GET", "/api/v1/upstream/accounts", nil, 200, &accounts)
 	began := time.Now()

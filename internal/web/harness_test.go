@@ -43,6 +43,9 @@ const (
 	canary = "CANARY"
 )
 
+// token is what an ID token looks like.
+var token = regexp.MustCompile(`eyJ[A-Za-z0-9_-]{8,}\.eyJ`)
+
 // The people. Ana asks, Ben approves, Cy is nobody to them.
 var people = []idptest.Person{
 	{Subject: "00u1ana", Name: "Ana", Email: "ana@example.com", EmailVerified: true, Groups: []string{"engineering"}},
@@ -185,7 +188,7 @@ func (w *world) noCanary(logs *observer.ObservedLogs) {
 		if err != nil {
 			w.t.Error(err)
 		}
-		if line := text.String(); strings.Contains(line, canary) || strings.Contains(line, "eyJ") || strings.Contains(line, "?") {
+		if line := text.String(); strings.Contains(line, canary) || token.MatchString(line) || strings.Contains(line, "?") {
 			w.t.Errorf("the log holds a secret or a query: %s", line)
 		}
 	}
@@ -411,9 +414,7 @@ func checkAnswer(t testing.TB, origin string, res *http.Response, body string) {
 			t.Errorf("%s: cookie %s lasts for %d s, want at most 8 hours", where, c.Name, c.MaxAge)
 		}
 	}
-	for _, secret := range []string{canary, "eyJ"} { // S-5, S-60
-		if strings.Contains(body, secret) || strings.Contains(fmt.Sprint(res.Header), secret) {
-			t.Errorf("%s: the answer holds a secret", where)
-		}
+	if head := fmt.Sprint(res.Header); strings.Contains(body+head, canary) || token.MatchString(body+head) { // S-5, S-60
+		t.Errorf("%s: the answer holds a secret", where)
 	}
 }

@@ -188,7 +188,7 @@ func TestPathsAreExact(t *testing.T) {
 		"/oidc/auth/logout", "/nope", "/api", "/api/", "/api/v1", "/api/v1/", "/api/v1/nope", "/api/v2/me", "/healthz", "/livez", "/metrics",
 		"/static", "/static/", "/static/../roles", "/static/nope.css", "/static/serval.css/", "//api/v1/me", "/api//v1/me", "/api/v1/me/", "/./api/v1/me",
 		"/static/serval.css/../../api/v1/me", "/static%2f..%2fapi/v1/me", "/api/v1/me;x", "/api%2fv1%2fme", "/%2e%2e/api/v1/me", "/api/v1/../v1/me",
-		"/static/serval.css%00", "/api/v1/requests/%2e%2e", "/api/v1/requests/..%5cx", "/signin", "/requests/x/nope", "/roles/a/b/c",
+		"/static/serval.css%00", "/api/v1/requests/%2e%2e", "/api/v1/requests/..%5cx", "/signin", "/api/v1/requests/a%2fb", "/api/v1/requests/a;b", "/api/v1/requests/a%25b", "/api/v1/requests/%c3%bc", "/requests/x/nope", "/roles/a/b/c",
 	} {
 		u, err := url.Parse(w.url)
 		if err != nil {
