@@ -17,6 +17,11 @@
 // chain, P pages, N roles, 2T lists of tagged roles, I inline policies, and 2D
 // for D distinct managed policies, those of AWS's own once for all accounts.
 //
+// GetAccountAuthorizationDetails is tried beside ListRoles, and the refusal
+// remembered. Where it happens to be allowed the calls are the roles of the chain,
+// the pages of both, and two for each policy of AWS's own; the inventory is the
+// same, and only says that it was read by authorization details.
+//
 // Unknown is never absent. What fails for one role is said of that role; what
 // fails in the listing makes the inventory incomplete; only where nothing could be
 // read is there an error, and then it is a *Failure that names the cause, or a
@@ -47,7 +52,8 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// The actions that are asked of IAM: serval.IngestionActions and no others.
+// The actions that are asked of IAM: serval.IngestionActions, and one that is
+// tried.
 const (
 	listRoles                = "iam:ListRoles"
 	getRole                  = "iam:GetRole"
@@ -56,6 +62,7 @@ const (
 	listAttachedRolePolicies = "iam:ListAttachedRolePolicies"
 	getPolicy                = "iam:GetPolicy"
 	getPolicyVersion         = "iam:GetPolicyVersion"
+	getDetails               = "iam:GetAccountAuthorizationDetails" // tried, and never needed
 
 	assumeRole        = "sts:AssumeRole"
 	getCallerIdentity = "sts:GetCallerIdentity"
@@ -266,7 +273,7 @@ func (r *Reader) gate(accountID string) *gate {
 	defer r.mu.Unlock()
 	g := r.gates[accountID]
 	if g == nil {
-		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), paces: paces{pacers: make(map[string]*pacer)}}
+		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, paces: paces{pacers: make(map[string]*pacer)}}
 		r.gates[accountID] = g
 	}
 	return g

@@ -84,6 +84,7 @@ type line struct {
 type gate struct {
 	account string
 	slots   chan struct{}
+	tried   *tried
 	paces
 }
 

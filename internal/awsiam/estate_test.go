@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
@@ -106,10 +107,51 @@ type shape struct {
 	roles, tagged, inline, attached int
 	aws, local                      int // pools of managed policies
 	padding                         int // characters in each document
+	first                           int // in the pool
 }
 
 // one1000 is the account of the project's measurements.
 var one1000 = shape{roles: 1000, tagged: 100, inline: 2, attached: 3, aws: 57, local: 39}
+
+// one5000 and fifty200 are its others.
+var (
+	one5000  = shape{roles: 5000, tagged: 500, inline: 2, attached: 3, aws: 60, local: 208}
+	fifty200 = shape{roles: 200, tagged: 20, inline: 2, attached: 3, aws: 60, local: 8}
+)
+
+// fifty fills the fifty accounts of the measurements, of which all policies of AWS's occur in several.
+func fifty(e *estate, withDetails bool) []serval.Account {
+	var all []serval.Account
+	for i := range 50 {
+		owner, a := e.connect(fmt.Sprintf("4444%08d", i))
+		s := fifty200
+		s.first = i
+		s.fill(e, owner)
+		if withDetails {
+			allowDetails(owner)
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+// readAll reads the accounts at once, and each must be complete.
+func readAll(t testing.TB, r *awsiam.Reader, accounts []serval.Account) {
+	t.Helper()
+	var g errgroup.Group
+	for _, a := range accounts {
+		g.Go(func() error {
+			inv, err := r.Inventory(context.Background(), a, nil, nil)
+			if err == nil && (!inv.Complete || len(inv.Problems) != 0) {
+				err = fmt.Errorf("account %s: complete %v, problems %v", a.ID, inv.Complete, inv.Problems)
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}
 
 // fill puts roles into the account; its ingestion role is one of them. It returns the number of calls that
 // a clean reading makes: AssumeRole + P + N + 2T + I + 2D.
@@ -126,7 +168,7 @@ func (s shape) fill(e *estate, a *awstest.Account) int {
 		pool = append(pool, a.PutPolicy(awstest.Policy{Name: fmt.Sprintf("local%03d", i), Document: doc(fmt.Sprintf("local%d", i))}))
 	}
 	used := make(map[string]bool)
-	next, tagged := 0, 0
+	next, tagged := s.first, 0
 	for i := range s.roles - 1 {
 		r := awstest.Role{Name: fmt.Sprintf("role%05d", i), Description: "made", Tags: map[string]string{"team": "x"}}
 		if i*s.tagged/(s.roles-1) != (i+1)*s.tagged/(s.roles-1) {

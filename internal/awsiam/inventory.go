@@ -1,11 +1,11 @@
 package awsiam
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
@@ -50,7 +50,7 @@ func (r *Reader) Inventory(ctx context.Context, a serval.Account, known []string
 	}
 	rd := &reading{
 		session: s, progress: progress, problems: newProblems(), policies: newPolicies(s),
-		known: make(map[string]bool, len(known)), interned: make(map[string]string),
+		known: make(map[string]bool, len(known)), interned: make(map[string]string), details: newDetails(),
 		done: Progress{AccountID: a.ID},
 	}
 	for _, id := range known {
@@ -80,6 +80,7 @@ type reading struct {
 	known    map[string]bool
 	policies *policies
 	problems *problems
+	details  *details
 
 	mu        sync.Mutex // guards what follows
 	inventory serval.Inventory
@@ -88,50 +89,80 @@ type reading struct {
 }
 
 // A listed role is what is kept of a role in ListRoles. All else comes with
-// GetRole, and newer.
-type listed struct{ name, arn, id string }
+// GetRole, and newer; but the details lack the last two.
+type listed struct {
+	name, arn, id string
+	description   *string
+	longest       *int32 // session, in seconds
+}
 
-// run lists the roles and reads them while it lists on.
+// run lists the roles, with the details beside them where they can be had, and
+// reads what these do not tell while it lists on.
 func (rd *reading) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
 	pages := make(chan []listed, 16)
-	var lister errgroup.Group
+	var lister, detailer errgroup.Group
 	lister.Go(func() error {
 		defer close(pages)
 		err := rd.list(ctx, pages)
-		if isWrongAccount(err) {
+		if isWrongAccount(err) || err != nil && rd.listed() == 0 {
 			cancel(err)
 		}
 		return err
 	})
+	detailer.Go(func() error {
+		err := rd.readDetails(ctx)
+		if isWrongAccount(err) {
+			cancel(err)
+			return err
+		}
+		return nil // all else was noted, and is no matter
+	})
 	var readers errgroup.Group
 	readers.SetLimit(ahead * rd.reader.config.Concurrency)
+	read := func(f func() error) {
+		readers.Go(func() error {
+			err := f()
+			if err != nil {
+				cancel(err) // the account itself is wrong
+			}
+			return err
+		})
+	}
+	var joined []listed
 	for page := range pages {
+		if rd.details.wanted(ctx) {
+			joined = append(joined, page...)
+			continue
+		}
 		for _, l := range page {
-			readers.Go(func() error {
-				if err := rd.read(ctx, l); err != nil {
-					cancel(err) // the account itself is wrong
-					return err
-				}
-				return nil
-			})
+			read(func() error { return rd.read(ctx, l) })
 		}
 	}
-	err := readers.Wait()
-	listing := lister.Wait()
+	listing, wrong := lister.Wait(), detailer.Wait()
+	if wrong == nil && rd.listed() > 0 {
+		rd.join(ctx, joined, read)
+	}
+	err := cmp.Or(readers.Wait(), wrong)
 	switch {
 	case err != nil:
 		return err
 	case listing == nil:
 		return nil
-	}
-	if isWrongAccount(listing) || rd.done.Listed == 0 {
+	case isWrongAccount(listing) || rd.listed() == 0:
 		return listing
 	}
 	rd.trouble(listing, listRoles, rd.account.ID)
 	return nil
+}
+
+// listed returns how many roles were.
+func (rd *reading) listed() int {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
+	return rd.done.Listed
 }
 
 // list sends the roles page by page. It fails where the listing is not known to
@@ -150,7 +181,7 @@ func (rd *reading) list(ctx context.Context, pages chan<- []listed) error {
 		}
 		page := make([]listed, 0, len(out.Roles))
 		for _, role := range out.Roles {
-			l := listed{strings.Clone(deref(role.RoleName)), deref(role.Arn), deref(role.RoleId)}
+			l := listed{deref(role.RoleName), deref(role.Arn), deref(role.RoleId), role.Description, role.MaxSessionDuration}
 			if err := rd.ours(l.arn); err != nil {
 				return err
 			}

@@ -34,8 +34,8 @@ func TestCallsAreExactlyTheFormula(t *testing.T) {
 	if !inv.Complete || len(inv.Roles) != 100 || len(inv.Problems) != 0 {
 		t.Errorf("complete %v, %d roles, problems %v; want all 100 without a problem", inv.Complete, len(inv.Roles), inv.Problems)
 	}
-	if got := e.CountCalls(""); got != want {
-		t.Errorf("%d calls, want %d", got, want)
+	if got := e.CountCalls(""); got != want+1 || e.CountCalls(details) != 1 {
+		t.Errorf("%d calls, want %d and the one that was refused", got, want)
 	}
 	if most := e.MaxInFlight(spoke); most > 16 {
 		t.Errorf("%d calls in flight in one account, want at most 16", most)

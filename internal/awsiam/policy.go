@@ -66,6 +66,18 @@ func (p *policies) get(ctx context.Context, arn string) (version, error) {
 	}
 }
 
+// put takes over a policy that was seen with its document, unless it was asked
+// for already.
+func (p *policies) put(arn string, v version) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.once[arn] == nil {
+		o := &once{done: make(chan struct{}), version: v}
+		close(o.done)
+		p.once[arn] = o
+	}
+}
+
 // isAWSManaged reports whether a policy is one of AWS's own, the same in every
 // account of the partition.
 func isAWSManaged(arn string) bool {

@@ -203,11 +203,19 @@ func (rd *reading) managedPolicies(ctx context.Context, name string) (serval.Man
 		}
 		return out.AttachedPolicies, out.IsTruncated, out.Marker, nil
 	})
-	list := serval.ManagedPolicies{Status: serval.ListRead, Policies: make([]serval.ManagedPolicy, len(attached))}
-	var wrong []*callError
+	list, wrong := rd.documents(ctx, attached)
 	if err != nil {
 		wrong = append(wrong, asCallError(err, listAttachedRolePolicies, name))
+		e := worst(wrong)
+		list.Status, list.Action = status(e), e.action
 	}
+	return list, wrong
+}
+
+// documents reads the documents of attached policies.
+func (rd *reading) documents(ctx context.Context, attached []types.AttachedPolicy) (serval.ManagedPolicies, []*callError) {
+	list := serval.ManagedPolicies{Status: serval.ListRead, Policies: make([]serval.ManagedPolicy, len(attached))}
+	var wrong []*callError
 	errs := make([]error, len(attached))
 	var g errgroup.Group
 	for i, policy := range attached {
