@@ -26,6 +26,7 @@ const (
 
 // An Attempt is what a sign-in needs when it comes back.
 type Attempt struct {
+	Issuer    string // that it left for
 	Nonce     serval.Secret
 	Verifier  serval.Secret
 	ReturnTo  string // a path of ours
@@ -69,7 +70,7 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 		}
 		row := digest(state)
 		return tx.KeepAttempt(store.Attempt{
-			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier), row),
+			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer)), row),
 			ReturnTo: a.ReturnTo, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
 		})
 	})
@@ -124,10 +125,10 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		return SignedIn{}, err
 	}
 	secrets := split(opened)
-	if len(secrets) != 2 {
-		return SignedIn{}, fmt.Errorf("a login attempt holds %d secrets, want 2", len(secrets))
+	if len(secrets) != 3 {
+		return SignedIn{}, fmt.Errorf("a login attempt holds %d texts, want 3", len(secrets))
 	}
-	id, err := identify(ctx, Attempt{Nonce: secrets[0], Verifier: secrets[1], ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt})
+	id, err := identify(ctx, Attempt{Issuer: secrets[2].Reveal(), Nonce: secrets[0], Verifier: secrets[1], ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt})
 	if err != nil {
 		p.recordFailure(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
@@ -233,7 +234,7 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 
 // Logins returns the logins that who is signed in with, without what they hold.
 func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []store.Login, err error) {
-	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
+	err = p.view(ctx, who, serval.LoginList, "", func(v *store.View) error {
 		logins, err = v.Logins(who.Person.ID, p.Now())
 		for i := range logins {
 			logins[i].Token, logins[i].IDToken = "", ""

@@ -138,6 +138,7 @@ var permits = map[serval.Action]permit{
 	serval.LoginStart:  anyone,
 	serval.LoginCreate: anyone,
 	serval.LoginRead:   anyone,
+	serval.LoginList:   person,
 	serval.LoginEnd:    person,
 
 	serval.RoleRead:        person,
@@ -233,7 +234,7 @@ func (p *Plane) recordFailure(ctx context.Context, who serval.Principal, what se
 	stranger := e.ActorKind == serval.KindNobody
 	if r, ok := errors.AsType[*serval.Refusal](cause); ok {
 		e.Outcome, e.Detail = serval.OutcomeRefused, r.Detail
-		if stranger && r.Kind == serval.Unauthenticated && isLook(what) {
+		if stranger && isLook(what) {
 			return // no cookie, an old cookie, a token of nobody: every visit begins so
 		}
 	} else if errors.Is(cause, context.Canceled) {

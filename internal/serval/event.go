@@ -17,6 +17,7 @@ const (
 	LoginStart  Action = "login.start"
 	LoginCreate Action = "login.create"
 	LoginRead   Action = "login.read"
+	LoginList   Action = "login.list"
 	LoginEnd    Action = "login.end"
 
 	RoleRead    Action = "role.read"

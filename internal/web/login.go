@@ -35,7 +35,7 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 		browser = serval.NewSecret(rand.Text() + rand.Text())
 	}
 	err = s.c.Plane.BeginLogin(r.Context(), v.nobody(), attempt.State, browser, v.token, control.Attempt{
-		Nonce: attempt.Nonce, Verifier: attempt.Verifier, ReturnTo: returnTo, CreatedAt: attempt.CreatedAt,
+		Issuer: attempt.Issuer, Nonce: attempt.Nonce, Verifier: attempt.Verifier, ReturnTo: returnTo, CreatedAt: attempt.CreatedAt,
 	})
 	if err != nil {
 		return err
@@ -92,13 +92,9 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 
 // identify asks the identity provider who it is, for the attempt that was kept.
 func (s *Server) identify(ctx context.Context, state serval.Secret, kept control.Attempt, answer url.Values) (control.Identity, error) {
-	// The issuer is the configured one: a code of another is of no use here.
-	attempt, _, err := s.c.Login.Begin(ctx, login.Prompt{})
-	if err != nil {
-		return control.Identity{}, err
-	}
-	attempt.State, attempt.Nonce, attempt.Verifier, attempt.CreatedAt = state, kept.Nonce, kept.Verifier, kept.CreatedAt
-	id, err := s.c.Login.Finish(ctx, attempt, answer)
+	id, err := s.c.Login.Finish(ctx, login.Attempt{
+		State: state, Nonce: kept.Nonce, Verifier: kept.Verifier, Issuer: kept.Issuer, CreatedAt: kept.CreatedAt,
+	}, answer)
 	if err != nil {
 		return control.Identity{}, err
 	}
