@@ -61,6 +61,7 @@ type Plane struct {
 	Now func() time.Time
 
 	policies  atomic.Pointer[[]serval.AccessPolicy]
+	parsed    parsed
 	changed   signal
 	strangers budget
 }
@@ -268,7 +269,9 @@ func reasonOf(err error) string {
 }
 
 // isLook reports whether what only looks at something.
-func isLook(what serval.Action) bool { return strings.HasSuffix(string(what), ".read") }
+func isLook(what serval.Action) bool {
+	return strings.HasSuffix(string(what), ".read") || what == serval.LoginList
+}
 
 // maxTarget bounds, in bytes, what somebody says they act on. No ARN is longer.
 const maxTarget = 2048

@@ -310,6 +310,8 @@ func TestStrangers(t *testing.T) {
 				try()
 				_, _, err := w.plane.Roles(t.Context(), who, RoleFilter{})
 				wantKind(t, "a stranger's look", err, serval.Unauthenticated)
+				_, err = w.plane.Logins(t.Context(), who)
+				wantKind(t, "a stranger's look at logins", err, serval.Unauthenticated)
 				_, _, err = w.plane.Recognise(t.Context(), who, serval.NewSecret("old"))
 				wantKind(t, "an old cookie", err, serval.Unauthenticated)
 			}

@@ -278,12 +278,12 @@ func (w *world) signInAs(p *Plane, id Identity) (serval.Principal, serval.Secret
 	w.signIns++
 	state := serval.NewSecret(fmt.Sprint(canary, "-state-", w.signIns))
 	browser := serval.NewSecret(fmt.Sprint(canary, "-browser-", w.signIns))
-	a := Attempt{Nonce: serval.NewSecret(canary + "-nonce"), Verifier: serval.NewSecret(canary + "-verifier"), ReturnTo: "/roles"}
+	a := Attempt{Issuer: issuer, Nonce: serval.NewSecret(canary + "-nonce"), Verifier: serval.NewSecret(canary + "-verifier"), ReturnTo: "/roles"}
 	if err := p.BeginLogin(ctx, stranger(), state, browser, serval.Secret{}, a); err != nil {
 		return serval.Principal{}, serval.Secret{}, err
 	}
 	in, err := p.SignIn(ctx, stranger(), state, browser, "Mozilla/5.0", func(_ context.Context, back Attempt) (Identity, error) {
-		if !back.Nonce.Equal(a.Nonce) || !back.Verifier.Equal(a.Verifier) || back.ReturnTo != a.ReturnTo {
+		if back.Issuer != a.Issuer || !back.Nonce.Equal(a.Nonce) || !back.Verifier.Equal(a.Verifier) || back.ReturnTo != a.ReturnTo {
 			w.t.Errorf("the attempt came back as another: %q %q %q", back.Nonce.Reveal(), back.Verifier.Reveal(), back.ReturnTo)
 		}
 		return id, nil
