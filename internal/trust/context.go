@@ -372,6 +372,9 @@ func (c *Context) operation() operation {
 }
 
 func trimScheme(issuer string) string {
+	if len(issuer) >= 7 && strings.EqualFold(issuer[:7], "http://") {
+		return issuer[7:] // of a provider on loopback, which only a local AWS takes
+	}
 	if len(issuer) >= 8 && strings.EqualFold(issuer[:8], "https://") {
 		return issuer[8:]
 	}
@@ -446,10 +449,18 @@ type key struct {
 
 func newKey(name string) key {
 	k := key{name: name, lower: strings.ToLower(name)}
-	if i := strings.LastIndexByte(name, ':'); i > 0 && strings.Contains(name[:i], ".") && !strings.Contains(name[:i], ":") {
+	if i := strings.LastIndexByte(name, ':'); i > 0 && isProvider(name[:i]) {
 		k.provider, k.claim = name[:i], k.lower[i+1:]
 	}
 	return k
+}
+
+// isProvider reports whether what stands before a key's claim can be an OIDC
+// provider: a host with a dot, perhaps a port (which AWS does not take; a local
+// AWS does), and a path.
+func isProvider(text string) bool {
+	host, rest, colon := strings.Cut(text, ":")
+	return strings.Contains(host, ".") && (!colon || rest != "" && '0' <= rest[0] && rest[0] <= '9' && !strings.Contains(rest, ":"))
 }
 
 // A kind is what sort of value a key has, and so which operators it works with.
