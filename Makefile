@@ -16,7 +16,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test bench fuzz build check tools clean
+.PHONY: help demo demo-check test bench bench-ingest fuzz build check tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ ifeq ($(RACE),)
 	@echo "No C compiler: tests run without the race detector."
 endif
 	$(GO) test $(RACE) $(if $(filter true,$(CI)),-count=1,) -timeout 20m ./...
+
+bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
+	$(GO) test -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
 
 bench: ## Run the benchmarks, as ratios measured side by side
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...

@@ -76,6 +76,7 @@ const SessionName = "serval-worker"
 const (
 	callDeadline    = 15 * time.Second
 	accountDeadline = 20 * time.Minute
+	largeShare      = 16 // of Total is the share of answers with a page of a thousand
 )
 
 // A Config says how AWS is reached. The zero value means AWS's own endpoints
@@ -125,9 +126,11 @@ type Reader struct {
 	base    *keeper // who assumes the accounts' roles: base credentials, or the base role
 	region  string  // of STS where neither config nor partition says
 	total   chan struct{}
+	large   chan struct{} // of total: answers that take memory by the megabyte
 	network *network
 	shared  *library
 
+	crews     atomic.Int64           // readings at work
 	partition atomic.Pointer[string] // of the base credentials, once known
 	skew      atomic.Int64           // AWS's clock minus ours, as last seen
 
@@ -172,7 +175,7 @@ func New(ctx context.Context, c Config) (*Reader, error) {
 		c.Now = time.Now
 	}
 
-	r := &Reader{config: c, total: make(chan struct{}, c.Total), gates: make(map[string]*gate)}
+	r := &Reader{config: c, total: make(chan struct{}, c.Total), large: make(chan struct{}, max(2, c.Total/largeShare)), gates: make(map[string]*gate)}
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = nil // HTTPS_PROXY is not for AWS, and least of all for the credentials endpoint
 		t.MaxIdleConns = 2 * c.Total

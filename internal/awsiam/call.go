@@ -143,7 +143,7 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 		return out, time.Time{}, err
 	}
 	p := l.gate.pacer(action)
-	release, err := l.enter(ctx, p)
+	release, err := l.enter(ctx, p, action)
 	if err != nil {
 		return out, time.Time{}, err
 	}
@@ -179,7 +179,7 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 // enter waits for the pace and for a slot, in this order, and takes the token
 // only with the slot in hand: a token taken earlier would be spent on a call
 // after a throttle that came in between.
-func (l *line) enter(ctx context.Context, p *pacer) (release func(), err error) {
+func (l *line) enter(ctx context.Context, p *pacer, action string) (release func(), err error) {
 	for {
 		if err := p.ready(ctx); err != nil {
 			return nil, err
@@ -190,7 +190,7 @@ func (l *line) enter(ctx context.Context, p *pacer) (release func(), err error) 
 				return nil, err
 			}
 		}
-		release, err := l.slot(ctx)
+		release, err := l.slot(ctx, action)
 		if err != nil {
 			return nil, err
 		}
@@ -205,23 +205,30 @@ func (l *line) enter(ctx context.Context, p *pacer) (release func(), err error) 
 	}
 }
 
-// slot waits for a slot of the account, and one of all accounts.
-func (l *line) slot(ctx context.Context) (release func(), err error) {
+// slot waits for a slot of the account, and one of all accounts; where the
+// answer is a page of a thousand, for one of these too.
+func (l *line) slot(ctx context.Context, action string) (release func(), err error) {
 	if !l.slotted {
 		return func() {}, nil
 	}
-	select {
-	case l.gate.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	slots := []chan struct{}{l.gate.slots, l.reader.large, l.reader.total}
+	if action != listRoles && action != getDetails {
+		slots = []chan struct{}{l.gate.slots, l.reader.total}
 	}
-	select {
-	case l.reader.total <- struct{}{}:
-	case <-ctx.Done():
-		<-l.gate.slots
-		return nil, ctx.Err()
+	leave := func(taken []chan struct{}) {
+		for _, s := range taken {
+			<-s
+		}
 	}
-	return func() { <-l.reader.total; <-l.gate.slots }, nil
+	for i, s := range slots {
+		select {
+		case s <- struct{}{}:
+		case <-ctx.Done():
+			leave(slots[:i])
+			return nil, ctx.Err()
+		}
+	}
+	return func() { leave(slots) }, nil
 }
 
 var (

@@ -126,6 +126,9 @@ func fifty(e *estate, withDetails bool) []serval.Account {
 		owner, a := e.connect(fmt.Sprintf("4444%08d", i))
 		s := fifty200
 		s.first = i
+		if i < 9 {
+			s.local = 0 // so that it is the estate of the measurements, call by call
+		}
 		s.fill(e, owner)
 		if withDetails {
 			allowDetails(owner)

@@ -18,7 +18,6 @@ import (
 const (
 	pageSize  = 1000   // the most IAM gives; the default of 100 is ten times the calls
 	mostPages = 10_000 // IAM may give fewer than asked for, but not for ever
-	ahead     = 4      // roles begun for each call in flight, so that none waits for a role's chain of calls
 )
 
 // Progress is how far a reading is.
@@ -120,10 +119,10 @@ func (rd *reading) run(ctx context.Context) error {
 		}
 		return nil // all else was noted, and is no matter
 	})
-	var readers errgroup.Group
-	readers.SetLimit(ahead * rd.reader.config.Concurrency)
+	readers := rd.reader.newCrew()
+	defer readers.leave()
 	read := func(f func() error) {
-		readers.Go(func() error {
+		readers.do(func() error {
 			err := f()
 			if err != nil {
 				cancel(err) // the account itself is wrong
@@ -145,7 +144,7 @@ func (rd *reading) run(ctx context.Context) error {
 	if wrong == nil && rd.listed() > 0 {
 		rd.join(ctx, joined, read)
 	}
-	err := cmp.Or(readers.Wait(), wrong)
+	err := cmp.Or(readers.wait(), wrong)
 	switch {
 	case err != nil:
 		return err
