@@ -65,6 +65,7 @@ func (c *clock) moveTo(instant time.Time) { c.ahead.Store(int64(time.Until(insta
 // A world is a bridge's edge with everything behind it: an identity provider and
 // a cloud beyond the wire, the control plane over SQLite.
 type world struct {
+	trust string // policy of the roles, accepting the identity provider
 	t     testing.TB
 	idp   *idptest.Provider
 	cloud *awstest.Cloud
@@ -101,11 +102,12 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	w.aws = w.cloud.AddAccount(prod, "prod")
 	provider := w.aws.PutOIDCProvider(issuer, clientID)
 	host := strings.TrimPrefix(issuer, "http://")
+	w.trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"},
+		"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"` + host + `:aud":"` + clientID + `"}}}]}`
 	for _, name := range []string{"dev-admin", "dev-auto"} {
 		w.aws.PutRole(awstest.Role{
 			Name: name, Path: "/people/", MaxSessionDuration: 14400, Tags: map[string]string{"serval": "", "team": "payments"},
-			Trust: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"},
-				"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"` + host + `:aud":"` + clientID + `"}}}]}`,
+			Trust:  w.trust,
 			Inline: map[string]string{"all": `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"iam:*","Resource":"*"}]}`},
 		})
 	}
@@ -205,7 +207,7 @@ func (w *world) inventory(generation int64) serval.Inventory {
 			ARN: w.aws.RoleARN(name), RoleID: w.aws.RoleID(name), Name: name, Path: "/people/", Description: "For development",
 			CreatedAt: time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC), MaxSessionSeconds: 14400,
 			Tags:           map[string]string{"serval": "", "team": "payments"},
-			TrustPolicy:    `{"Version":"2012-10-17","Statement":[]}`,
+			TrustPolicy:    serval.Document(w.trust),
 			InlinePolicies: serval.InlinePolicies{Status: serval.ListRead, Policies: []serval.InlinePolicy{{Name: "all", Document: `{"Version":"2012-10-17"}`}}},
 			ManagedPolicies: serval.ManagedPolicies{Status: serval.ListDenied, Action: "iam:GetPolicyVersion", Policies: []serval.ManagedPolicy{
 				{ARN: "arn:aws:iam::aws:policy/ReadOnlyAccess", Name: "ReadOnlyAccess", Version: "v3"}}},

@@ -13,15 +13,12 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
-// notJudged is what is said of every role's trust for now.
-const notJudged = "This version does not judge trust policies: it has not been checked whether this role's trust policy accepts you."
-
 // roleJSON returns a role as the person who asks sees it.
 func (s *Server) roleJSON(r control.Role, who serval.Principal) wire.Role {
 	role := wire.Role{
 		ARN: r.ARN, RoleID: r.RoleID, AccountID: r.Key.AccountID, AccountName: r.AccountName, Name: r.Name, Description: r.Description,
 		MaxSessionSeconds: r.MaxSessionSeconds, Tags: r.Tags, Policy: r.Policy.Name,
-		Trust: wire.Trust{Verdict: "unknown", Reason: notJudged}, Completeness: "incomplete",
+		Trust: trustJSON(r), Completeness: "incomplete",
 		StaleSince: wire.Time{Time: r.StaleSince}, StaleReason: r.StaleReason, Held: !r.HeldSince.IsZero(),
 		Entitlement: wire.Entitlement{Name: serval.EntitlementName, Description: serval.EntitlementDescription},
 		MaxMinutes:  r.Policy.MaxMinutes, RecommendedMinutes: r.Policy.RecommendedMinutes, RequireJustification: r.Policy.RequireJustification,
@@ -41,6 +38,15 @@ func (s *Server) roleJSON(r control.Role, who serval.Principal) wire.Role {
 		role.MyRequest = &mine
 	}
 	return role
+}
+
+func trustJSON(r control.Role) wire.Trust {
+	v := r.Trust
+	t := wire.Trust{Verdict: v.Verdict, Reason: v.Reason, Statement: v.Statement, Condition: v.Condition, NotChecked: list(v.NotChecked)}
+	if v.Mend != nil {
+		t.Mend = &wire.Mend{JSON: v.Mend.JSON, Terraform: v.Mend.Terraform}
+	}
+	return t
 }
 
 // documents returns what RoleByName brings with a role.
@@ -169,13 +175,13 @@ func (s *Server) rolesPage(w http.ResponseWriter, r *http.Request, v *visit) err
 // the form.
 type rolePageView struct {
 	roleView
-	Trust    string // document
-	Inline   []documentView
-	Managed  []documentView
-	Unread   []string // which lists are not known
-	Boundary string
-	LastUsed wire.Time
-	Created  wire.Time
+	TrustText string
+	Inline    []documentView
+	Managed   []documentView
+	Unread    []string // which lists are not known
+	Boundary  string
+	LastUsed  wire.Time
+	Created   wire.Time
 
 	Form  formView
 	Wrong string // why what was sent is not taken
@@ -196,7 +202,7 @@ func (s *Server) showRole(w http.ResponseWriter, r *http.Request, v *visit, acco
 	if err != nil {
 		return err
 	}
-	view := rolePageView{roleView: s.viewRole(role, v), Form: entered, Wrong: wrong, Trust: pretty(role.TrustPolicy), Created: wire.Time{Time: role.CreatedAt}}
+	view := rolePageView{roleView: s.viewRole(role, v), Form: entered, Wrong: wrong, TrustText: pretty(role.TrustPolicy), Created: wire.Time{Time: role.CreatedAt}}
 	if role.PermissionsBoundary != nil {
 		view.Boundary = *role.PermissionsBoundary
 	}

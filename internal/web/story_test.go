@@ -37,8 +37,8 @@ func TestStoryByAPI(t *testing.T) {
 	}
 	var roles wire.Roles
 	ana.json("GET", "/api/v1/roles?q=DEV-admin", nil, 200, &roles)
-	if len(roles.Roles) != 1 || roles.Roles[0].Name != "dev-admin" || roles.Roles[0].Trust.Verdict != "unknown" {
-		t.Fatalf("roles are %+v, want dev-admin alone, its trust unknown", roles)
+	if len(roles.Roles) != 1 || roles.Roles[0].Name != "dev-admin" || roles.Roles[0].Trust.Verdict != "works" {
+		t.Fatalf("roles are %+v, want dev-admin alone, its trust policy accepting her", roles)
 	}
 	arn := roles.Roles[0].ARN
 
