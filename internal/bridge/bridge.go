@@ -97,6 +97,8 @@ func (c Config) Faults() []string {
 			fault(name, "must be https (http is allowed on a loopback address only).")
 		case !path && u.Path != "" && u.Path != "/":
 			fault(name, "an origin has no path.")
+		case !path && (u.Host != strings.ToLower(u.Host) || u.Port() == "443" && u.Scheme == "https" || u.Port() == "80" && u.Scheme == "http"):
+			fault(name, "write it as browsers do: in lower case, and without :443 or :80.")
 		}
 	}
 	origin("SERVAL_PUBLIC_URL", c.PublicURL, false)

@@ -360,6 +360,7 @@ func (f file) check(s source) (File, []Fault) {
 		}
 	}
 	tokens := map[string]bool{}
+	var secrets []serval.Secret
 	for i, t := range f.UpstreamTokens {
 		path := fmt.Sprintf("$.upstream_tokens[%d]", i)
 		if tokens[t.Name] {
@@ -374,8 +375,17 @@ func (f file) check(s source) (File, []Fault) {
 				add(fmt.Sprintf("%s.accounts[%d]", path, j), "account %s is not declared above.", id)
 			}
 		}
-		if _, err := readToken(t.SecretFile); err != nil {
+		secret, err := readToken(t.SecretFile)
+		if err != nil {
 			add(path+".secret_file", "%s.", err)
+		}
+		for _, other := range secrets {
+			if err == nil && secret.Equal(other) {
+				add(path+".secret_file", "two tokens have the same secret, so one worker would pass for the other.")
+			}
+		}
+		if err == nil {
+			secrets = append(secrets, secret)
 		}
 		out.UpstreamTokens = append(out.UpstreamTokens, UpstreamToken(t))
 	}

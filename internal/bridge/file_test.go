@@ -154,6 +154,17 @@ func TestShortUpstreamTokenIsRefused(t *testing.T) {
 	}
 }
 
+func TestUpstreamTokensAreDifferent(t *testing.T) {
+	file := tokenFile(t, 40)
+	text := "team: acme\naccounts:\n  - {id: \"111122223333\", name: a, role_arn: \"arn:aws:iam::111122223333:role/x\"}\nupstream_tokens:\n" +
+		"  - {name: a, accounts: [\"111122223333\"], secret_file: " + file + "}\n" +
+		"  - {name: b, accounts: [\"111122223333\"], secret_file: " + file + "}\n"
+	_, faults := ParseFile([]byte(text))
+	if len(faults) != 1 || faults[0].Line != 6 || !strings.Contains(faults[0].Text, "same secret") {
+		t.Errorf("faults: %v, want one on line 6 that says the secrets are the same", faults)
+	}
+}
+
 // T-1
 func FuzzParseFile(f *testing.F) {
 	f.Add(fmt.Sprintf(example, "/nonexistent"))

@@ -15,6 +15,10 @@ import (
 // MaxBatch is how many roles may be asked for in one go.
 const MaxBatch = 20
 
+// maxOpen is how many requests of one person may be open at a time: nobody
+// hides other people's requests from their approvers behind their own.
+const maxOpen = 200
+
 // An Ask is what a person fills in to request one role or several.
 type Ask struct {
 	RoleARNs []string
@@ -24,7 +28,11 @@ type Ask struct {
 // Request asks for roles: one request each, all or none. Where the policy
 // approves automatically they are approved in the same transaction.
 func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (made []*serval.Request, err error) {
-	err = p.act(ctx, who, serval.RequestCreate, first(ask.RoleARNs), func(tx *store.Tx, e *serval.Event) error {
+	var target string
+	if _, err := serval.ParseRoleARN(first(ask.RoleARNs)); err == nil {
+		target = ask.RoleARNs[0] // of a refusal; never another thing's name
+	}
+	err = p.act(ctx, who, serval.RequestCreate, target, func(tx *store.Tx, e *serval.Event) error {
 		made = nil // f may be repeated
 		switch n := len(ask.RoleARNs); {
 		case n == 0:
@@ -34,6 +42,13 @@ func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (mad
 		}
 		if who.Person.Suspended != "" {
 			return suspended(who.Person)
+		}
+		open, err := tx.CountOpenRequests(who.Person.ID)
+		if err != nil {
+			return err
+		}
+		if open+len(ask.RoleARNs) > maxOpen {
+			return serval.Refuse(serval.Exhausted, "You have %d open requests; at most %d are taken. Cancel or end some first.", open, maxOpen)
 		}
 		var batch string
 		if len(ask.RoleARNs) > 1 {

@@ -553,3 +553,40 @@ func TestLists(t *testing.T) {
 		}
 	})
 }
+
+// One person does not hide the others' requests from their approvers.
+func TestOpenRequestsAreBounded(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	for range maxOpen - 1 {
+		w.ask(p.ana, roleARN(prod, "reader"), 60)
+	}
+	both := Ask{RoleARNs: []string{roleARN(prod, "reader"), roleARN(dev, "reader")}, Ask: serval.Ask{Minutes: 1}}
+	_, err := w.plane.Request(t.Context(), p.ana, both)
+	wantKind(t, "two more, where one may be", err, serval.Exhausted)
+	last := w.ask(p.ana, roleARN(prod, "reader"), 60)
+	_, err = w.plane.Request(t.Context(), p.ana, Ask{RoleARNs: both.RoleARNs[:1], Ask: serval.Ask{Minutes: 1}})
+	wantKind(t, "one too many", err, serval.Exhausted)
+	w.ask(w.engineer("ben@example.com"), roleARN(prod, "reader"), 60) // somebody else's is taken
+	if _, err := w.plane.Cancel(t.Context(), p.ana, last.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.ask(p.ana, roleARN(prod, "reader"), 60)
+}
+
+// A refused request is not recorded under a name that is another thing's.
+func TestRefusedRequestHasARoleAsItsTarget(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	mine := w.ask(p.ana, roleARN(prod, "reader"), 60)
+	for arn, want := range map[string]string{mine.ID: "", roleARN(prod, "nothing"): roleARN(prod, "nothing")} {
+		ben := w.engineer("ben@example.com")
+		before := w.head()
+		if _, err := w.plane.Request(t.Context(), ben, Ask{RoleARNs: []string{arn}, Ask: serval.Ask{Minutes: 1}}); err == nil {
+			t.Fatalf("%s could be requested", arn)
+		}
+		if e := w.events(before); len(e) != 1 || e[0].Target != want {
+			t.Errorf("requesting %s: events %+v, want one with the target %q", arn, e, want)
+		}
+	}
+}

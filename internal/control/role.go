@@ -40,6 +40,9 @@ func noRole() error {
 // ARN, without documents, and whether there are more.
 func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (roles []Role, more bool, err error) {
 	err = p.view(ctx, who, serval.RoleRead, "", func(v *store.View) error {
+		if who.Person.Suspended != "" {
+			return suspended(who.Person) // what the mailbox was eligible for is not theirs to see
+		}
 		after, err := serval.ParseRoleARN(f.After)
 		if f.After != "" && err != nil {
 			return noPage()
@@ -90,6 +93,9 @@ func behind(r store.Role, arn serval.RoleARN) bool {
 // RoleByName returns one role that who is eligible for, with its documents.
 func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID, name string) (role Role, err error) {
 	err = p.view(ctx, who, serval.RoleRead, accountID+"/"+name, func(v *store.View) error {
+		if who.Person.Suspended != "" {
+			return suspended(who.Person)
+		}
 		known, err := v.Roles()
 		if err != nil {
 			return err

@@ -1,6 +1,8 @@
 package control
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -117,5 +119,53 @@ func testRoles(t *testing.T, w *world) {
 		if answers = append(answers, err.Error()); answers[0] != err.Error() || r.ARN != "" {
 			t.Errorf("%s/%s: %v %s, want %q", test.account, test.name, err, r.ARN, answers[0])
 		}
+	}
+}
+
+// S-54: whoever has somebody else's mailbox does not see what that was eligible
+// for.
+func TestSuspendedSeeNoRoles(t *testing.T) {
+	w := newWorld(t).stock()
+	who := w.people().ana
+	who.Person.Suspended = "Your email changed."
+	_, _, err := w.plane.Roles(t.Context(), who, RoleFilter{})
+	wantKind(t, "the catalogue", err, serval.FailedPrecondition)
+	_, err = w.plane.RoleByName(t.Context(), who, prod, "reader")
+	wantKind(t, "a role", err, serval.FailedPrecondition)
+}
+
+// The catalogue says what the trust policy makes of the person's token.
+func TestTrustVerdict(t *testing.T) {
+	w := newWorld(t).stock()
+	who := w.people().ana
+	accepts := func(audience string) serval.Document {
+		_, provider, _ := strings.Cut(issuer, "://")
+		return serval.Document(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::` + prod +
+			`:oidc-provider/` + provider + `"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"` + provider + `:aud":"` + audience + `"}}}]}`)
+	}
+	for _, test := range []struct {
+		name, verdict string
+		document      serval.Document
+	}{
+		{"ours", "works", accepts(clientID)},
+		{"another client's", "fails", accepts("another")},
+		{"unread", "unknown", ""},
+		{"no policy", "unknown", "nonsense"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w.push(prod, aRole(prod, "reader", func(r *serval.Role) { r.TrustPolicy = test.document }))
+			one, err := w.plane.RoleByName(t.Context(), who, prod, "reader")
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, _, err := w.plane.Roles(t.Context(), who, RoleFilter{AccountID: prod})
+			list = slices.DeleteFunc(list, func(r Role) bool { return r.ARN != one.ARN })
+			if err != nil || len(list) != 1 {
+				t.Fatalf("the catalogue has the role %d times, %v", len(list), err)
+			}
+			if one.Trust.Verdict != test.verdict || list[0].Trust.Verdict != test.verdict || one.Trust.Reason == "" {
+				t.Errorf("verdicts %+v and %+v, want %s with a reason", one.Trust, list[0].Trust, test.verdict)
+			}
+		})
 	}
 }

@@ -189,12 +189,9 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 		return intent{}, &serval.Refusal{Kind: serval.Exhausted,
 			Reason: fmt.Sprintf("You opened %d sessions within a minute. Wait a moment.", n), Detail: map[string]string{"retry_after": "60"}}
 	}
-	l, err := tx.Login(who.Person.ID, who.LoginID)
-	if err != nil && !serval.IsRefusal(err, serval.NotFound) {
+	l, err := signedIn(&tx.View, who, tx.Now)
+	if err != nil {
 		return intent{}, err
-	}
-	if err != nil || !l.EndedAt.IsZero() || !tx.Now.Before(l.ExpiresAt) {
-		return intent{}, serval.Refuse(serval.LoginRequired, "Your sign-in has ended. Sign in again to open a session.")
 	}
 	if l.IDToken == "" || l.IDTokenEndsAt.Sub(tx.Now) <= tokenMargin {
 		return intent{}, serval.Refuse(serval.LoginRequired, "The identity provider's token of your sign-in has ended. Sign in again to open a session.")
@@ -253,6 +250,9 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 	if !serval.SameEmail(person.Email, r.Email) {
 		return refuse(serval.Refuse(serval.FailedPrecondition, "This request was made as %s; you are %s now.", r.Email, person.Email))
 	}
+	if _, err := signedIn(v, who, now); err != nil {
+		return refuse(err)
+	}
 	if err := r.CheckMint(now); err != nil {
 		return refuse(err)
 	}
@@ -273,6 +273,18 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 			Reason: "No access policy makes you eligible for this role any more. The approval stands and can be used again when one does."})
 	}
 	return r, role, policy, nil
+}
+
+// signedIn returns the login that who acts under, if it has not ended.
+func signedIn(v *store.View, who serval.Principal, now time.Time) (store.Login, error) {
+	l, err := v.Login(who.Person.ID, who.LoginID)
+	if err != nil && !serval.IsRefusal(err, serval.NotFound) {
+		return store.Login{}, err
+	}
+	if err != nil || !l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) {
+		return store.Login{}, serval.Refuse(serval.LoginRequired, "Your sign-in has ended. Sign in again to open a session.")
+	}
+	return l, nil
 }
 
 // issue records that STS opened the session, and starts the clock with the

@@ -1035,3 +1035,20 @@ func TestOpenAtAWS(t *testing.T) {
 		}
 	}
 }
+
+// Whoever signs out while STS is asked is handed nothing.
+func TestLoginEndedInFlight(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		p := w.people()
+		r := w.ask(p.ana, roleARN(prod, "reader"), 60)
+		o := w.open(p.ana, r.ID)
+		if err := w.plane.EndLogin(t.Context(), p.ana, p.ana.LoginID); err != nil {
+			t.Fatal(err)
+		}
+		wantKind(t, "just before the credentials leave", w.plane.recheck(t.Context(), p.ana, o.Session), serval.LoginRequired)
+		if s := w.session(o.Session.ID); s.State != serval.SessionDropped {
+			t.Errorf("the session is %s, want dropped", s.State)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package serval
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -80,6 +81,22 @@ type Minted struct {
 	PackedPolicySize int // percent of what is allowed
 }
 
+// keyID is STS's pattern for an access key id (STS API Reference, Credentials).
+var keyID = regexp.MustCompile(`^\w{16,128}$`)
+
+// maxKeyText is how long a secret key or session token may be. AWS sets no
+// bound and says not to assume one; this is many times what was ever seen.
+const maxKeyText = 64 << 10
+
+// isKeyText reports whether s is made of what base64 and its variants are made
+// of.
+func isKeyText(s Secret) bool {
+	text := s.Reveal()
+	return len(text) <= maxKeyText && !strings.ContainsFunc(text, func(r rune) bool {
+		return !isAlphanumeric(r) && !strings.ContainsRune("+/=_.-", r)
+	})
+}
+
 // expirySlack is how far past what was asked an Expiration may lie: the clocks
 // of AWS and of this machine are not one.
 const expirySlack = 60 * time.Second
@@ -102,6 +119,9 @@ func (m Mint) Check(a Minted, issuer, audience, subject string, asked, now time.
 	switch {
 	case a.AccessKeyID == "" || a.SecretAccessKey.Empty() || a.SessionToken.Empty():
 		return fmt.Errorf("STS answered without credentials")
+	case !keyID.MatchString(a.AccessKeyID), !isKeyText(a.SecretAccessKey), !isKeyText(a.SessionToken):
+		// They end up in shells and configuration files.
+		return fmt.Errorf("STS answered with something else than keys")
 	case a.AssumedRoleARN != arn.Session(m.SessionName):
 		return fmt.Errorf("STS answered for %q, not for %q", clip(a.AssumedRoleARN, 200), arn.Session(m.SessionName))
 	case a.AssumedRoleID != m.Role.RoleID+":"+m.SessionName:

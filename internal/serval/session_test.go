@@ -25,7 +25,7 @@ func testMint() Mint {
 
 func testMinted() Minted {
 	return Minted{
-		AccessKeyID:     "ASIAEXAMPLE",
+		AccessKeyID:     "ASIAEXAMPLE00000",
 		SecretAccessKey: NewSecret("canary"),
 		SessionToken:    NewSecret("canary"),
 		Expiration:      t0.Add(time.Hour),
@@ -45,6 +45,14 @@ func TestMint_Check_S80(t *testing.T) { // S-4 S-80 S-85
 		want string // part of the error; empty where the answer is right
 	}{
 		{"all is right", func(*Mint, *Minted) {}, ""},
+		{"a key id that is a line of a file", func(m *Mint, a *Minted) { a.AccessKeyID = "ASIAEXAMPLE00000\ncredential_process = x" }, "else than keys"},
+		{"a key id that is too short", func(m *Mint, a *Minted) { a.AccessKeyID = "ASIA" }, "else than keys"},
+		{"a key id that is too long", func(m *Mint, a *Minted) { a.AccessKeyID = strings.Repeat("A", 129) }, "else than keys"},
+		{"a secret that ends a string", func(m *Mint, a *Minted) { a.SecretAccessKey = NewSecret("a'; x; '") }, "else than keys"},
+		{"a secret with PowerShell's other quote", func(m *Mint, a *Minted) { a.SecretAccessKey = NewSecret("a\u2019") }, "else than keys"},
+		{"a token of two lines", func(m *Mint, a *Minted) { a.SessionToken = NewSecret("a\nb") }, "else than keys"},
+		{"a token without end", func(m *Mint, a *Minted) { a.SessionToken = NewSecret(strings.Repeat("a", 64<<10+1)) }, "else than keys"},
+		{"a token as long as any", func(m *Mint, a *Minted) { a.SessionToken = NewSecret(strings.Repeat("a", 64<<10)) }, ""},
 		{"nothing at all", func(m *Mint, a *Minted) { *a = Minted{} }, "without credentials"},
 		{"no access key id", func(m *Mint, a *Minted) { a.AccessKeyID = "" }, "without credentials"},
 		{"no secret access key", func(m *Mint, a *Minted) { a.SecretAccessKey = Secret{} }, "without credentials"},

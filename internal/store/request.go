@@ -224,3 +224,13 @@ func (t *Tx) SaveRequest(r *serval.Request) error {
 	}
 	return nil
 }
+
+// CountOpenRequests returns how many requests of the person are pending or
+// approved.
+func (v *View) CountOpenRequests(personID string) (n int, err error) {
+	err = v.scan(`select count(*) from request where person_id = $1 and status in ('pending', 'approved')`, []any{personID}, &n)
+	if err != nil {
+		return 0, fmt.Errorf("counting the open requests of person %s: %w", personID, err)
+	}
+	return n, nil
+}

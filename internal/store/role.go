@@ -151,6 +151,19 @@ func (v *View) document(digest string) (serval.Document, error) {
 	return serval.Document(body), nil
 }
 
+// TrustDigest returns the digest of the role's trust policy; empty where it
+// could not be read.
+func (r Role) TrustDigest() string { return r.trust }
+
+// TrustPolicy returns the role's trust policy alone; empty where it could not be
+// read.
+func (v *View) TrustPolicy(r Role) (serval.Document, error) {
+	if r.TrustPolicy != "" || r.trust == "" {
+		return r.TrustPolicy, nil
+	}
+	return v.document(r.trust)
+}
+
 // KnownRoles returns what is remembered of an account's roles, for comparing.
 func (v *View) KnownRoles(accountID string) ([]serval.Known, error) {
 	known, err := all(v, func(row scanner) (k serval.Known, err error) {

@@ -29,7 +29,7 @@ func scanSession(row scanner) (serval.Session, error) {
 func (t *Tx) SaveSession(s serval.Session) error {
 	return t.exec("keeping session "+s.ID, `insert into session (`+sessionColumns+`)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-		on conflict (id) do update set state = excluded.state, finished_at = excluded.finished_at,
+		on conflict (id) do update set state = excluded.state, seconds = excluded.seconds, finished_at = excluded.finished_at,
 			access_key_id = excluded.access_key_id, assumed_role_id = excluded.assumed_role_id,
 			expiration = excluded.expiration, ends_at = excluded.ends_at, error = excluded.error`,
 		s.ID, s.RequestID, s.PersonID, s.Kind, s.State, s.Role.Partition, s.Role.AccountID, s.Role.RoleID, s.Role.ARN, s.SessionName,
