@@ -139,6 +139,9 @@ func (p *Plane) Accounts(ctx context.Context, who serval.Principal) (list []Acco
 			return err
 		}
 		for _, a := range accounts {
+			if err := v.FillLastSync(&a); err != nil {
+				return err
+			}
 			account := Account{Account: a}
 			if account.Roles, account.Held, account.Stale, err = v.CountRoles(a.ID); err != nil {
 				return err

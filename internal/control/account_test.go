@@ -143,19 +143,23 @@ func TestPushDetail(t *testing.T) {
 		i.Complete = false
 		i.Problems = []serval.Problem{{Action: "iam:ListRoles", Code: "Throttling"}}
 		i.NearMisses = []serval.NearMiss{{ARN: roleARN(prod, "x"), TagKey: "Serval"}}
+		i.Unreadable = []serval.Unreadable{{ARN: roleARN(prod, "y"), RoleID: "AROAX", Action: "iam:GetRole", Code: "AccessDenied"}}
 	}, roles[1:]...)
 	e = w.events(w.head() - 1)[0]
 	if e.Detail["stale"] != "1" || e.Detail["complete"] != "false" || e.Detail["problems"] != "1" || e.Detail["added"] != "" {
 		t.Errorf("detail %v", e.Detail)
 	}
 	a := w.account(prod)
-	if a.Complete || len(a.Problems) != 1 || len(a.NearMisses) != 1 || !a.AcceptedAt.Equal(w.clock.now()) || a.ReadBy != serval.ByRoles {
+	if a.Complete || !a.AcceptedAt.Equal(w.clock.now()) || a.ReadBy != serval.ByRoles {
 		t.Errorf("account %+v", a)
 	}
 	adm := w.signIn("adm@example.com")
 	list, err := w.plane.Accounts(t.Context(), adm)
 	if err != nil || len(list) != 2 || list[0].ID != prod || list[0].Roles != 25 || list[0].Stale != 1 || list[0].Held != 0 || list[1].Roles != 0 {
 		t.Errorf("accounts %+v, %v", list, err)
+	}
+	if a := list[0]; len(a.Problems) != 1 || len(a.NearMisses) != 1 || len(a.Unreadable) != 1 || a.Unreadable[0].RoleID != "AROAX" {
+		t.Errorf("the last sync as an admin sees it: %+v", a)
 	}
 }
 

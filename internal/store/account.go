@@ -34,9 +34,11 @@ type Account struct {
 	FinishedAt         time.Time
 	Complete           bool
 	ReadBy             string
-	Unreadable         []serval.Unreadable
-	NearMisses         []serval.NearMiss
-	Problems           []serval.Problem
+
+	// Of the same push, and long: only where FillLastSync was asked for them.
+	Unreadable []serval.Unreadable
+	NearMisses []serval.NearMiss
+	Problems   []serval.Problem
 }
 
 // accountSettings is what is kept of an account as JSON.
@@ -49,15 +51,15 @@ type accountSettings struct {
 
 const accountColumns = `id, name, partition, role_arn, external_id, settings, source, created_at, generation, claimed_by,
 	claimed_until, sync_requested_at, accepted_generation, accepted_digest, accepted_answer, accepted_at, started_at, finished_at,
-	complete, read_by, unreadable, near_misses, problems`
+	complete, read_by`
 
 func scanAccount(row scanner) (Account, error) {
 	var a Account
-	var settings, unreadable, nearMisses, problems string
+	var settings string
 	var created, claimed, requested, accepted, started, finished, complete int64
 	err := row.Scan(&a.ID, &a.Name, &a.Partition, &a.RoleARN, &a.ExternalID, &settings, &a.Source, &created, &a.Generation, &a.ClaimedBy,
 		&claimed, &requested, &a.AcceptedGeneration, &a.AcceptedDigest, &a.AcceptedAnswer, &accepted, &started, &finished,
-		&complete, &a.ReadBy, &unreadable, &nearMisses, &problems)
+		&complete, &a.ReadBy)
 	if err != nil {
 		return Account{}, fmt.Errorf("reading an account: %w", err)
 	}
@@ -68,14 +70,6 @@ func scanAccount(row scanner) (Account, error) {
 		return Account{}, fmt.Errorf("reading the settings of account %s: %w", a.ID, err)
 	}
 	a.Via, a.DefaultRegion, a.STS, a.WorkflowRoleARN = s.Via, s.DefaultRegion, s.STS, s.WorkflowRoleARN
-	for _, list := range []struct {
-		text string
-		into any
-	}{{unreadable, &a.Unreadable}, {nearMisses, &a.NearMisses}, {problems, &a.Problems}} {
-		if err := json.Unmarshal([]byte(list.text), list.into); err != nil {
-			return Account{}, fmt.Errorf("reading the last sync of account %s: %w", a.ID, err)
-		}
-	}
 	return a, nil
 }
 
@@ -89,6 +83,26 @@ func (v *View) Account(id string) (Account, error) {
 	return one(v, "There is no such account.", scanAccount, `select `+accountColumns+` from account where id = $1 and removed_at = 0`, id)
 }
 
+// FillLastSync reads what the last accepted push of a said besides its roles. It
+// can be long, and only admins look at it: who waits for a change reads accounts
+// each second.
+func (v *View) FillLastSync(a *Account) error {
+	var unreadable, nearMisses, problems string
+	err := v.scan(`select unreadable, near_misses, problems from account where id = $1`, []any{a.ID}, &unreadable, &nearMisses, &problems)
+	if err != nil {
+		return fmt.Errorf("reading the last sync of account %s: %w", a.ID, err)
+	}
+	for _, list := range []struct {
+		text string
+		into any
+	}{{unreadable, &a.Unreadable}, {nearMisses, &a.NearMisses}, {problems, &a.Problems}} {
+		if err := json.Unmarshal([]byte(list.text), list.into); err != nil {
+			return fmt.Errorf("reading the last sync of account %s: %w", a.ID, err)
+		}
+	}
+	return nil
+}
+
 // DeclareAccount keeps what is declared of an account, connecting it again where
 // it was removed; what is known of its syncs stays.
 func (t *Tx) DeclareAccount(a serval.Account, source string) error {
@@ -96,7 +110,7 @@ func (t *Tx) DeclareAccount(a serval.Account, source string) error {
 	if err != nil {
 		return fmt.Errorf("encoding the settings of account %s: %w", a.ID, err)
 	}
-	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, removed_at)
+	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, unreadable, near_misses, problems, removed_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', '[]', '[]', '[]', 0)
 		on conflict (id) do update set name = excluded.name, partition = excluded.partition, role_arn = excluded.role_arn,
 			external_id = excluded.external_id, settings = excluded.settings, source = excluded.source, removed_at = 0`,

@@ -515,7 +515,10 @@ func TestAccount(t *testing.T) {
 		w.Unreadable, w.NearMisses, w.Problems = inv.Unreadable, inv.NearMisses, inv.Problems
 		same := func() {
 			t.Helper()
-			if diff := cmp.Diff(w, look(t, d, func(v *View) (Account, error) { return v.Account(prod) }), cmpopts.EquateEmpty()); diff != "" {
+			if diff := cmp.Diff(w, look(t, d, func(v *View) (Account, error) {
+				a, err := v.Account(prod)
+				return a, errors.Join(err, v.FillLastSync(&a))
+			}), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("account (-want +got):\n%s", diff)
 			}
 		}
@@ -546,6 +549,35 @@ func TestAccount(t *testing.T) {
 		same()
 		if err := d.Write(t.Context(), later.Add(3*time.Minute), func(tx *Tx) error { return tx.DeclareAccount(changed, "elsewhere") }); err == nil {
 			t.Error("an account was kept from a source that there is not")
+		}
+	})
+}
+
+// Accounts are read each second; the long lists of their last push are not.
+func TestLastSyncIsReadWhereAsked(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		declare(t, d, prod)
+		inv := serval.Inventory{
+			AccountID:  prod,
+			Unreadable: []serval.Unreadable{{ARN: "a"}}, NearMisses: []serval.NearMiss{{ARN: "b"}}, Problems: []serval.Problem{{Target: "c"}},
+		}
+		d.act(t, noon, func(tx *Tx) error { return tx.AcceptInventory(inv, "", "{}") })
+		one := look(t, d, func(v *View) (Account, error) { return v.Account(prod) })
+		for _, a := range append(look(t, d, (*View).Accounts), one) {
+			if a.Unreadable != nil || a.NearMisses != nil || a.Problems != nil {
+				t.Errorf("an account was read with its last sync: %+v", a)
+			}
+		}
+		d.raw(t, `update account set problems = 'broken'`)
+		err := d.Read(t.Context(), func(v *View) error {
+			a, err := v.Account(prod)
+			if err != nil {
+				t.Errorf("an account whose last sync cannot be read: %v", err)
+			}
+			return v.FillLastSync(&a)
+		})
+		if err == nil || serval.IsRefusal(err) {
+			t.Errorf("a last sync that cannot be read: %v, want a fault", err)
 		}
 	})
 }
