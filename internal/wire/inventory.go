@@ -18,6 +18,11 @@ import (
 const (
 	MaxInventoryBytes = 256 << 20 // of the whole body, uncompressed
 	MaxRoleBytes      = 8 << 20   // of one role
+
+	MaxEntries    = 20_000  // of each list beside the roles
+	MaxListBytes  = 8 << 20 // of each list beside the roles
+	MaxEntryBytes = 64 << 10
+	MaxText       = 2048 // bytes of one text beside the roles; no ARN is longer
 )
 
 // WriteInventory writes inv as one JSON object, role by role, so that the
@@ -65,15 +70,15 @@ func encode(v any) ([]byte, error) {
 
 // ReadInventory reads one inventory and hands each of its roles to role as it
 // comes, so that the peak is one role. It returns the inventory without its
-// roles. Fields may come in any order, so the roles may come before the account
+// roles; the other lists have at most MaxEntries each. Fields may come in any order, so the roles may come before the account
 // they belong to: keep them aside until ReadInventory has returned.
 //
 // What is not an inventory is refused with what is wrong: an unknown, repeated
 // or missing field, another schema, a value of the wrong type, text behind the
-// end; and, with kind TooLarge, what is larger than MaxInventoryBytes, than the
-// limit of an http.MaxBytesReader, or has a role larger than MaxRoleBytes. What
-// else goes wrong with reading r is a fault. An error of role is returned as it
-// is.
+// end, a text longer than MaxText; and, with kind TooLarge, what is larger than
+// MaxInventoryBytes, than the limit of an http.MaxBytesReader, or has a role or a
+// list larger than is taken. What else goes wrong with reading r is a fault. An
+// error of role is returned as it is.
 func ReadInventory(r io.Reader, role func(serval.Role) error) (serval.Inventory, error) {
 	return readInventory(r, MaxInventoryBytes, MaxRoleBytes, role)
 }
@@ -92,11 +97,24 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 	fields := map[string]any{
 		"schema": &inv.Schema, "account_id": &inv.AccountID, "account_name": &inv.AccountName,
 		"generation": &inv.Generation, "started_at": &inv.StartedAt, "finished_at": &inv.FinishedAt,
-		"complete": &inv.Complete, "read_by": &inv.ReadBy, "unreadable": &inv.Unreadable,
-		"near_misses": &inv.NearMisses, "problems": &inv.Problems, "untagged": &inv.Untagged,
+		"complete": &inv.Complete, "read_by": &inv.ReadBy,
+	}
+	lists := map[string]func() error{
+		"roles": func() error { return readRoles(d, src, role) },
+		"unreadable": func() (err error) {
+			inv.Unreadable, err = readList(d, src, "unreadable", textsOfUnreadable)
+			return err
+		},
+		"near_misses": func() (err error) { inv.NearMisses, err = readList(d, src, "near_misses", textsOfNearMiss); return err },
+		"problems":    func() (err error) { inv.Problems, err = readList(d, src, "problems", textsOfProblem); return err },
+		"untagged":    func() (err error) { inv.Untagged, err = readList(d, src, "untagged", textsOfUntagged); return err },
 	}
 	seen := map[string]bool{}
-	for d.More() {
+	for {
+		src.allow(d, MaxEntryBytes) // a name with a value that is no list
+		if !d.More() {
+			break
+		}
 		t, err := d.Token()
 		name, isName := t.(string)
 		if err != nil || !isName {
@@ -106,8 +124,8 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 			return refuse("field %q comes twice", clip(name))
 		}
 		seen[name] = true
-		if name == "roles" {
-			if err := readRoles(d, src, role); err != nil {
+		if list, ok := lists[name]; ok {
+			if err := list(); err != nil {
 				return serval.Inventory{}, err
 			}
 			continue
@@ -120,6 +138,7 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 			return refuse("field %q: %s", name, clip(err.Error()))
 		}
 	}
+	src.until = src.most
 	if t, err := d.Token(); err != nil || t != json.Delim('}') {
 		return refuse("its JSON breaks off or is malformed")
 	}
@@ -133,6 +152,9 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 	}
 	if inv.Schema != serval.InventorySchema {
 		return refuse("its schema is %q, not %q", clip(inv.Schema), serval.InventorySchema)
+	}
+	if longest(inv.AccountID, inv.AccountName, inv.ReadBy) > MaxText {
+		return refuse("a text of it has more than %d bytes", MaxText)
 	}
 	if !isWritable(inv.StartedAt) || !isWritable(inv.FinishedAt) {
 		return refuse("a time of it lies outside the years that can be written")
@@ -155,7 +177,7 @@ func readRoles(d *json.Decoder, src *source, role func(serval.Role) error) error
 	for n := 0; ; n++ {
 		// The decoder has to hold a role to find its end; it is not given more
 		// than one may have, and a comma, space and the next one's beginning.
-		src.until = min(src.most, d.InputOffset()+src.mostRole+readAhead)
+		src.allow(d, src.mostRole)
 		if !d.More() {
 			break
 		}
@@ -183,11 +205,73 @@ func readRoles(d *json.Decoder, src *source, role func(serval.Role) error) error
 	if t, err := d.Token(); err != nil || t != json.Delim(']') {
 		return src.explain("roles breaks off or is malformed")
 	}
-	src.until = src.most
 	return nil
 }
 
-// readAhead is what a decoder may be given beyond one role.
+// readList reads a list other than the roles, entry by entry: what a few bytes
+// of gzip unfold to is refused before it is held. Texts returns the texts of an
+// entry.
+func readList[T any](d *json.Decoder, src *source, name string, texts func(T) []string) ([]T, error) {
+	src.allow(d, MaxEntryBytes)
+	if t, err := d.Token(); err != nil || t != json.Delim('[') {
+		return nil, src.explain("%s is not a list", name)
+	}
+	start := d.InputOffset()
+	var list []T
+	for {
+		src.allow(d, MaxEntryBytes)
+		if !d.More() {
+			break
+		}
+		if len(list) == MaxEntries {
+			return nil, serval.Refuse(serval.TooLarge, "The inventory is too large: %s has more than %d entries.", name, MaxEntries)
+		}
+		var text json.RawMessage
+		if err := d.Decode(&text); err != nil {
+			return nil, src.explain("%s[%d] breaks off or is malformed", name, len(list))
+		}
+		if d.InputOffset()-start > MaxListBytes {
+			return nil, serval.Refuse(serval.TooLarge, "The inventory is too large: %s has more than %d bytes.", name, MaxListBytes)
+		}
+		var entry T
+		strict := json.NewDecoder(bytes.NewReader(text))
+		strict.DisallowUnknownFields()
+		if err := strict.Decode(&entry); err != nil {
+			return nil, src.explain("%s[%d]: %s", name, len(list), clip(err.Error()))
+		}
+		if string(text) == "null" {
+			return nil, src.explain("%s[%d] is null", name, len(list))
+		}
+		if longest(texts(entry)...) > MaxText {
+			return nil, src.explain("%s[%d]: a text of it has more than %d bytes", name, len(list), MaxText)
+		}
+		list = append(list, entry)
+	}
+	if t, err := d.Token(); err != nil || t != json.Delim(']') {
+		return nil, src.explain("%s breaks off or is malformed", name)
+	}
+	return list, nil
+}
+
+func textsOfUnreadable(u serval.Unreadable) []string {
+	return []string{u.ARN, u.RoleID, u.Action, u.Code}
+}
+func textsOfNearMiss(n serval.NearMiss) []string { return []string{n.ARN, n.TagKey} }
+func textsOfProblem(p serval.Problem) []string {
+	return []string{p.Action, p.Target, p.Code, p.Message}
+}
+func textsOfUntagged(id string) []string { return []string{id} }
+
+// longest returns the bytes of the longest text.
+func longest(texts ...string) int {
+	var n int
+	for _, text := range texts {
+		n = max(n, len(text))
+	}
+	return n
+}
+
+// readAhead is what a decoder may be given beyond one part.
 const readAhead = 4 << 10
 
 // errUntil ends a source at its until.
@@ -203,6 +287,11 @@ type source struct {
 	most     int64 // of the whole
 	mostRole int64
 	err      error // other than io.EOF; the first, and the last
+}
+
+// allow lets the decoder be given one more part of at most n bytes.
+func (s *source) allow(d *json.Decoder, n int64) {
+	s.until = min(s.most, d.InputOffset()+n+readAhead)
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -245,7 +334,8 @@ func (s *source) explain(format string, args ...any) error {
 }
 
 func (s *source) tooLarge() error {
-	return serval.Refuse(serval.TooLarge, "The inventory is too large: %d bytes are taken, and %d for one role.", s.most, s.mostRole)
+	return serval.Refuse(serval.TooLarge, "The inventory is too large: %d bytes are taken, %d for one role, and %d for anything else of it.",
+		s.most, s.mostRole, MaxEntryBytes)
 }
 
 // isWritable reports whether t has a year that RFC 3339 can write in UTC.

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -85,7 +86,7 @@ func (r rawText) MarshalJSON() ([]byte, error) { return []byte(r), nil }
 // encoding/json would write of the whole, and it reads back the same.
 func TestInventory_random(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(8, 8))
-	texts := []string{"", "a", `"roles":[]`, `\"`, "<script>&", "\u2028", "ü😀", "{}", "null", "\uFEFF", "line\nbreak", strings.Repeat("x", 5000)}
+	texts := []string{"", "a", `"roles":[]`, `\"`, "<script>&", "\u2028", "ü😀", "{}", "null", "\uFEFF", "line\nbreak", strings.Repeat("x", MaxText)}
 	pick := func() string { return texts[rnd.IntN(len(texts))] }
 	docs := []serval.Document{"", "{}", `{"a":[1,2.0,"<&>"],"a":null}`, "[]", "not JSON", "\uFEFF{}", "null", `"s"`}
 	doc := func() serval.Document { return docs[rnd.IntN(len(docs))] }
@@ -180,7 +181,7 @@ func TestReadInventory_takes(t *testing.T) {
 		"with untagged":          strings.Replace(small, `"problems":[]`, `"problems":[],"untagged":["AROA1"]`, 1),
 		"with space around":      " \r\n\t" + strings.ReplaceAll(small, ",", " ,\n ") + "\n\n ",
 		"in another order":       `{"roles":[{"arn":"a"},{}],` + strings.Replace(small[1:], `"roles":[{"arn":"a","tags":{"serval":""}},{}],`, "", 1),
-		"with null for unknown":  strings.Replace(small, `"problems":[]`, `"problems":null`, 1),
+		"with space in a list":   strings.Replace(small, `"problems":[]`, `"problems": [ {"action":"a"} , {} ] `, 1),
 		"with escapes in a name": strings.Replace(small, `"schema"`, `"sch\u0065ma"`, 1),
 	} {
 		if inv, err := collect(strings.NewReader(text)); err != nil || len(inv.Roles) != 2 || inv.AccountID != "1" || inv.Roles[0].ARN != "a" {
@@ -232,8 +233,38 @@ func TestReadInventory_refuses(t *testing.T) {
 		{"a field that is no text", replace(`"complete":true`, `1:true`), "breaks off or is malformed"},
 		{"text behind the end", small + "x", "something stands behind its end"},
 		{"another inventory behind it", small + small, "something stands behind its end"},
-		{"too deep", replace(`"problems":[]`, `"problems":`+strings.Repeat("[", 20_000)), `field "problems"`},
+		{"too deep", replace(`"problems":[]`, `"problems":`+strings.Repeat("[", 20_000)), "problems[0] breaks off or is malformed"},
+		{"unreadable unknown", replace(`"unreadable":[]`, `"unreadable":null`), "unreadable is not a list"},
+		{"near misses unknown", replace(`"near_misses":[]`, `"near_misses":null`), "near_misses is not a list"},
+		{"problems unknown", replace(`"problems":[]`, `"problems":null`), "problems is not a list"},
+		{"untagged unknown", replace(`"problems":[]`, `"problems":[],"untagged":null`), "untagged is not a list"},
+		{"an unknown field of an unreadable", replace(`"unreadable":[]`, `"unreadable":[{},{"x":1}]`), `unreadable[1]: json: unknown field "x"`},
+		{"an unknown field of a near miss", replace(`"near_misses":[]`, `"near_misses":[{"x":1}]`), `near_misses[0]: json: unknown field "x"`},
+		{"an unknown field of a problem", replace(`"problems":[]`, `"problems":[{"x":1}]`), `problems[0]: json: unknown field "x"`},
+		{"an untagged that is no text", replace(`"problems":[]`, `"problems":[],"untagged":[1]`), "untagged[0]: json"},
+		{"a problem that is null", replace(`"problems":[]`, `"problems":[null]`), "problems[0] is null"},
+		{"no comma between problems", replace(`"problems":[]`, `"problems":[{}{}]`), "problems[1] breaks off or is malformed"},
+		{"problems that end as an object", replace(`"problems":[]`, `"problems":[{}}`), "problems breaks off or is malformed"},
 		{"a role too deep", replace(`{}]`, `{"trust_policy":`+strings.Repeat("[", 20_000)), "roles[1]"},
+	}
+	long := strings.Repeat("x", MaxText+1)
+	for list, entries := range map[string][]string{
+		"unreadable":  {`{"arn":"` + long + `"}`, `{"role_id":"` + long + `"}`, `{"action":"` + long + `"}`, `{"code":"` + long + `"}`},
+		"near_misses": {`{"arn":"` + long + `"}`, `{"tag_key":"` + long + `"}`},
+		"problems":    {`{"action":"` + long + `"}`, `{"target":"` + long + `"}`, `{"code":"` + long + `"}`, `{"message":"` + long + `"}`},
+		"untagged":    {`"` + long + `"`},
+	} {
+		for _, entry := range entries {
+			name := fmt.Sprintf("a long text in %s: %.12s", list, entry)
+			cases = append(cases, struct{ name, text, want string }{name, withList(list, entry), list + "[0]: a text of it has more than 2048 bytes"})
+			if _, err := collect(strings.NewReader(withList(list, strings.Replace(entry, "xx", "x", 1)))); err != nil {
+				t.Errorf("%s, of as many bytes as are taken: %v", name, err)
+			}
+		}
+	}
+	for _, field := range []string{"account_id", "account_name", "read_by"} {
+		at := strings.Index(small, `"`+field+`":"`) + len(field) + 4
+		cases = append(cases, struct{ name, text, want string }{"a long " + field, small[:at] + long + small[at:], "a text of it has more than 2048 bytes"})
 	}
 	for _, field := range required {
 		text := small
@@ -270,6 +301,66 @@ func TestReadInventory_callback(t *testing.T) {
 	_, err := ReadInventory(strings.NewReader(small), func(serval.Role) error { n++; return stop })
 	if err != stop || n != 1 {
 		t.Errorf("got %v after %d roles, want role's own error after one", err, n)
+	}
+}
+
+// withList returns the sample with a list that has these entries.
+func withList(list string, entries ...string) string {
+	text := strings.Replace(small, `"`+list+`":[],`, "", 1)
+	text = strings.TrimSuffix(strings.Replace(text, `,"`+list+`":[]`, "", 1), "}")
+	return text + `,"` + list + `":[` + strings.Join(entries, ",") + "]}"
+}
+
+// A few bytes of gzip unfold to lists without end: they are bounded in number
+// and size, and before they are held.
+func TestReadInventory_longLists(t *testing.T) {
+	full := `"` + strings.Repeat("x", MaxText) + `"`
+	for list, entry := range map[string][2]string{
+		"unreadable":  {`{"action":"x"}`, `{"arn":` + full + `,"action":` + full + `}`},
+		"near_misses": {`{"arn":"x"}`, `{"arn":` + full + `}`},
+		"problems":    {`{"code":"x"}`, `{"message":` + full + `}`},
+		"untagged":    {`"x"`, full},
+	} {
+		many := func(entry string, n int) (serval.Inventory, error) {
+			return collect(strings.NewReader(withList(list, slices.Repeat([]string{entry}, n)...)))
+		}
+		inv, err := many(entry[0], MaxEntries)
+		if n := len(inv.Unreadable) + len(inv.NearMisses) + len(inv.Problems) + len(inv.Untagged); err != nil || n != 20_000 {
+			t.Errorf("%s: got %d entries, %v; want 20,000", list, n, err)
+		}
+		if _, err := many(entry[0], MaxEntries+1); kindOf(err) != serval.TooLarge || !strings.Contains(err.Error(), list) {
+			t.Errorf("%s with one entry more: got %v, want it refused as too large", list, err)
+		}
+		if _, err := many(entry[1], MaxListBytes/len(entry[1])-10); err != nil {
+			t.Errorf("%s of almost %d bytes: %v", list, MaxListBytes, err)
+		}
+		if _, err := many(entry[1], MaxListBytes/len(entry[1])+1); kindOf(err) != serval.TooLarge || !strings.Contains(err.Error(), list) {
+			t.Errorf("%s of more than %d bytes: got %v, want it refused as too large", list, MaxListBytes, err)
+		}
+
+		// Of what has no end, little is read.
+		until := strings.TrimSuffix(withList(list), "]}")
+		for name, r := range map[string]io.Reader{
+			"an entry": io.MultiReader(strings.NewReader(until+`"`), endlessly{}),
+			"a list":   io.MultiReader(strings.NewReader(until), strings.NewReader(strings.Repeat(entry[1]+",", 2*MaxListBytes/len(entry[1]))), endlessly{}),
+		} {
+			most := map[string]int{"an entry": 4 * MaxEntryBytes, "a list": MaxListBytes + 4*MaxEntryBytes}[name]
+			endless := &counting{r: r}
+			if _, err := ReadInventory(endless, func(serval.Role) error { return nil }); kindOf(err) != serval.TooLarge || endless.n > most {
+				t.Errorf("%s of %s without end: got %v after %d bytes, want it refused as too large after at most %d", name, list, err, endless.n, most)
+			}
+		}
+	}
+	for name, text := range map[string]string{
+		"a text":    small[:strings.Index(small, `"account_name":"`)+len(`"account_name":"`)],
+		"a name":    `{"`,
+		"no number": `{"generation":"`,
+		"a list":    strings.Replace(small, `"problems":[]}`, `"problems":"`, 1),
+	} {
+		endless := &counting{r: io.MultiReader(strings.NewReader(text), endlessly{})}
+		if _, err := ReadInventory(endless, func(serval.Role) error { return nil }); kindOf(err) != serval.TooLarge || endless.n > 4*MaxEntryBytes {
+			t.Errorf("%s without end: got %v after %d bytes, want it refused as too large", name, err, endless.n)
+		}
 	}
 }
 
@@ -417,8 +508,8 @@ func FuzzReadInventory(f *testing.F) { // T-1
 	f.Fuzz(func(t *testing.T, text []byte) {
 		inv, err := collect(bytes.NewReader(text))
 		if err != nil {
-			if !serval.IsRefusal(err, serval.Invalid) {
-				t.Fatalf("got %v, want it refused as invalid", err)
+			if !serval.IsRefusal(err, serval.Invalid, serval.TooLarge) {
+				t.Fatalf("got %v, want it refused", err)
 			}
 			return
 		}
