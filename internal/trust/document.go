@@ -16,8 +16,9 @@ import (
 // Reference, UpdateAssumeRolePolicy).
 const maxDocument = 131072
 
-// The deepest value a policy can hold is a condition value: document, statement
-// list, statement, condition, operator, value list.
+// How deep a document is read. A policy is six deep: document, statements,
+// statement, condition, operator, values; a little more lets a refusal name what
+// is wrong instead of where it is too deep.
 const maxDepth = 8
 
 // A node is a JSON value with the order of its members, so that a mended policy

@@ -233,6 +233,10 @@ func (p *Policy) refuses(q *question, r *ruling, v *Verdict) {
 		v.Reason = fmt.Sprintf("refuses you: %s does not allow %s%s.", v.Statement, r.action, why(r.action))
 	default:
 		c := q.failing(s, no)
+		if c == nil { // the budget ended between the verdict and its explanation
+			v.Reason = fmt.Sprintf("refuses you: a condition of %s does not hold.", v.Statement)
+			return
+		}
 		v.Condition = c.String()
 		v.Reason = fmt.Sprintf("refuses you: %s asks for %s, and %s.", v.Statement, v.Condition, q.instead(c))
 	}

@@ -61,7 +61,7 @@ func (p *Policy) mendOwn(q *question) *Policy {
 		switch {
 		case q.covers(s, strings.ToLower(action)) != no:
 			named = append(named, s)
-		case !s.others && assumes(s):
+		case !s.others && assumes(s) && q.isAlone(s):
 			nearly = append(nearly, s)
 		}
 	}
@@ -77,6 +77,9 @@ func (p *Policy) mendOwn(q *question) *Policy {
 	for i, s := range tried {
 		if i == maxTries {
 			break
+		}
+		if q.operation == assumeRole && s.isPublic() {
+			continue // an External ID that everyone may use is no mend
 		}
 		e := edit{q: q, root: p.root.clone()}
 		if !e.statement(s, action) {
@@ -102,6 +105,18 @@ func assumes(s *statement) bool {
 		}
 	}
 	return false
+}
+
+// isAlone reports whether the statement trusts nobody but the caller, so that
+// an action more is nobody else's.
+func (q *question) isAlone(s *statement) bool {
+	for i := range s.principals {
+		p := &s.principals[i]
+		if q.is(p) != yes && !q.isMistaken(p) || p.arn.class == account {
+			return false
+		}
+	}
+	return !s.all
 }
 
 // isOurs reports whether the statement trusts another provider on the issuer's
@@ -370,26 +385,13 @@ func (p *Policy) mendBeside(q *question, action string) *Policy {
 			granting = s
 		}
 	}
-	if granting == nil {
-		return nil
+	if granting == nil || granting.others || granting.except || granting.isPublic() {
+		return nil // left out by name, or to be narrowed before it allows more
 	}
 	root := p.root.clone()
 	n := root.get("Statement")
 	if n.kind == '[' {
 		n = n.items[granting.number-1]
-	}
-	if granting.others {
-		beside := object(member{"Effect", text("Allow")})
-		for _, name := range []string{"Principal", "NotPrincipal"} {
-			if v := n.get(name); v != nil {
-				beside.put(name, v.clone())
-			}
-		}
-		beside.put("Action", text(action))
-		if v := n.get("Condition"); v != nil {
-			beside.put("Condition", v.clone())
-		}
-		return p.with(q, beside)
 	}
 	n.put("Action", n.get("Action").add(action))
 	mended, err := read(root)
@@ -397,4 +399,9 @@ func (p *Policy) mendBeside(q *question, action string) *Policy {
 		return nil
 	}
 	return mended
+}
+
+// isPublic reports whether the statement trusts everyone.
+func (s *statement) isPublic() bool {
+	return s.all || slices.ContainsFunc(s.principals, func(p principal) bool { return p.id == "*" })
 }
