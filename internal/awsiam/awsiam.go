@@ -46,7 +46,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -123,6 +122,8 @@ type Call struct {
 // bears and AWS's own policies, and nothing of what it read.
 type Reader struct {
 	config  Config
+	own     *keeper // the base credentials
+	source  source  // where they come from
 	base    *keeper // who assumes the accounts' roles: base credentials, or the base role
 	region  string  // of STS where neither config nor partition says
 	total   chan struct{}
@@ -186,17 +187,16 @@ func New(ctx context.Context, c Config) (*Reader, error) {
 	})
 	var fetch func(context.Context) (aws.Credentials, error)
 	if c.Credentials != nil {
-		fetch = c.Credentials.Retrieve
+		r.source, fetch = givenSource, c.Credentials.Retrieve
 	} else {
-		loaded, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
-			config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = renewEarly }))
+		loaded, chosen, err := load(ctx, &c, client)
 		if err != nil {
 			return nil, fmt.Errorf("reading the AWS configuration: %w", err)
 		}
 		if with, ok := loaded.HTTPClient.(*awshttp.BuildableClient); ok {
 			client = with // it has the certificates of AWS_CA_BUNDLE
 		}
-		r.region = loaded.Region
+		r.region, r.source = loaded.Region, chosen
 		fetch = func(ctx context.Context) (aws.Credentials, error) {
 			creds, err := loaded.Credentials.Retrieve(ctx)
 			if creds.CanExpire {
@@ -214,6 +214,7 @@ func New(ctx context.Context, c Config) (*Reader, error) {
 		}
 		return creds, nil
 	})
+	r.own = r.base
 	if c.BaseRoleARN != "" {
 		r.partition.Store(&baseRole.Partition)
 		own := serval.Account{Partition: baseRole.Partition}

@@ -2,6 +2,7 @@ package awsiam
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -36,6 +37,7 @@ const (
 	codeNone         = "NoCredentials"
 	codeEndless      = "EndlessList"
 	codeCanceled     = "Canceled"
+	codeCertificate  = "BadCertificate"
 )
 
 // A kind says what a failed call means.
@@ -124,7 +126,7 @@ func ask[T any](ctx context.Context, l *line, action, target string, call func(c
 			malformations++
 			again = malformations < mostMalformed
 		case failed:
-			again = retryable.IsErrorRetryable(err) == aws.TrueTernary
+			again = retryable.IsErrorRetryable(err) == aws.TrueTernary && e.code != codeCertificate
 		}
 		if !again || attempt >= mostAttempts {
 			return zero, e
@@ -252,11 +254,14 @@ func judge(err error, action, target string) *callError {
 		status = res.HTTPStatusCode()
 	}
 	var broken *smithy.DeserializationError
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	switch {
 	case throttles.IsErrorThrottle(err) == aws.TrueTernary || status == http.StatusTooManyRequests:
 		e.kind = throttled
 	case isAPI:
 		e.kind = meanings[e.code]
+	case untrusted:
+		e.code, e.message = codeCertificate, clip(root(err).Error(), 300)
 	case errors.Is(err, errEmpty):
 		e.kind, e.code, e.message = malformed, codeEmpty, errEmpty.Error()
 	case errors.Is(err, context.DeadlineExceeded):

@@ -2,6 +2,7 @@ package awsiam
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -35,7 +36,7 @@ type Failure struct {
 	Action string // the action that failed, such as sts:AssumeRole
 	Target string // the ARN it was about; may be empty
 	// Code is AWS's, or one of Timeout, NoConnection, NoCredentials, EmptyAnswer,
-	// MalformedAnswer, WrongAccount, and HTTP with a status.
+	// MalformedAnswer, WrongAccount, BadCertificate, and HTTP with a status.
 	Code    string
 	Message string // AWS's words
 	Text    string // the sentence of the health check
@@ -117,7 +118,9 @@ func (r *Reader) cause(e *callError, a serval.Account) string {
 	}
 	switch {
 	case e.code == codeNone:
-		return "The worker has no AWS credentials: " + e.message + ". On EKS, give its service account a Pod Identity association or an IRSA role; on an instance, let its metadata hop limit reach the pod."
+		return fmt.Sprintf("The worker has no AWS credentials. They are to come from %s (%s): %s. %s", r.source.name, r.source.why, strings.TrimSuffix(e.message, "."), r.source.mend)
+	case e.code == codeCertificate:
+		return said + " " + whyNotTrusted(e)
 	case e.code == codeConnection || e.code == codeTimeout:
 		return said + " The endpoint cannot be reached: allow egress to it on port 443, and set the account's STS region, endpoint, dial or proxy where the way is another."
 	case e.code == codeEmpty || e.code == codeMalformed:
@@ -140,6 +143,18 @@ func (r *Reader) cause(e *callError, a serval.Account) string {
 		return said + " The worker's own credentials have ended and no new ones came."
 	}
 	return said
+}
+
+// whyNotTrusted tells what is wrong with a certificate, and what mends it.
+func whyNotTrusted(e *callError) string {
+	if _, ok := errors.AsType[x509.HostnameError](e.cause); ok {
+		return "The connection leads to a server of another name. The endpoint must be the one that the certificate is for: where dial leads to a load balancer in front of the global STS, " +
+			"set the account's STS endpoint to https://sts.amazonaws.com; where it leads to a regional one, to that region's."
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](e.cause); ok {
+		return "Nobody who is trusted here has signed it. Where a proxy on the way opens TLS, give its certificate to the worker in the file that AWS_CA_BUNDLE names; else do not trust it."
+	}
+	return "Look at how long it is valid, and at the clock here."
 }
 
 // whyNotAssumed tells the causes apart as far as AWS's words do.
