@@ -103,10 +103,21 @@ type People struct {
 }
 
 // Trust says whether the role's trust policy accepts the person who asks:
-// works, fails or unknown.
+// works, fails or unknown, and why. It is about the trust policy; NotChecked
+// names what could still refuse.
 type Trust struct {
-	Verdict string `json:"verdict"`
-	Reason  string `json:"reason"`
+	Verdict    string   `json:"verdict"`
+	Reason     string   `json:"reason"`
+	Statement  string   `json:"statement"`
+	Condition  string   `json:"condition"`
+	NotChecked []string `json:"not_checked"`
+	Mend       *Mend    `json:"mend"` // null where nothing has to be mended, or nothing can
+}
+
+// A Mend is a trust policy that works, as JSON and as Terraform.
+type Mend struct {
+	JSON      string `json:"json"`
+	Terraform string `json:"terraform"`
 }
 
 // Documents are a role's policy documents as they were read; a document is null
