@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -202,7 +203,8 @@ func (s *Server) showRole(w http.ResponseWriter, r *http.Request, v *visit, acco
 	if err != nil {
 		return err
 	}
-	view := rolePageView{roleView: s.viewRole(role, v), Form: entered, Wrong: wrong, TrustText: pretty(role.TrustPolicy), Created: wire.Time{Time: role.CreatedAt}}
+	paper := &paper{left: maxPaper}
+	view := rolePageView{roleView: s.viewRole(role, v), Form: entered, Wrong: wrong, TrustText: paper.pretty(role.TrustPolicy), Created: wire.Time{Time: role.CreatedAt}}
 	if role.PermissionsBoundary != nil {
 		view.Boundary = *role.PermissionsBoundary
 	}
@@ -210,10 +212,10 @@ func (s *Server) showRole(w http.ResponseWriter, r *http.Request, v *visit, acco
 		view.LastUsed = wire.Time{Time: *role.LastUsedAt}
 	}
 	for _, p := range role.InlinePolicies.Policies {
-		view.Inline = append(view.Inline, documentView{Name: p.Name, Text: pretty(p.Document)})
+		view.Inline = append(view.Inline, documentView{Name: p.Name, Text: paper.pretty(p.Document)})
 	}
 	for _, p := range role.ManagedPolicies.Policies {
-		view.Managed = append(view.Managed, documentView{Name: p.Name, ARN: p.ARN, Version: p.Version, Text: pretty(p.Document)})
+		view.Managed = append(view.Managed, documentView{Name: p.Name, ARN: p.ARN, Version: p.Version, Text: paper.pretty(p.Document)})
 	}
 	if l := role.InlinePolicies; l.Status != serval.ListRead {
 		view.Unread = append(view.Unread, "Not all inline policies could be read: "+l.Action+" "+string(l.Status)+".")
@@ -230,11 +232,53 @@ func (s *Server) showRole(w http.ResponseWriter, r *http.Request, v *visit, acco
 	return s.show(w, v, status, "role", role.Name, view)
 }
 
-// pretty returns a document with its lines broken; text that is no JSON stays.
-func pretty(d serval.Document) string {
-	var b bytes.Buffer
-	if json.Indent(&b, []byte(d), "", "  ") != nil {
-		return string(d)
+// The bounds of the documents on a page: the most that is shown of one, how deep
+// one may be nested that gets its lines broken, and how much all may take.
+// Indenting takes depth times elements, which 26 KB make 78 MB of.
+const (
+	maxDocument = 256 << 10
+	maxIndented = 40
+	maxPaper    = 2 << 20
+)
+
+// A paper is what is left of a page for documents.
+type paper struct{ left int }
+
+// pretty returns a document with its lines broken. One that is no JSON, too
+// large or too deep stays as it is, and is cut with a sentence that says so.
+func (p *paper) pretty(d serval.Document) string {
+	text, most := string(d), min(maxDocument, p.left)
+	if len(text) <= most && depth(text) <= maxIndented {
+		var b bytes.Buffer
+		if json.Indent(&b, []byte(text), "", "  ") == nil && b.Len() <= p.left {
+			text = b.String()
+			p.left -= len(text)
+			return text
+		}
 	}
-	return b.String()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + fmt.Sprintf("\n\n… This document has %d bytes, of which the first %d are shown. The API has all of it.", len(d), most)
+	}
+	p.left -= min(len(d), most)
+	return text
+}
+
+// depth returns how deep the lists and objects of a JSON text are nested.
+func depth(text string) int {
+	most, now, quoted := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			now++
+			most = max(most, now)
+		case c == '}' || c == ']':
+			now--
+		}
+	}
+	return most
 }
