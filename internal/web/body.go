@@ -75,7 +75,8 @@ func readBody(r *http.Request) ([]byte, error) {
 }
 
 // checkJSON refuses what encoding/json would let through: names that come twice
-// or in another case, and text behind the end. All names of ours are lower case.
+// or in another case, and text behind the end. All names of ours are lower case
+// and ASCII; encoding/json takes "reque\u017ft_id" for request_id as well.
 func checkJSON(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	malformed := serval.Refuse(serval.Invalid, "The body is not one JSON object.")
@@ -99,7 +100,7 @@ func checkJSON(text []byte) error {
 			if in.names[name] {
 				return serval.Refuse(serval.Invalid, "Field %q comes twice.", clip(name, 100))
 			}
-			if serval.FoldEmail(name) != name {
+			if serval.FoldEmail(name) != name || strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf }) {
 				return serval.Refuse(serval.Invalid, "Field %q is not known.", clip(name, 100))
 			}
 			in.names[name], in.value = true, true
