@@ -9,12 +9,17 @@ import (
 	"sync"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // address returns whose request it is: the peer's address or, where that is a
 // trusted proxy, the last in X-Forwarded-For that is none. It is for the record
 // and for counting.
+//
+// A bridge behind an ingress that it does not trust sees everybody at the
+// ingress's address, with one rate of sign-ins for all, so that is said once.
 func (s *Server) address(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -22,6 +27,13 @@ func (s *Server) address(r *http.Request) string {
 	}
 	at := peer.Addr().Unmap()
 	if !s.isProxy(at) {
+		if r.Header.Get("X-Forwarded-For") != "" {
+			s.forwarded.Do(func() {
+				s.c.Log.Warn("a peer that is no trusted proxy sends X-Forwarded-For, which is not believed; "+
+					"if it is your ingress, set SERVAL_TRUSTED_PROXIES, or all people behind it share one address and one rate of sign-ins",
+					zap.String("peer", at.String()))
+			})
+		}
 		return at.String()
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")

@@ -28,6 +28,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -85,7 +86,14 @@ type Server struct {
 	logins  *limiter
 	returns *limiter
 	cross   *http.CrossOriginProtection
+
+	patience  time.Duration // with a body that nobody reads any more
+	forwarded *sync.Once    // the log has heard of a peer that is no trusted proxy
 }
+
+// patience is how long a connection stays open for the rest of a body, where the
+// route's own time was longer than the server's.
+const patience = 5 * time.Second
 
 // How often one address may begin to sign in, and come back from it, in a
 // minute.
@@ -127,7 +135,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		c: c, origin: origin, mux: http.NewServeMux(), cookies: newCookies(c.Secret, c.OlderSecrets),
 		logins: &limiter{most: loginRate}, returns: &limiter{most: returnRate},
-		cross: http.NewCrossOriginProtection(),
+		cross: http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
 	if s.pages, err = newPages(); err != nil {
 		return nil, err
@@ -198,10 +206,14 @@ func (s *Server) serve(w *answer, r *http.Request, v *visit) error {
 		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, maxBody)
 	}
 	if found.time > 0 {
-		w.extend(found.time)
+		defer w.linger(s.patience)
 	}
 	if err := s.recognise(w, r, v); err != nil {
 		return err
+	}
+	// Not earlier: a stranger could hold a connection for as long.
+	if found.time > 0 && (found.Rule != Worker || v.who.Kind == serval.KindWorker) {
+		w.extend(found.time)
 	}
 	return found.handle(s, w, r, v)
 }
@@ -349,6 +361,12 @@ func (a *answer) extend(d time.Duration) {
 	c := http.NewResponseController(a.ResponseWriter)
 	_ = c.SetReadDeadline(time.Now().Add(d))
 	_ = c.SetWriteDeadline(time.Now().Add(d))
+}
+
+// linger gives whoever has not sent all of a body a little longer: net/http goes
+// on reading it when all is said, until the deadline that extend has set.
+func (a *answer) linger(d time.Duration) {
+	_ = http.NewResponseController(a.ResponseWriter).SetReadDeadline(time.Now().Add(d))
 }
 
 // clip cuts text that somebody else chose.
