@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/web"
@@ -162,6 +164,20 @@ func TestBodies(t *testing.T) {
 			t.Errorf("%s: answered %d, want %d with a sentence: %.300s", name, res.StatusCode, c.status, text)
 		}
 	}
+	// What encoding/json would fold, and what it would read at any depth.
+	deep := func(n int) string { return strings.Repeat(`{"a":`, n) + "1" + strings.Repeat("}", n) }
+	for body, want := range map[string]string{
+		`{"request_id":"a","reque\u017ft_id":"b"}`:               "is not known",
+		`{"requeſt_id":"b"}`:                                     "is not known",
+		`{"request_id":"a","narrow":{"networK":["10.0.0.0/8"]}}`: "is not known",
+		deep(33): "nested too deeply",
+		strings.Replace(deep(10), "1", strings.Repeat("[", 23)+strings.Repeat("]", 23), 1): "nested too deeply",
+		deep(32): "is not known",
+	} {
+		if res, text := ana.do("POST", "/api/v1/sessions", body); res.StatusCode != 400 || !strings.Contains(text, want) {
+			t.Errorf("%.80s: answered %d, want 400 and that it %s: %s", body, res.StatusCode, want, text)
+		}
+	}
 	for _, kind := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/json; charset=latin1", "application/jsonp"} {
 		ana.header = http.Header{"Content-Type": {kind}}
 		if res, text := ana.do("POST", "/api/v1/requests", good); res.StatusCode != 400 || !strings.Contains(text, "application/json") {
@@ -274,8 +290,10 @@ func TestPanicAndFaults(t *testing.T) {
 	})
 	ana := w.as("ana")
 	boom = true
+	var id string
 	for _, path := range []string{"/oidc/auth/login"} {
 		res, text := ana.do("GET", path, nil)
+		id = res.Header.Get("X-Request-Id")
 		if res.StatusCode != 500 || strings.Contains(text, "details") || strings.Contains(text, "goroutine") ||
 			!strings.Contains(text, "Something went wrong on our side.") || !strings.Contains(text, res.Header.Get("X-Request-Id")) {
 			t.Errorf("GET %s while panicking answered %d: %s", path, res.StatusCode, text)
@@ -283,8 +301,13 @@ func TestPanicAndFaults(t *testing.T) {
 	}
 	boom = false
 	ana.page("/roles", 200)
-	if n := w.logs.FilterMessage("panic").Len(); n != 1 {
-		t.Errorf("the panic is in the log %d times, want once", n)
+	panics := w.logs.FilterMessage("panic").All()
+	if len(panics) != 1 {
+		t.Fatalf("the panic is in the log %d times, want once", len(panics))
+	}
+	said := panics[0].ContextMap()
+	if panics[0].Level != zapcore.ErrorLevel || said["request_id"] != id || !strings.Contains(fmt.Sprint(said["panic"]), "with details") || !strings.Contains(fmt.Sprint(said["stack"]), "beginLogin") {
+		t.Errorf("the log says of the panic %v, want an error with the request's id, the words and the stack", said)
 	}
 
 	// A fault: the database is gone.
@@ -393,7 +416,7 @@ func TestPush(t *testing.T) {
 		"half":               {body.Bytes()[:body.Len()/2], "", 400},
 		"another account":    {bytes.Replace(body.Bytes(), []byte(`"account_id":"`+prod), []byte(`"account_id":"`+dev), 1), "", 400},
 		"another generation": {bytes.Replace(body.Bytes(), []byte(`"generation":1`), []byte(`"generation":7`), 1), "", 409},
-		"a bomb":             {zip([]byte(`{"schema":"` + strings.Repeat(" ", 9<<20) + `"}`)), "gzip", 400},
+		"a bomb":             {zip([]byte(`{"schema":"` + strings.Repeat(" ", 9<<20) + `"}`)), "gzip", 413},
 		"too large a role":   {zip([]byte(`{"schema":"serval.inventory/v1","roles":[{"arn":"` + strings.Repeat("x", 9<<20) + `"}]}`)), "gzip", 413},
 	} {
 		if res, text := put(c.body, c.encoding); res.StatusCode != c.status {
@@ -426,6 +449,15 @@ func TestPush(t *testing.T) {
 		}
 	}
 
+	// Nor where a proxy or a client leaves the space behind the scheme.
+	for _, header := range []string{"Bearer ", "Bearer", "Bearer  ", " ", "Basic " + hubToken} {
+		rec, req := httptest.NewRecorder(), httptest.NewRequest("GET", w.url+"/api/v1/upstream/accounts", nil)
+		req.Header["Authorization"] = []string{header}
+		if w.edge.ServeHTTP(rec, req); rec.Code != 401 {
+			t.Errorf("Authorization %q as it is answered %d, want 401", header, rec.Code)
+		}
+	}
+
 	// A long poll waits for news, and hears them at once.
 	hub.json("GET", "/api/v1/upstream/accounts", nil, 200, &accounts)
 	began := time.Now()
@@ -454,6 +486,183 @@ func TestPush(t *testing.T) {
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("the poll heard nothing within ten seconds")
+	}
+}
+
+// padding is gzip that never comes to its text: members that hold nothing, each
+// with 64 KB in its header.
+type padding struct{ read, most int }
+
+func (p *padding) Read(to []byte) (int, error) {
+	if p.read >= p.most {
+		return 0, io.EOF
+	}
+	const head, extra = "\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\xff\xff", 0xffff
+	const tail = "\x03\x00" + "\x00\x00\x00\x00" + "\x00\x00\x00\x00"
+	n := 0
+	for n < len(to) {
+		switch at := p.read % (len(head) + extra + len(tail)); {
+		case at < len(head):
+			to[n] = head[at]
+		case at < len(head)+extra:
+			to[n] = 0
+		default:
+			to[n] = tail[at-len(head)-extra]
+		}
+		n++
+		p.read++
+	}
+	return n, nil
+}
+
+// A push is bounded on the wire too: what is nothing when unpacked could go on
+// for ever.
+func TestPushOnTheWire(t *testing.T) {
+	const most = 256 << 20
+	w := newWorld(t)
+	body := &padding{most: most + 16<<20}
+	rec, req := httptest.NewRecorder(), httptest.NewRequest("PUT", w.url+"/api/v1/upstream/accounts/"+prod+"/inventory", body)
+	req.Header = http.Header{"Authorization": {"Bearer " + hubToken}, "Content-Type": {"application/json"}, "Content-Encoding": {"gzip"}}
+	w.edge.ServeHTTP(rec, req)
+	if rec.Code != 413 || body.read > most+1<<20 {
+		t.Errorf("answered %d after %d bytes, want 413 after 256 MiB: %s", rec.Code, body.read, rec.Body)
+	}
+}
+
+// An unread body is a stranger's way to hold a connection: it ends soon,
+// whatever time the route has.
+func TestUnreadBodies(t *testing.T) {
+	w := newWorld(t)
+	w.edge.SetPatience(200 * time.Millisecond)
+	host := strings.TrimPrefix(w.url, "http://")
+	push := "PUT /api/v1/upstream/accounts/" + prod + "/inventory"
+	for name, c := range map[string]struct{ line, token, status string }{
+		"a stranger's push":         {push, "nope", "401"},
+		"a push of another account": {push, elseToken, "404"},
+		"a stranger's poll":         {"GET /api/v1/upstream/accounts?wait=60", "nope", "401"},
+		"a stranger's session":      {"POST /api/v1/sessions", "", "401"},
+		"a session by the page":     {"POST /sessions", "", "401"},
+		"a callback":                {"GET /oidc/auth/callback?state=x", "", "400"},
+	} {
+		conn, err := net.Dial("tcp", host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		conn.SetDeadline(began.Add(10 * time.Second))
+		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", c.line, host, c.token)
+		text, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 "+c.status) {
+			t.Errorf("%s: %v after %s and %.40q, want %s and the connection closed within moments", name, err, time.Since(began), text, c.status)
+		}
+		conn.Close()
+	}
+}
+
+// A timed recorder remembers the deadlines that were set.
+type timed struct {
+	*httptest.ResponseRecorder
+	reads []time.Duration // from then
+}
+
+func (r *timed) SetReadDeadline(at time.Time) error {
+	r.reads = append(r.reads, time.Until(at).Round(time.Second))
+	return nil
+}
+
+// Only who is known has the time of a long route, and nobody keeps it.
+func TestTimeIsForWhoIsKnown(t *testing.T) {
+	w := newWorld(t)
+	for name, c := range map[string]struct {
+		method, path, token string
+		want                []time.Duration
+	}{
+		"a worker":            {"PUT", "/api/v1/upstream/accounts/" + prod + "/inventory", hubToken, []time.Duration{10 * time.Minute, 5 * time.Second}},
+		"a stranger":          {"PUT", "/api/v1/upstream/accounts/" + prod + "/inventory", "nope", []time.Duration{5 * time.Second}},
+		"a stranger who asks": {"POST", "/api/v1/sessions", "", []time.Duration{5 * time.Second}},
+		"a short route":       {"GET", "/api/v1/me", "", nil},
+	} {
+		rec, req := &timed{ResponseRecorder: httptest.NewRecorder()}, httptest.NewRequest(c.method, w.url+c.path, strings.NewReader("{}"))
+		req.Header = http.Header{"Authorization": {"Bearer " + c.token}, "Content-Type": {"application/json"}}
+		w.edge.ServeHTTP(rec, req)
+		if d := cmp.Diff(c.want, rec.reads); d != "" {
+			t.Errorf("%s: answered %d, deadlines of reading (-want +got):\n%s", name, rec.Code, d)
+		}
+	}
+}
+
+// S-12: an operator hears once that the ingress is not trusted.
+func TestUntrustedForwarding(t *testing.T) {
+	for name, c := range map[string]struct {
+		trusted, header string
+		want            int
+	}{
+		"an ingress nobody named": {"", "203.0.113.9", 1},
+		"another is named":        {"10.0.0.0/8", "203.0.113.9", 1},
+		"a trusted ingress":       {"127.0.0.0/8", "203.0.113.9", 0},
+		"no ingress":              {"", "", 0},
+	} {
+		w := newWorld(t, func(config *web.Config) {
+			if c.trusted != "" {
+				config.TrustedProxies = []netip.Prefix{netip.MustParsePrefix(c.trusted)}
+			}
+		})
+		b := w.browser()
+		if c.header != "" {
+			b.header.Set("X-Forwarded-For", c.header)
+		}
+		for range 3 {
+			b.do("GET", "/", nil)
+		}
+		said := w.logs.FilterLevelExact(zapcore.WarnLevel).All()
+		if len(said) != c.want {
+			t.Errorf("%s: %d warnings after three requests, want %d: %v", name, len(said), c.want, said)
+		}
+		for _, s := range said {
+			if !strings.Contains(s.Message, "SERVAL_TRUSTED_PROXIES") || s.ContextMap()["peer"] != "127.0.0.1" || strings.Contains(fmt.Sprint(s), c.header) {
+				t.Errorf("%s: the warning is %v, want what to set, and the peer, not whom it named", name, s)
+			}
+		}
+	}
+}
+
+// A document can be such that indenting it makes thousands of it.
+func TestDocumentBombs(t *testing.T) {
+	nest := func(depth, elements int) serval.Document {
+		return serval.Document(strings.Repeat("[", depth) + strings.Repeat("0,", elements) + "0" + strings.Repeat("]", depth))
+	}
+	const cut = "of which the first 262144 are shown"
+	for name, c := range map[string]struct {
+		document serval.Document
+		copies   int
+		want     string // on the page
+	}{
+		"deep":                {nest(9000, 4000), 1, string(nest(9000, 4000))},
+		"41 deep":             {nest(41, 3), 1, string(nest(41, 3))},
+		"40 deep":             {nest(40, 3), 1, strings.Repeat(" ", 80) + "0,\n"},
+		"40 deep and wide":    {nest(40, 120_000), 1, string(nest(40, 120_000))},
+		"brackets in a text":  {serval.Document(`{"Sid":"\"` + strings.Repeat("[", 100) + `"}`), 1, "{\n  &#34;Sid&#34;: &#34;\\&#34;[["},
+		"long":                {nest(1, 150_000), 1, cut},
+		"many":                {nest(1, 130_000), 25, "of which the first 0 are shown"},
+		"many, each harmless": {nest(40, 3000), 200, "of which the first 0 are shown"},
+		"long, and no JSON":   {serval.Document(strings.Repeat("ü", 200_000)), 1, cut},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.push(func(g int64) serval.Inventory {
+				inv := w.inventory(g)
+				inv.Roles[0].InlinePolicies.Policies = nil
+				for i := range c.copies {
+					inv.Roles[0].InlinePolicies.Policies = append(inv.Roles[0].InlinePolicies.Policies,
+						serval.InlinePolicy{Name: fmt.Sprint("bomb", i), Document: c.document})
+				}
+				return inv
+			})
+			page := w.as("ana").page("/roles/"+prod+"/dev-admin", 200)
+			if len(page) > 3<<20 || !strings.Contains(page, c.want) || strings.Contains(page, "\ufffd") {
+				t.Errorf("the page has %d bytes, want at most 3 MiB, and with %.80q on it", len(page), c.want)
+			}
+		})
 	}
 }
 

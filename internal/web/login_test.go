@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"database/sql"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -101,6 +102,28 @@ func TestReturnTo(t *testing.T) {
 	} {
 		if got := try(w, text); got != w.url+want {
 			t.Errorf("return_to %q leads to %q, want %q", text, got, w.url+want)
+		}
+	}
+}
+
+// S-16: it is looked at again on the way back, whatever the database holds by
+// then.
+func TestReturnToIsCheckedTwice(t *testing.T) {
+	w := newWorld(t)
+	db, err := sql.Open("sqlite", w.database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for kept, want := range map[string]string{"/requests": "/requests", "https://evil.example/": "/", "@evil.example/": "/", ".evil.example": "/", "/api/v1/me": "/"} {
+		b := w.browser()
+		back := b.begin("ana@example.com")
+		if _, err := db.ExecContext(t.Context(), `update login_attempt set return_to = $1`, kept); err != nil {
+			t.Fatal(err)
+		}
+		res, page := b.do("GET", back.RequestURI(), nil)
+		if got := res.Header.Get("Location"); res.StatusCode != 303 || got != w.url+want {
+			t.Errorf("an attempt that keeps %q: answered %d to %q, want 303 to %q: %s", kept, res.StatusCode, got, w.url+want, page)
 		}
 	}
 }

@@ -348,3 +348,23 @@ func TestLoginRate(t *testing.T) {
 		t.Errorf("a minute later the sign-in answered %d, want 303", res.StatusCode)
 	}
 }
+
+// S-84: nor does anybody come back from signing in without end.
+func TestReturnRate(t *testing.T) {
+	w := newWorld(t)
+	w.clock.moveTo(time.Now().Add(time.Hour).Truncate(time.Minute).Add(10 * time.Second))
+	b := w.browser()
+	for i := range 121 {
+		res, _ := b.do("GET", "/oidc/auth/callback?state=x&code=x", nil)
+		if i < 120 && res.StatusCode != 400 {
+			t.Fatalf("answer %d of the provider answered %d, want 400", i+1, res.StatusCode)
+		}
+		if i == 120 && (res.StatusCode != 429 || res.Header.Get("Retry-After") == "") {
+			t.Fatalf("answer 121 of the provider answered %d with Retry-After %q, want 429 and a time", res.StatusCode, res.Header.Get("Retry-After"))
+		}
+	}
+	w.clock.move(time.Minute)
+	if res, _ := b.do("GET", "/oidc/auth/callback?state=x&code=x", nil); res.StatusCode != 400 {
+		t.Errorf("a minute later the callback answered %d, want 400", res.StatusCode)
+	}
+}
