@@ -152,7 +152,7 @@ func (l *lint) statement() {
 		l.audience()
 		l.bypass()
 	}
-	if s.others || slices.ContainsFunc(s.actions, func(a string) bool { return strings.ContainsAny(a, anyText+anyOne) }) {
+	if s.others || slices.ContainsFunc(s.actions, isWild) {
 		l.find(FindingWildcardAction, Low, "Name the actions that are needed.", "%s allows more actions than it names.", s)
 	}
 	l.tags(web, assume)
@@ -258,12 +258,12 @@ func (l *lint) audience() {
 			continue
 		}
 		pinned = true
-		isWild := func(v string) bool {
+		opens := func(v string) bool {
 			return c.test == testLike && strings.ContainsAny(v, "*?") || l.policy.variables && strings.Contains(v, "${")
 		}
-		j := slices.IndexFunc(c.values, func(v string) bool { return v != l.Audience && !isWild(v) })
+		j := slices.IndexFunc(c.values, func(v string) bool { return v != l.Audience && !opens(v) })
 		switch {
-		case slices.ContainsFunc(c.values, isWild):
+		case slices.ContainsFunc(c.values, opens):
 			l.find(FindingAudienceWildcard, High, mend, "%s accepts tokens that were made for other clients: %s.", l.s, c)
 		case j >= 0:
 			l.find(FindingAudienceOther, Medium, mend, "%s accepts tokens that were made for another client, %s.", l.s, quote(clip(c.values[j], 100)))

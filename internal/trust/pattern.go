@@ -8,9 +8,14 @@ import (
 // In a pattern the wildcards are these two bytes, which no UTF-8 text has, so
 // that a star that came out of a variable stays a star.
 const (
-	anyText = "\xff" // *
-	anyOne  = "\xfe" // ?
+	anyText = 0xff // *
+	anyOne  = 0xfe // ?
 )
+
+// isWild reports whether a pattern has a wildcard.
+func isWild(pattern string) bool {
+	return strings.IndexByte(pattern, anyText) >= 0 || strings.IndexByte(pattern, anyOne) >= 0
+}
 
 // wild makes a text with wildcards a pattern.
 func wild(s string) string {
@@ -21,9 +26,9 @@ func wild(s string) string {
 	for i, c := range b {
 		switch c {
 		case '*':
-			b[i] = anyText[0]
+			b[i] = anyText
 		case '?':
-			b[i] = anyOne[0]
+			b[i] = anyOne
 		}
 	}
 	return string(b)
@@ -43,7 +48,7 @@ func (b *budget) take(n int) bool {
 // glob reports whether s matches the pattern, in which a wildcard stands for
 // any text or for one character.
 func (b *budget) glob(pattern, s string) truth {
-	if !strings.ContainsAny(pattern, anyText+anyOne) {
+	if !isWild(pattern) {
 		return known(pattern == s)
 	}
 	p, i := 0, 0
@@ -53,10 +58,10 @@ func (b *budget) glob(pattern, s string) truth {
 			return unknown
 		}
 		switch {
-		case p < len(pattern) && pattern[p] == anyText[0]:
+		case p < len(pattern) && pattern[p] == anyText:
 			star, from = p, i
 			p++
-		case p < len(pattern) && pattern[p] == anyOne[0]:
+		case p < len(pattern) && pattern[p] == anyOne:
 			_, n := utf8.DecodeRuneInString(s[i:])
 			p, i = p+1, i+n
 		case p < len(pattern) && pattern[p] == s[i]:
@@ -68,7 +73,7 @@ func (b *budget) glob(pattern, s string) truth {
 			return no
 		}
 	}
-	for p < len(pattern) && pattern[p] == anyText[0] {
+	for p < len(pattern) && pattern[p] == anyText {
 		p++
 	}
 	return known(p == len(pattern))
