@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -19,8 +21,34 @@ import (
 // that it may read one account.
 const claimFor = 30 * time.Minute
 
-// stageBatch is how many roles of a push are staged in one transaction.
-const stageBatch = 250
+// How much of a push is staged in one transaction: so many roles, or fewer with
+// so many bytes of documents.
+const (
+	stageBatch = 250
+	stageBytes = 8 << 20
+)
+
+// The bounds of a push: AWS's own (IAM API Reference; IAM and STS quotas), and
+// for numbers of roles and policies what no quota of AWS's can be raised to.
+const (
+	maxRoles       = 20_000
+	maxDescription = 1000
+	maxTags        = 50
+	maxTagKey      = 128
+	maxTagValue    = 256
+	maxDocument    = 131_072
+	maxNesting     = 40
+	maxPolicies    = 100 // of a role, inline, and as many managed
+	maxPolicyName  = 128
+	maxAction      = 128
+	maxPolicyARN   = 2048 // and a boundary's
+	maxVersion     = 128
+	minSession     = 3600
+	maxSession     = 43_200
+)
+
+// roleIDs is what a unique id of IAM's may be.
+var roleIDs = regexp.MustCompile(`^[A-Z0-9]{4,128}$`)
 
 // Declare makes the accounts and access policies of the configuration file the
 // ones in force. Accounts that the file no longer has are disconnected; what
@@ -392,7 +420,7 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 			return fmt.Errorf("%d of %d staged roles are there", len(staged), n)
 		}
 		d := serval.Compare(known, serval.Sighting{
-			Complete: inv.Complete, Roles: staged, Unreadable: inv.Unreadable, Untagged: inv.Untagged,
+			Complete: inv.Complete, Roles: staged, Unreadable: unreadable(inv), Untagged: inv.Untagged,
 		}, tx.Now)
 		if err := tx.ApplyDifference(push, accountID, d); err != nil {
 			return err
@@ -421,32 +449,27 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 func (p *Plane) stage(ctx context.Context, push string, account serval.Account,
 	read func(role func(serval.Role) error) (serval.Inventory, string, error)) (inv serval.Inventory, digest string, n int, err error) {
 	var batch []serval.Role
+	var size int
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
 		err := p.store.Stage(ctx, push, account.ID, p.Now(), batch)
-		n += len(batch)
-		batch = batch[:0]
+		batch, size = batch[:0], 0
 		return err
 	}
 	inv, digest, err = read(func(r serval.Role) error {
-		arn, err := serval.ParseRoleARN(r.ARN)
-		switch {
-		case err != nil:
-			return serval.Refuse(serval.Invalid, "Role %q: %s.", cut(r.ARN, 200), err)
-		case arn.AccountID != account.ID:
-			return serval.Refuse(serval.Invalid, "Role %s is not in account %s.", r.ARN, account.ID)
-		case account.Partition != "" && arn.Partition != account.Partition:
-			return serval.Refuse(serval.Invalid, "Role %s is not in partition %s.", r.ARN, account.Partition)
-		case arn.Name != r.Name || arn.Path != r.Path:
-			return serval.Refuse(serval.Invalid, "Role %s has another name and path than its ARN.", r.ARN)
-		case r.RoleID == "":
-			return serval.Refuse(serval.Invalid, "Role %s has no role_id.", r.ARN)
-		case !serval.IsTagged(r.Tags):
-			return serval.Refuse(serval.Invalid, "Role %s has no tag %q.", r.ARN, serval.TagKey)
+		if n++; n > maxRoles {
+			return serval.Refuse(serval.TooLarge, "The inventory has more than %d roles.", maxRoles)
 		}
-		if batch = append(batch, r); len(batch) == stageBatch {
+		if err := checkRole(r, account); err != nil {
+			return err
+		}
+		batch = append(batch, r)
+		for _, d := range documents(r) {
+			size += len(d)
+		}
+		if len(batch) == stageBatch || size >= stageBytes {
 			return flush()
 		}
 		return nil
@@ -464,12 +487,139 @@ func (p *Plane) stage(ctx context.Context, push string, account serval.Account,
 	return inv, digest, n, err
 }
 
+// checkRole refuses a role of a push that AWS cannot have shown of the account.
+func checkRole(r serval.Role, account serval.Account) error {
+	refuse := func(format string, args ...any) error {
+		return serval.Refuse(serval.Invalid, "Role %s %s.", r.ARN, fmt.Sprintf(format, args...))
+	}
+	arn, err := serval.ParseRoleARN(r.ARN)
+	switch {
+	case err != nil:
+		return serval.Refuse(serval.Invalid, "Role %q: %s.", cut(r.ARN, 200), err)
+	case arn.AccountID != account.ID:
+		return refuse("is not in account %s", account.ID)
+	case account.Partition != "" && arn.Partition != account.Partition:
+		return refuse("is not in partition %s", account.Partition)
+	case arn.Name != r.Name || arn.Path != r.Path:
+		return refuse("has another name and path than its ARN")
+	case r.RoleID == "":
+		return refuse("has no role_id")
+	case !roleIDs.MatchString(r.RoleID):
+		return refuse("has the role_id %q, which is none", cut(r.RoleID, 40))
+	case !serval.IsTagged(r.Tags):
+		return refuse("has no tag %q", serval.TagKey)
+	case longer(r.Description, maxDescription):
+		return refuse("has a description of more than %d characters", maxDescription)
+	case r.MaxSessionSeconds != 0 && (r.MaxSessionSeconds < minSession || r.MaxSessionSeconds > maxSession):
+		return refuse("has max_session_seconds %d, which is neither 0 nor from %d to %d", r.MaxSessionSeconds, minSession, maxSession)
+	case r.PermissionsBoundary != nil && longer(*r.PermissionsBoundary, maxPolicyARN):
+		return refuse("has a permissions boundary whose ARN has more than %d characters", maxPolicyARN)
+	case len(r.Tags) > maxTags:
+		return refuse("has more than %d tags", maxTags)
+	case len(r.InlinePolicies.Policies) > maxPolicies:
+		return refuse("has more than %d inline policies", maxPolicies)
+	case len(r.ManagedPolicies.Policies) > maxPolicies:
+		return refuse("has more than %d managed policies", maxPolicies)
+	}
+	for key, value := range r.Tags {
+		if longer(key, maxTagKey) || longer(value, maxTagValue) {
+			return refuse("has a tag whose key has more than %d characters, or its value more than %d", maxTagKey, maxTagValue)
+		}
+	}
+	for _, list := range []struct {
+		name   string
+		status serval.ListStatus
+		action string
+	}{
+		{"inline_policies", r.InlinePolicies.Status, r.InlinePolicies.Action},
+		{"managed_policies", r.ManagedPolicies.Status, r.ManagedPolicies.Action},
+	} {
+		switch list.status {
+		case serval.ListRead, serval.ListDenied, serval.ListThrottled, serval.ListFailed:
+		default:
+			return refuse("has %s with the status %q; it is one of read, denied, throttled, failed", list.name, cut(string(list.status), 40))
+		}
+		if longer(list.action, maxAction) {
+			return refuse("has %s with an action of more than %d characters", list.name, maxAction)
+		}
+	}
+	for _, policy := range r.InlinePolicies.Policies {
+		if longer(policy.Name, maxPolicyName) {
+			return refuse("has an inline policy whose name has more than %d characters", maxPolicyName)
+		}
+	}
+	for _, policy := range r.ManagedPolicies.Policies {
+		if longer(policy.Name, maxPolicyName) {
+			return refuse("has a managed policy whose name has more than %d characters", maxPolicyName)
+		}
+		if longer(policy.ARN, maxPolicyARN) || longer(policy.Version, maxVersion) {
+			return refuse("has a managed policy whose ARN has more than %d characters, or its version more than %d", maxPolicyARN, maxVersion)
+		}
+	}
+	for _, d := range documents(r) {
+		if longer(string(d), maxDocument) {
+			return refuse("has a policy document of more than %d characters", maxDocument)
+		}
+		if nesting(d) > maxNesting {
+			return refuse("has a policy document nested deeper than %d", maxNesting)
+		}
+	}
+	return nil
+}
+
+// documents returns the documents of r.
+func documents(r serval.Role) []serval.Document {
+	list := []serval.Document{r.TrustPolicy}
+	for _, policy := range r.InlinePolicies.Policies {
+		list = append(list, policy.Document)
+	}
+	for _, policy := range r.ManagedPolicies.Policies {
+		list = append(list, policy.Document)
+	}
+	return list
+}
+
+// longer reports whether text has more than max characters.
+func longer(text string, max int) bool {
+	return len(text) > max && utf8.RuneCountInString(text) > max
+}
+
+// nesting returns how deep the objects and lists of d lie in each other.
+func nesting(d serval.Document) (deepest int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(d); i++ {
+		switch c := d[i]; {
+		case quoted && c == '\\':
+			i++ // what is escaped ends nothing
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
+// unreadable returns the roles that could not be looked at with what their
+// stale_reason is made of cut to what AWS would say.
+func unreadable(inv serval.Inventory) []serval.Unreadable {
+	list := slices.Clone(inv.Unreadable)
+	for i := range list {
+		list[i].Action, list[i].Code = cut(list[i].Action, maxAction), cut(list[i].Code, maxAction)
+	}
+	return list
+}
+
 // maxNamed is how many roles an event names; it counts all.
 const maxNamed = 20
 
 func inventoryDetail(inv serval.Inventory, roles int, d serval.Difference) map[string]string {
 	detail := map[string]string{
-		"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": inv.ReadBy,
+		"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": cut(inv.ReadBy, maxAction),
 		"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(inv.Unreadable)), "problems": fmt.Sprint(len(inv.Problems)),
 	}
 	for name, keys := range map[string][]serval.RoleKey{

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
@@ -260,6 +261,7 @@ func testPushRefused(t *testing.T, w *world) {
 		{"another name", hub(), prod, nil, one(func(r *serval.Role) { r.Name = "good" }), serval.Invalid},
 		{"another path", hub(), prod, nil, one(func(r *serval.Role) { r.Path = "/x/" }), serval.Invalid},
 		{"no role id", hub(), prod, nil, one(func(r *serval.Role) { r.RoleID = "" }), serval.Invalid},
+		{"a role id that is none", hub(), prod, nil, one(func(r *serval.Role) { r.RoleID = "AROA/x" }), serval.Invalid},
 		{"untagged", hub(), prod, nil, one(func(r *serval.Role) { r.Tags = map[string]string{"Serval": ""} }), serval.Invalid},
 		{"a role id twice", hub(), prod, nil, one(func(r *serval.Role) { r.RoleID = roleID(prod, "good", 1) }), serval.Invalid},
 		{"an ARN twice", hub(), prod, nil, append(one(func(*serval.Role) {}), aRole(prod, "good", func(r *serval.Role) { r.RoleID = "AROA2" })), serval.Invalid},
@@ -354,6 +356,173 @@ func testPushRefused(t *testing.T, w *world) {
 	done, err := w.plane.Push(t.Context(), hub(), prod, reading(inventory(prod, g, noon), roles...))
 	if err != nil || done.Added != len(roles)-1 || len(w.stored()) != len(roles) {
 		t.Errorf("pushed %+v, %v; %d roles, want %d", done, err, len(w.stored()), len(roles))
+	}
+}
+
+// What AWS cannot have shown is refused with what is wrong; up to its bounds all
+// is taken.
+func TestCheckRole(t *testing.T) {
+	x := func(n int) string { return strings.Repeat("x", n) }
+	ü := func(n int) string { return strings.Repeat("ü", n) }
+	tags := func(n int, key, value string) map[string]string {
+		m := map[string]string{serval.TagKey: "", key: value}
+		for i := len(m); i < n; i++ {
+			m[fmt.Sprint(i)] = ""
+		}
+		return m
+	}
+	inline := func(n int, name string, d serval.Document) func(*serval.Role) {
+		return func(r *serval.Role) {
+			r.InlinePolicies.Policies = slices.Repeat([]serval.InlinePolicy{{Name: name, Document: d}}, n)
+		}
+	}
+	managed := func(n int, m serval.ManagedPolicy) func(*serval.Role) {
+		return func(r *serval.Role) { r.ManagedPolicies.Policies = slices.Repeat([]serval.ManagedPolicy{m}, n) }
+	}
+	nested := func(n int) serval.Document { // half objects, half lists
+		return serval.Document(strings.Repeat(`{"[\\\"[":[`, n/2) + strings.Repeat("]}", n/2))
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*serval.Role)
+		want   string // empty: taken
+	}{
+		{"as it is", func(*serval.Role) {}, ""},
+		{"a long description", func(r *serval.Role) { r.Description = ü(1000) }, ""},
+		{"a longer description", func(r *serval.Role) { r.Description = ü(1001) }, "a description of more than 1000 characters"},
+		{"many tags", func(r *serval.Role) { r.Tags = tags(50, ü(128), ü(256)) }, ""},
+		{"more tags", func(r *serval.Role) { r.Tags = tags(51, "a", "") }, "more than 50 tags"},
+		{"a longer tag key", func(r *serval.Role) { r.Tags = tags(2, x(129), "") }, "a tag whose key"},
+		{"a longer tag value", func(r *serval.Role) { r.Tags = tags(2, "a", x(257)) }, "a tag whose key"},
+		{"a long trust policy", func(r *serval.Role) { r.TrustPolicy = serval.Document(ü(131072)) }, ""},
+		{"a longer trust policy", func(r *serval.Role) { r.TrustPolicy = serval.Document(x(131073)) }, "a policy document of more than 131072 characters"},
+		{"a longer inline document", inline(1, "a", serval.Document(x(131073))), "a policy document of more than"},
+		{"a longer managed document", managed(1, serval.ManagedPolicy{Document: serval.Document(x(131073))}), "a policy document of more than"},
+		{"a deep document", func(r *serval.Role) { r.TrustPolicy = nested(40) + nested(40) }, ""},
+		{"a deeper trust policy", func(r *serval.Role) { r.TrustPolicy = nested(42) }, "nested deeper than 40"},
+		{"a deeper inline document", inline(1, "a", "["+nested(40)+"]"), "nested deeper than 40"},
+		{"a deeper managed document", managed(1, serval.ManagedPolicy{Document: nested(42)}), "nested deeper than 40"},
+		{"many inline policies", inline(100, ü(128), "{}"), ""},
+		{"more inline policies", inline(101, "a", "{}"), "more than 100 inline policies"},
+		{"a longer inline name", inline(1, x(129), "{}"), "an inline policy whose name has more than 128"},
+		{"many managed policies", managed(100, serval.ManagedPolicy{ARN: x(2048), Name: ü(128), Version: x(128)}), ""},
+		{"more managed policies", managed(101, serval.ManagedPolicy{}), "more than 100 managed policies"},
+		{"a longer managed name", managed(1, serval.ManagedPolicy{Name: x(129)}), "a managed policy whose name has more than 128"},
+		{"a longer managed ARN", managed(1, serval.ManagedPolicy{ARN: x(2049)}), "a managed policy whose ARN"},
+		{"a longer managed version", managed(1, serval.ManagedPolicy{Version: x(129)}), "a managed policy whose ARN"},
+		{"a longer boundary", func(r *serval.Role) { r.PermissionsBoundary = new(x(2049)) }, "a permissions boundary whose ARN"},
+		{"throttled", func(r *serval.Role) { r.InlinePolicies.Status = serval.ListThrottled }, ""},
+		{"denied, failed", func(r *serval.Role) {
+			r.InlinePolicies.Status, r.InlinePolicies.Action = serval.ListDenied, ü(128)
+			r.ManagedPolicies.Status, r.ManagedPolicies.Action = serval.ListFailed, ü(128)
+		}, ""},
+		{"no inline status", func(r *serval.Role) { r.InlinePolicies.Status = "" }, `has inline_policies with the status ""`},
+		{"another managed status", func(r *serval.Role) { r.ManagedPolicies.Status = "x" }, `has managed_policies with the status "x"`},
+		{"a longer inline action", func(r *serval.Role) { r.InlinePolicies.Action = x(129) }, "has inline_policies with an action of more than 128"},
+		{"a longer managed action", func(r *serval.Role) { r.ManagedPolicies.Action = x(129) }, "has managed_policies with an action of more than 128"},
+		{"no maximum", func(r *serval.Role) { r.MaxSessionSeconds = 0 }, ""},
+		{"the least maximum", func(r *serval.Role) { r.MaxSessionSeconds = 3600 }, ""},
+		{"the most", func(r *serval.Role) { r.MaxSessionSeconds = 43200 }, ""},
+		{"a maximum below", func(r *serval.Role) { r.MaxSessionSeconds = 3599 }, "max_session_seconds 3599"},
+		{"a maximum above", func(r *serval.Role) { r.MaxSessionSeconds = 43201 }, "max_session_seconds 43201"},
+		{"a negative maximum", func(r *serval.Role) { r.MaxSessionSeconds = -1 }, "max_session_seconds -1"},
+		{"a short role id", func(r *serval.Role) { r.RoleID = "ARO" }, "which is none"},
+		{"a long role id", func(r *serval.Role) { r.RoleID = strings.Repeat("A", 128) }, ""},
+		{"a longer role id", func(r *serval.Role) { r.RoleID = strings.Repeat("A", 129) }, "which is none"},
+		{"a role id in small letters", func(r *serval.Role) { r.RoleID = "aroa1" }, "which is none"},
+		{"a role id with a line behind", func(r *serval.Role) { r.RoleID = "AROA1\n" }, "which is none"},
+	} {
+		err := checkRole(aRole(prod, "r", test.change), accounts()[0])
+		if test.want == "" && err != nil {
+			t.Errorf("%s: %v, want it taken", test.name, err)
+		}
+		if test.want != "" && (!serval.IsRefusal(err, serval.Invalid) || !strings.Contains(err.Error(), test.want) || len(err.Error()) > 300) {
+			t.Errorf("%s: %v, want it refused with %q", test.name, err, test.want)
+		}
+	}
+}
+
+// No quota of AWS's is raised to more roles than are taken.
+func TestPushOfTooManyRoles(t *testing.T) {
+	w := newWorld(t)
+	g, _, err := w.plane.OpenSync(t.Context(), hub(), prod, "pod-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		roles int
+		want  serval.Kind
+	}{{maxRoles + 1, serval.TooLarge}, {maxRoles, ""}} {
+		_, err = w.plane.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+			for i := range test.roles {
+				if err := take(aRole(prod, fmt.Sprint("r", i))); err != nil {
+					return serval.Inventory{}, "", err
+				}
+			}
+			return inventory(prod, g, noon), "x", nil
+		})
+		wantKind(t, fmt.Sprint(test.roles, " roles"), err, test.want)
+	}
+}
+
+// What waits to be staged is bounded in bytes too, not only in roles.
+func TestPushOfLargeRoles(t *testing.T) {
+	w := newWorld(t)
+	g, _, err := w.plane.OpenSync(t.Context(), hub(), prod, "pod-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const of = 1 << 20 // each role's documents
+	document := strings.Repeat("x", of/8)
+	done, err := w.plane.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+		for i := range 20 {
+			role := aRole(prod, fmt.Sprint("r", i), func(r *serval.Role) {
+				r.TrustPolicy = serval.Document(document)
+				r.InlinePolicies.Policies = slices.Repeat([]serval.InlinePolicy{{Name: "p", Document: serval.Document(document)}}, 3)
+				r.ManagedPolicies.Policies = slices.Repeat([]serval.ManagedPolicy{{ARN: "p", Document: serval.Document(document)}}, 4)
+			})
+			if err := take(role); err != nil {
+				return serval.Inventory{}, "", err
+			}
+			if waiting := i + 1 - w.rows("staged_role"); waiting*of >= stageBytes {
+				t.Errorf("%d roles of a megabyte wait to be staged", waiting)
+			}
+		}
+		return inventory(prod, g, noon), "x", nil
+	})
+	if err != nil || done.Added != 20 {
+		t.Errorf("pushed %+v, %v", done, err)
+	}
+}
+
+// rows counts the rows of a table of a world on SQLite.
+func (w *world) rows(table string) (n int) {
+	w.t.Helper()
+	db, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite://"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.QueryRowContext(w.t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// A stale role says why in a few words, whatever the worker says.
+func TestStaleReason(t *testing.T) {
+	w := newWorld(t)
+	w.push(prod, aRole(prod, "a"))
+	long := strings.Repeat("ü", 1000)
+	w.pushAs(prod, func(i *serval.Inventory) {
+		i.ReadBy = long
+		i.Unreadable = []serval.Unreadable{{ARN: roleARN(prod, "a"), RoleID: roleID(prod, "a", 1), Action: long, Code: long}}
+	})
+	if got, want := w.stored()[roleARN(prod, "a")].StaleReason, long[:128]+" answered "+long[:128]; got != want {
+		t.Errorf("stale because %q, want %q", got, want)
+	}
+	if got := w.events(w.head() - 1)[0].Detail["read_by"]; got != long[:128] {
+		t.Errorf("read by %q", got)
 	}
 }
 
