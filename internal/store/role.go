@@ -192,8 +192,8 @@ func (v *View) CountRoles(accountID string) (listed, held, stale int, err error)
 }
 
 // Stage keeps roles of a push aside, in a transaction of its own that does not
-// take the chain. They become roles by ApplyDifference, and are dropped by
-// DropStaged. A role id or an ARN that the push had before is refused.
+// take the chain. They and their documents become roles and documents by
+// ApplyDifference, and are dropped by DropStaged. A role id or an ARN that the push had before is refused.
 func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []serval.Role) error {
 	return s.again(ctx, func() error { return s.stageOnce(ctx, push, accountID, now, roles) })
 }
@@ -205,9 +205,9 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 	}
 	defer tx.Rollback() // does nothing after Commit
 	v := &View{ctx: ctx, q: tx, chain: s.chain}
-	// A document that many roles share is kept once, and documents are kept in
-	// one order: pushes that bring the same ones do not wait for each other in a
-	// ring.
+	// A document that many roles share is staged once, and one that is kept
+	// already not at all: documents stay, so it is still there when the push is
+	// applied.
 	documents := make(map[string]serval.Document)
 	for _, r := range roles {
 		documents[r.TrustPolicy.Digest()] = r.TrustPolicy
@@ -220,8 +220,11 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 	}
 	delete(documents, "")
 	for _, digest := range slices.Sorted(maps.Keys(documents)) {
-		err := v.exec("keeping a document", `insert into document (digest, body) values ($1, $2) on conflict (digest) do nothing`,
-			digest, string(documents[digest]))
+		err := v.exec("staging a document", `insert into staged_document (push, digest, body, staged_at)
+			select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as bigint)
+			where not exists (select 1 from document where digest = $2)
+			on conflict (push, digest) do nothing`,
+			push, digest, string(documents[digest]), micros(now))
 		if err != nil {
 			return err
 		}
@@ -280,10 +283,14 @@ func (v *View) stage(push, accountID string, now time.Time, r serval.Role) error
 	return err
 }
 
-// DropStaged forgets what a push staged.
+// DropStaged forgets what a push staged. The roles go first: where only they are
+// gone, the push cannot be applied, and the documents go with the old ones.
 func (s *Store) DropStaged(ctx context.Context, push string) error {
 	if _, err := s.write.ExecContext(ctx, `delete from staged_role where push = $1`, push); err != nil {
 		return fmt.Errorf("dropping staged roles: %w", err)
+	}
+	if _, err := s.write.ExecContext(ctx, `delete from staged_document where push = $1`, push); err != nil {
+		return fmt.Errorf("dropping staged documents: %w", err)
 	}
 	return nil
 }
@@ -293,6 +300,9 @@ func (s *Store) DropStaged(ctx context.Context, push string) error {
 func (s *Store) DropOldStaged(ctx context.Context, before time.Time) error {
 	if _, err := s.write.ExecContext(ctx, `delete from staged_role where staged_at < $1`, micros(before)); err != nil {
 		return fmt.Errorf("dropping old staged roles: %w", err)
+	}
+	if _, err := s.write.ExecContext(ctx, `delete from staged_document where staged_at < $1`, micros(before)); err != nil {
+		return fmt.Errorf("dropping old staged documents: %w", err)
 	}
 	return nil
 }
@@ -309,8 +319,9 @@ func (v *View) StagedRoles(push string) ([]serval.Seen, error) {
 	return seen, nil
 }
 
-// ApplyDifference makes the staged roles of a push the account's roles, and
-// does to the others what d says. The staged rows go with it.
+// ApplyDifference makes the staged roles of a push the account's roles, with
+// their documents, and does to the others what d says. The staged rows go with
+// it.
 func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error {
 	now := micros(t.Now)
 	remove := func(keys []serval.RoleKey, reason string) error {
@@ -327,7 +338,13 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 	if err := errors.Join(remove(d.Recreated, "recreated"), remove(d.Untagged, serval.RemovedUntagged), remove(d.Missing, serval.RemovedDeleted)); err != nil {
 		return err
 	}
-	err := t.exec("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
+	err := t.exec("taking in the documents of account "+accountID, `insert into document (digest, body)
+		select digest, body from staged_document where push = $1
+		on conflict (digest) do nothing`, push)
+	if err != nil {
+		return err
+	}
+	err = t.exec("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
 			seen_at, stale_since, stale_reason, held_since, removed_at, removed_reason)
 		select account_id, `+roleFacts+`, cast($2 as bigint), 0, '', 0, 0, '' from staged_role where push = $1
 		on conflict (account_id, role_id) do update set partition = excluded.partition, arn = excluded.arn, name = excluded.name,
@@ -353,7 +370,10 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 			return err
 		}
 	}
-	return t.exec("dropping staged roles", `delete from staged_role where push = $1`, push)
+	if err := t.exec("dropping staged roles", `delete from staged_role where push = $1`, push); err != nil {
+		return err
+	}
+	return t.exec("dropping staged documents", `delete from staged_document where push = $1`, push)
 }
 
 // MarkStale notes of every role of an account that its state could not be

@@ -86,8 +86,8 @@ func push(t *testing.T, d database, accountID string, now time.Time, inv serval.
 		diff = serval.Compare(known, serval.Sighting{Complete: inv.Complete, Roles: seen, Unreadable: inv.Unreadable, Untagged: inv.Untagged}, tx.Now)
 		return tx.ApplyDifference("push", accountID, diff)
 	})
-	if n := d.number(t, `select count(*) from staged_role`); n != 0 {
-		t.Errorf("%d roles are still staged", n)
+	if n := d.number(t, `select count(*) from staged_role`) + d.number(t, `select count(*) from staged_document`); n != 0 {
+		t.Errorf("%d roles and documents are still staged", n)
 	}
 	return diff
 }
@@ -359,8 +359,11 @@ func TestStage(t *testing.T) {
 			}
 		}
 		// Documents by digest: trust, one inline and one managed for all roles.
-		if n := d.number(t, `select count(*) from document`); n != 3 {
-			t.Errorf("%d documents, want 3", n)
+		if n := d.number(t, `select count(*) from staged_document where push = 'p1'`); n != 3 {
+			t.Errorf("%d staged documents, want 3", n)
+		}
+		if n := d.number(t, `select count(*) from staged_document`); n != 6 {
+			t.Errorf("%d staged documents of two pushes, want 6", n)
 		}
 		for i, text := range unkept {
 			bad := role(prod, "AROABAD", "bad")
@@ -376,8 +379,40 @@ func TestStage(t *testing.T) {
 		if err := d.DropOldStaged(t.Context(), noon.Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		if n := d.number(t, `select count(*) from staged_role`); n != 3 {
-			t.Errorf("%d staged roles after the old ones were dropped, want 3", n)
+		for _, n := range []int64{d.number(t, `select count(*) from staged_role`), d.number(t, `select count(*) from staged_document`)} {
+			if n != 3 {
+				t.Errorf("%d staged roles or documents after the old ones were dropped, want 3", n)
+			}
+		}
+		// Nothing of a push that was not applied is kept.
+		if err := d.DropStaged(t.Context(), "p4"); err != nil {
+			t.Fatal(err)
+		}
+		if n := d.number(t, `select (select count(*) from staged_role) + (select count(*) from staged_document) + (select count(*) from document)`); n != 0 {
+			t.Errorf("%d rows are left of pushes that were dropped", n)
+		}
+		// What is kept is not staged again, and is there for the next push.
+		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: roles})
+		if n := d.number(t, `select count(*) from document`); n != 3 {
+			t.Errorf("%d documents, want 3", n)
+		}
+		roles[0].TrustPolicy = `{"new":true}`
+		if err := stageAll("p5", roles...); err != nil {
+			t.Fatal(err)
+		}
+		if n := d.number(t, `select count(*) from staged_document`); n != 1 {
+			t.Errorf("%d documents are staged of a push with one new, want 1", n)
+		}
+		if err := d.DropStaged(t.Context(), "p5"); err != nil {
+			t.Fatal(err)
+		}
+		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: roles})
+		got := look(t, d, func(v *View) (Role, error) {
+			r, err := v.RoleByARN(roles[0].ARN)
+			return r, errors.Join(err, v.FillDocuments(&r))
+		})
+		if diff := cmp.Diff(roles[0], got.Role); diff != "" {
+			t.Errorf("a role with a new document (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -68,6 +68,8 @@ create table account (
   check (accepted_generation <= generation)
 );
 
+-- Documents of roles that were taken in. They stay when no role refers to them
+-- any more: history needs them later.
 create table document (
   digest text not null primary key,
   body   text not null
@@ -124,6 +126,16 @@ create table staged_role (
   push                text   not null, -- which push staged it
   primary key (push, role_id),
   unique (push, arn)
+);
+
+-- Documents of a push on their way in, where they are not kept yet. What no
+-- accepted push brings is never kept.
+create table staged_document (
+  push      text   not null,
+  digest    text   not null,
+  body      text   not null,
+  staged_at bigint not null,
+  primary key (push, digest)
 );
 
 create table person (
@@ -253,6 +265,7 @@ drop table request;
 drop table login;
 drop table login_attempt;
 drop table person;
+drop table staged_document;
 drop table staged_role;
 drop table role;
 drop table document;
