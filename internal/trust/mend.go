@@ -55,13 +55,18 @@ func (p *Policy) mendOwn(q *question) *Policy {
 	var named, nearly []*statement
 	for i := range p.statements {
 		s := &p.statements[i]
+		if s.allow && s.except && q.concerns(s) != yes {
+			return nil // left out by name
+		}
 		if !s.allow || s.except || q.concerns(s) != yes && !q.isOurs(s) {
 			continue
 		}
 		switch {
 		case q.covers(s, strings.ToLower(action)) != no:
 			named = append(named, s)
-		case !s.others && assumes(s) && q.isAlone(s):
+		case s.others:
+			return nil // the action is left out by name
+		case assumes(s) && q.isAlone(s):
 			nearly = append(nearly, s)
 		}
 	}

@@ -46,6 +46,8 @@ var mends = []struct {
 	{"another address", policy(when(`{"IpAddress": {"aws:SourceIp": "198.51.100.0/24"}}`)), web(), ""},
 	{"too late", policy(when(`{"DateLessThan": {"aws:CurrentTime": "2026-01-01T00:00:00Z"}}`)), web(), ""},
 	{"a Deny", policy(when(aud), denied("")), web(), ""},
+	{"all but us", policy(statementOf("Allow", `"NotPrincipal": {"Federated": "`+ourProvider+`"}`, webAction, "")), web(), ""},
+	{"all actions but this", policy(`{"Effect": "Allow", ` + federated + `, "NotAction": "sts:AssumeRoleWithWebIdentity"}`), web(), ""},
 	{"MFA", policy(when(`{"Bool": {"aws:MultiFactorAuthPresent": "true"}}`)), web(), ""},
 	{"an audience that is excluded", policy(when(`{"StringNotEquals": {"` + ourPrefix + `:aud": "0oa1"}}`)), web(), ""},
 	{"tags of another value", policy(when(aud), statementOf("Allow", federated, `"sts:TagSession"`, `{"StringEquals": {"aws:RequestTag/team": "b"}}`)), web("passes_tags", map[string]string{"team": "a"}), ""},
