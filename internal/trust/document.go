@@ -317,8 +317,9 @@ func terraformName(s string) string {
 	return s
 }
 
-// terraformString quotes a text for Terraform: JSON's escapes, and its own
-// template marks doubled (Terraform language, Strings and Templates).
-func terraformString(s string) string {
-	return strings.NewReplacer(`\\`, `\\`, `\b`, `\u0008`, `\f`, `\u000c`, "${", "$${", "%{", "%%{").Replace(quote(s))
-}
+// forTerraform turns JSON's escapes into Terraform's, and doubles its own
+// template marks (Terraform language, Strings and Templates).
+var forTerraform = strings.NewReplacer(`\\`, `\\`, `\b`, `\u0008`, `\f`, `\u000c`, "${", "$${", "%{", "%%{")
+
+// terraformString quotes a text for Terraform.
+func terraformString(s string) string { return forTerraform.Replace(quote(s)) }
