@@ -73,7 +73,7 @@ func shapes() map[string]any {
 	}
 	role := Role{
 		ARN: roleARN, RoleID: "AROA1", AccountID: "111122223333", AccountName: "prod", Name: "dev", Description: "for developers",
-		MaxSessionSeconds: 3600, Tags: map[string]string{"serval": ""}, Policy: "dev", Trust: Trust{"fails", "refuses you", "statement 1", "", []string{"resource control policies"}, &Mend{"{}", "x"}},
+		MaxSessionSeconds: 3600, Tags: map[string]string{"serval": ""}, Policy: "dev", Trust: Trust{"fails", "refuses you", "statement 1", "StringEquals x:aud", []string{"resource control policies"}, &Mend{"{}", "x"}},
 		Completeness: "incomplete", StaleSince: at(1), StaleReason: "iam:GetRole answered AccessDenied", Held: true, MyRequest: &request,
 		Entitlement: Entitlement{"Assume Role", "Ability to assume this AWS IAM role"}, MaxMinutes: 120, RecommendedMinutes: 60,
 		RequireJustification: true, Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
