@@ -271,6 +271,7 @@ var table = []struct {
 	{"the email", pSilent + "email is on no list of keys", policy(when(`{"StringEquals": {"` + ourPrefix + `:email": "ana@example.com"}}`)), web(), Unknown},
 	{"another claim", pSTSKeys + "no such key", policy(when(`{"StringEquals": {"` + ourPrefix + `:groups": "admins"}}`)), web(), Unknown},
 	{"a provider on loopback", pSTSKeys + "aud; a port only in a rehearsal", policy(statementOf("Allow", `"Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/127.0.0.1:8081/idp"}`, webAction, `{"StringEquals": {"127.0.0.1:8081/idp:aud": "0oa1"}}`)), web("issuer", "http://127.0.0.1:8081/idp"), Works},
+	{"a key whose lower case is shorter", pCondition + "no such key", policy(when(`{"StringEquals": {"` + strings.Repeat("K", 9) + `.com:aud": "0oa1"}}`)), web(), Fails},
 	{"a tag whose name has a dot and a colon", pGlobal + "aws:RequestTag/tag-key", policy(when(`{"StringEquals": {"aws:RequestTag/example.com:team": "a"}}`)), web(), Fails},
 	{"a SAML key for a web identity", pSTSKeys + "keys for SAML-based federation", policy(when(`{"StringEquals": {"saml:aud": "https://signin.aws.amazon.com/saml"}}`)), web(), Fails},
 

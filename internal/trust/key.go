@@ -17,7 +17,7 @@ type key struct {
 func newKey(name string) key {
 	k := key{name: name, lower: strings.ToLower(name)}
 	if i := strings.LastIndexByte(name, ':'); i > 0 && isProvider(name[:i]) {
-		k.provider, k.claim = name[:i], k.lower[i+1:]
+		k.provider, k.claim = name[:i], strings.ToLower(name[i+1:])
 	}
 	return k
 }
@@ -27,7 +27,7 @@ func newKey(name string) key {
 // AWS does), and a path.
 func isProvider(text string) bool {
 	host, rest, colon := strings.Cut(text, ":")
-	return strings.Contains(host, ".") && (!colon || rest != "" && '0' <= rest[0] && rest[0] <= '9' && !strings.Contains(rest, ":"))
+	return (strings.Contains(host, ".") || host == "localhost" || strings.HasPrefix(host, "localhost/")) && (!colon || rest != "" && '0' <= rest[0] && rest[0] <= '9' && !strings.Contains(rest, ":"))
 }
 
 // A kind is what sort of value a key has, and so which operators it works with.
