@@ -3,6 +3,7 @@ package awssts
 import (
 	"crypto/tls"
 	"net/http"
+	"net/http/cookiejar"
 	"testing"
 )
 
@@ -15,8 +16,14 @@ func TestCarrier(t *testing.T) {
 	if own.TLSClientConfig.MinVersion < tls.VersionTLS12 || own.TLSClientConfig.InsecureSkipVerify {
 		t.Errorf("TLS %+v, want 1.2 or later, verified", own.TLSClientConfig)
 	}
-	given := &http.Client{}
-	if carrier(given); given.CheckRedirect != nil || given.Transport != nil {
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := &http.Client{Jar: jar}
+	if got := carrier(given); given.CheckRedirect != nil || given.Transport != nil || given.Jar != jar {
 		t.Error("the caller's client was changed")
+	} else if got.Jar != nil {
+		t.Error("the client keeps cookies, by which AWS could tell one person's call from another's")
 	}
 }

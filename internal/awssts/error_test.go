@@ -126,3 +126,24 @@ func TestErrorText(t *testing.T) {
 		}
 	}
 }
+
+// S-5: AWS's words may repeat a token that is not the one just sent, or a piece
+// of one.
+func TestErrorsHoldNoToken(t *testing.T) {
+	const head, body, signature = "eyJhbGciOiJSUzI1NiJ9", "eyJzdWIiOiJhbm90aGVyIn0", "c2lnbmF0dXJl"
+	for name, token := range map[string]string{
+		"whole": head + "." + body + "." + signature, "without its signature": head + "." + body + ".", "its first part": head, "cut off": head + "." + body[:10],
+	} {
+		inBubble(t, func(t *testing.T, e *estate) {
+			e.cloud.Inject(awstest.Fault{Status: 400, Code: "InvalidIdentityToken", Message: "The token '" + token + "' is not taken"})
+			_, err := e.client.Mint(context.Background(), e.mint())
+			failed, ok := errors.AsType[*awssts.Error](err)
+			if !ok {
+				t.Fatalf("%s: error %v, want ours", name, err)
+			}
+			if want := "The token '[redacted]' is not taken"; failed.Message != want || strings.Contains(failed.Sentence+err.Error(), "eyJ") {
+				t.Errorf("%s: the message is %q and the error %v, want %q and no token", name, failed.Message, err, want)
+			}
+		})
+	}
+}
