@@ -316,6 +316,17 @@ func hasClaimed(who serval.Principal, a store.Account) bool {
 	return i > 0 && a.ClaimedBy[:i] == who.Worker
 }
 
+// isOpen reports whether the last sync of a is who's, and its push has not come.
+func isOpen(who serval.Principal, a store.Account) bool {
+	return hasClaimed(who, a) && a.Generation > a.AcceptedGeneration
+}
+
+// isAccepted reports whether the push of the last sync of a was accepted; it may
+// be repeated.
+func isAccepted(a store.Account) bool {
+	return a.AcceptedGeneration > 0 && a.AcceptedGeneration == a.Generation
+}
+
 // OpenSync claims the next sync of an account for a worker and issues its
 // generation. While another worker has it, the refusal is a conflict whose
 // detail says until when.
@@ -355,7 +366,8 @@ type Pushed struct {
 // Push takes in the inventory of an account. Read hands over its roles one by
 // one and then returns the rest of it, with a digest of all that it read. The
 // roles are staged without holding the chain and swapped in in one short
-// transaction, or not at all.
+// transaction, or not at all. What could not be accepted is refused before it is
+// read; a second push of an account while one is under way is Exhausted.
 //
 // The generation must be the one that this account's last sync was opened with,
 // and newer than the last accepted; the same push again has the same answer and
@@ -364,15 +376,8 @@ type Pushed struct {
 func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string,
 	read func(role func(serval.Role) error) (inv serval.Inventory, digest string, err error)) (Pushed, error) {
 	var done Pushed
-	push := newID("push")
-	defer func() {
-		// After the swap there is nothing left; after a failure this cleans up.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		p.store.DropStaged(ctx, push) // what stays behind goes with the next generation
-	}()
-
 	var account store.Account
+	var end func()
 	err := p.view(ctx, who, serval.InventoryAccept, accountID, func(v *store.View) (err error) {
 		if !who.MayPush(accountID) {
 			return noAccount()
@@ -380,12 +385,43 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 		if account, err = v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		if !isOpen(who, account) && !isAccepted(account) {
+			return serval.Refuse(serval.Conflict, "This worker has not opened the last sync of this account.")
+		}
+		var ok bool
+		if end, ok = p.store.BeginPush(accountID); !ok {
+			return serval.Refuse(serval.Exhausted, "Another push of this account is under way. Push again when it has ended.")
+		}
+		return nil
 	})
+	if end != nil {
+		defer end()
+	}
 	if err != nil {
 		return done, err
 	}
-	inv, digest, n, err := p.stage(ctx, push, account.Account, read)
+	// Where the last sync was accepted, only its repeat has an answer: it is read
+	// for its digest, and nothing is staged.
+	staging := isOpen(who, account)
+	push := newID("push")
+	if staging {
+		defer func() {
+			// After the swap there is nothing left; after a failure this cleans up.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+			defer cancel()
+			p.store.DropStaged(ctx, push) // what stays behind goes with the sweep
+		}()
+	}
+	keep := func(roles []serval.Role) error {
+		if !staging {
+			return nil
+		}
+		return p.store.Stage(ctx, push, accountID, p.Now(), roles)
+	}
+	inv, digest, n, err := stage(account.Account, keep, read)
 	if err != nil {
 		p.recordFailure(ctx, who, serval.InventoryAccept, accountID, err)
 		return done, err
@@ -405,7 +441,7 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
 		case inv.Generation <= a.AcceptedGeneration:
 			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", inv.Generation, a.AcceptedGeneration)
-		case inv.Generation != a.Generation || !hasClaimed(who, a):
+		case inv.Generation != a.Generation || !isOpen(who, a) || !staging:
 			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", inv.Generation)
 		}
 		known, err := tx.KnownRoles(accountID)
@@ -444,9 +480,9 @@ func (p *Plane) Push(ctx context.Context, who serval.Principal, accountID string
 	return done, nil
 }
 
-// stage reads a push and keeps its roles aside, checking each. It returns how
-// many there were.
-func (p *Plane) stage(ctx context.Context, push string, account serval.Account,
+// stage reads a push and hands its roles to keep in batches, checking each. It
+// returns how many there were.
+func stage(account serval.Account, keep func([]serval.Role) error,
 	read func(role func(serval.Role) error) (serval.Inventory, string, error)) (inv serval.Inventory, digest string, n int, err error) {
 	var batch []serval.Role
 	var size int
@@ -454,7 +490,7 @@ func (p *Plane) stage(ctx context.Context, push string, account serval.Account,
 		if len(batch) == 0 {
 			return nil
 		}
-		err := p.store.Stage(ctx, push, account.ID, p.Now(), batch)
+		err := keep(batch)
 		batch, size = batch[:0], 0
 		return err
 	}

@@ -526,6 +526,128 @@ func TestStaleReason(t *testing.T) {
 	}
 }
 
+// What cannot be accepted is refused before it is read, and of what can only be a
+// repeat nothing is staged.
+func TestPushUnread(t *testing.T) { each(t, testPushUnread) }
+
+func testPushUnread(t *testing.T, w *world) {
+	ctx := t.Context()
+	other := serval.Principal{Kind: serval.KindWorker, Worker: "other"}
+	open := func(who serval.Principal) int64 {
+		t.Helper()
+		g, _, err := w.plane.OpenSync(ctx, who, prod, "pod-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g
+	}
+	unread := func(name string, who serval.Principal) {
+		t.Helper()
+		before := w.head()
+		_, err := w.plane.Push(ctx, who, prod, func(func(serval.Role) error) (serval.Inventory, string, error) {
+			t.Errorf("%s was read", name)
+			return serval.Inventory{}, "", errors.New("read")
+		})
+		wantKind(t, name, err, serval.Conflict)
+		if e := w.events(before); len(e) != 1 || e[0].Action != serval.InventoryAccept || e[0].Outcome != serval.OutcomeRefused {
+			t.Errorf("%s: events %+v, want one refusal", name, e)
+		}
+	}
+	unread("a push of a sync that nobody opened", hub())
+	g := open(hub())
+	unread("a push of another's sync", other)
+	var roles []serval.Role
+	for i := range stageBatch + 1 {
+		roles = append(roles, aRole(prod, fmt.Sprint("r", i)))
+	}
+	if _, err := w.plane.Push(ctx, hub(), prod, reading(inventory(prod, g, noon), roles...)); err != nil {
+		t.Fatal(err)
+	}
+
+	// Each batch of a repeat is read and checked, and not staged.
+	repeat := func(g int64, digest string, end func() error) (Pushed, error) {
+		return w.plane.Push(ctx, hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+			for _, r := range roles {
+				if err := take(r); err != nil {
+					return serval.Inventory{}, "", err
+				}
+			}
+			if strings.HasPrefix(w.url, "sqlite") {
+				if n := w.rows("staged_role") + w.rows("staged_document"); n != 0 {
+					t.Errorf("%d rows are staged of what can only be a repeat", n)
+				}
+			}
+			return inventory(prod, g, noon), digest, end()
+		})
+	}
+	nothing := func() error { return nil }
+	accepted := w.account(prod).AcceptedDigest
+	if got, err := repeat(g, accepted, nothing); err != nil || got != (Pushed{Repeated: true, Added: len(roles)}) {
+		t.Errorf("a repeat: %+v, %v", got, err)
+	}
+	_, err := repeat(g, "another", nothing)
+	wantKind(t, "another push of an accepted number", err, serval.Conflict)
+	_, err = repeat(g+1, "another", func() error { open(hub()); return nil })
+	wantKind(t, "a push of a number that was opened while it was read", err, serval.Conflict)
+	if a := w.account(prod); a.AcceptedGeneration != g || a.Generation != g+1 {
+		t.Errorf("generation %d of %d was accepted, want %d of %d", a.AcceptedGeneration, a.Generation, g, g+1)
+	}
+
+	// Another worker has overtaken it.
+	w.clock.move(claimFor)
+	open(other)
+	unread("a repeat of what another has overtaken", hub())
+}
+
+// One push of an account is taken in at a time; it may be sent again later.
+func TestPushAtOnce(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	g, _, err := w.plane.OpenSync(ctx, hub(), prod, "pod-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inv := inventory(prod, g, noon)
+	broken := errors.New("broken")
+	for _, fault := range []error{broken, nil} { // a push that failed is over too
+		_, err = w.plane.Push(ctx, hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+			_, err := w.plane.Push(ctx, hub(), prod, func(func(serval.Role) error) (serval.Inventory, string, error) {
+				t.Error("a second push at the same time was read")
+				return inv, "", nil
+			})
+			wantKind(t, "a second push at the same time", err, serval.Exhausted)
+			w.push(dev, aRole(dev, "reader")) // another account's is another
+			return inv, "x", fault
+		})
+		if !errors.Is(err, fault) {
+			t.Errorf("the first push: %v, want %v", err, fault)
+		}
+	}
+	w.push(prod, aRole(prod, "a"))
+}
+
+// Nothing of a push that was refused stays.
+func TestPushRefusedLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.push(prod, aRole(prod, "kept"))
+	before := w.rows("document")
+	g, _, err := w.plane.OpenSync(t.Context(), hub(), prod, "pod-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := inventory(prod, g, noon)
+	bad.AccountID = dev
+	for name, inv := range map[string]serval.Inventory{"refused when it was read": bad, "refused at its end": inventory(prod, g+1, noon)} {
+		_, err = w.plane.Push(t.Context(), hub(), prod, reading(inv, aRole(prod, "a", func(r *serval.Role) { r.TrustPolicy = `{"refused":true}` })))
+		if !serval.IsRefusal(err) {
+			t.Errorf("%s: %v, want it refused", name, err)
+		}
+		if documents, staged := w.rows("document"), w.rows("staged_document")+w.rows("staged_role"); documents != before || staged != 0 {
+			t.Errorf("%s: %d documents, and %d staged rows are left; want %d and none", name, documents, staged, before)
+		}
+	}
+}
+
 // wantOnly fails the test unless just the named role is listed, and the
 // generation still waits for its push.
 func (w *world) wantOnly(generation int64, name string) {

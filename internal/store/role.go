@@ -191,6 +191,26 @@ func (v *View) CountRoles(accountID string) (listed, held, stale int, err error)
 	return listed, held, stale, nil
 }
 
+// BeginPush reports whether no other push of the account is under way in this
+// process. Where it says so, end must be called at the push's end; otherwise end
+// is nil. What pushes stage at once is bounded so, whatever a worker repeats.
+func (s *Store) BeginPush(accountID string) (end func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pushing[accountID] {
+		return nil, false
+	}
+	if s.pushing == nil {
+		s.pushing = map[string]bool{}
+	}
+	s.pushing[accountID] = true
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.pushing, accountID)
+	}, true
+}
+
 // Stage keeps roles of a push aside, in a transaction of its own that does not
 // take the chain. They and their documents become roles and documents by
 // ApplyDifference, and are dropped by DropStaged. A role id or an ARN that the push had before is refused.

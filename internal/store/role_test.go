@@ -417,6 +417,27 @@ func TestStage(t *testing.T) {
 	})
 }
 
+func TestBeginPush(t *testing.T) {
+	s := &Store{}
+	end, ok := s.BeginPush(prod)
+	if _, again := s.BeginPush(prod); !ok || again {
+		t.Errorf("began %v, and again %v; want one push of an account at a time", ok, again)
+	}
+	endOther, ok := s.BeginPush(stage)
+	if !ok {
+		t.Error("a push of another account did not begin")
+	}
+	end()
+	if end, ok = s.BeginPush(prod); !ok {
+		t.Error("a push after the one before has ended did not begin")
+	}
+	end()
+	endOther()
+	if len(s.pushing) != 0 {
+		t.Errorf("%d pushes are remembered after their end", len(s.pushing))
+	}
+}
+
 // Pushes of two accounts bring the same documents in different orders.
 func TestStageAtOnce(t *testing.T) {
 	each(t, func(t *testing.T, d database) {

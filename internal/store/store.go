@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -45,6 +46,9 @@ type Store struct {
 	chain   serval.Chain
 	unlock  func() error
 	head    atomic.Pointer[Head]
+
+	mu      sync.Mutex
+	pushing map[string]bool // accounts that a push is being staged of
 }
 
 // A Head is the last row of the audit chain.
