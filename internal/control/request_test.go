@@ -200,7 +200,6 @@ func TestActs(t *testing.T) {
 		nf = serval.NotFound
 		pc = serval.FailedPrecondition
 	)
-	type row = map[string]serval.Kind
 	// The columns: ana asked, lea decides the first step, cto the second.
 	who := []struct {
 		name string
