@@ -399,6 +399,9 @@ func TestCheckRole(t *testing.T) {
 		{"a longer inline document", inline(1, "a", serval.Document(x(131073))), "a policy document of more than"},
 		{"a longer managed document", managed(1, serval.ManagedPolicy{Document: serval.Document(x(131073))}), "a policy document of more than"},
 		{"a deep document", func(r *serval.Role) { r.TrustPolicy = nested(40) + nested(40) }, ""},
+		{"brackets in a text", func(r *serval.Role) {
+			r.TrustPolicy = serval.Document(`{"a":"\"` + strings.Repeat("[", 50) + `"}`)
+		}, ""},
 		{"a deeper trust policy", func(r *serval.Role) { r.TrustPolicy = nested(42) }, "nested deeper than 40"},
 		{"a deeper inline document", inline(1, "a", "["+nested(40)+"]"), "nested deeper than 40"},
 		{"a deeper managed document", managed(1, serval.ManagedPolicy{Document: nested(42)}), "nested deeper than 40"},
