@@ -4,7 +4,6 @@ GO        ?= go
 TOOLS     ?= $(HOME)/.cache/serval-tools
 FUZZTIME  ?= 60s
 CI        ?= false
-VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 STATICCHECK_VERSION := v0.8.2
 STATICCHECK         := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
@@ -28,7 +27,7 @@ PROGRESS = awk '/^status=/ {code = substr($$0, 8); next} \
 
 bin/serval-demo: FORCE
 	@echo "Building the demo (the first time this takes a minute or two) ..."
-	@{ $(GO) build -v -o bin/serval-demo ./cmd/serval-demo 2>&1; echo "status=$$?"; } | $(PROGRESS)
+	@{ CGO_ENABLED=0 $(GO) build -v -o bin/serval-demo ./cmd/serval-demo 2>&1; echo "status=$$?"; } | $(PROGRESS)
 FORCE:
 
 demo: bin/serval-demo ## Run all of Serval on loopback, with a local AWS and identity provider

@@ -107,7 +107,7 @@ func version() string {
 
 // wrong returns all faults as one error.
 func wrong(faults []string) error {
-	return exit{exitUsage, fmt.Errorf("%d of the settings are wrong:\n  %s", len(faults), strings.Join(faults, "\n  "))}
+	return exit{exitUsage, fmt.Errorf("these settings are wrong:\n  %s", strings.Join(faults, "\n  "))}
 }
 
 func serve(environ []string) *cobra.Command {
@@ -253,7 +253,7 @@ func configuration(environ []string) *cobra.Command {
 				}
 			}
 			if len(faults) > 0 {
-				return exit{exitUsage, fmt.Errorf("%s has %d faults", path, len(faults))}
+				return exit{exitUsage, fmt.Errorf("%s cannot be used: faults: %d", path, len(faults))}
 			}
 			if !asJSON {
 				fmt.Fprintf(command.OutOrStdout(), "%s is right: %d accounts, %d access policies.\n", path, len(file.Accounts), len(file.Policies))

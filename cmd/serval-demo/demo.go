@@ -193,9 +193,10 @@ Serval runs (ready in %.1f s). Open
 
     %s
 
-and sign in as the requester: you see the roles that are tagged "serval" in three AWS accounts. Start one of the sandbox
-at once; request prod-readonly, then sign in as the approver in another browser (or a private window) and approve it. The
-admin sees accounts and the audit log. Credentials that you are given work against the demo's own AWS:
+and sign in as the requester: you see the roles that are tagged "serval" in three AWS accounts. Start a sandbox role at
+once; request prod-readonly, then sign in as the approver in another browser (or a private window) and approve it. The
+admin sees accounts and the audit log. Credentials that you are given work against the demo's own AWS; paste them into a
+shell and, with the AWS CLI,
 
     AWS_ENDPOINT_URL=%s AWS_REGION=us-west-1 aws sts get-caller-identity
 

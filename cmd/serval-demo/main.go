@@ -21,7 +21,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -39,7 +39,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	check := flags.Bool("check", false, "tell the whole story over HTTP, print each step, and exit")
 	processes := flags.Bool("processes", false, "run the programs serval-bridge and serval-worker, found on the PATH, instead of their parts in this process")
 	verbose := flags.Bool("v", false, "show the log of bridge and worker")
-	if err := flags.Parse(args); err != nil {
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
 		return 2
 	}
 	if flags.NArg() > 0 {

@@ -147,6 +147,14 @@ func (c Config) Faults() []string {
 			fault("SERVAL_TRUSTED_ACCOUNT", "%s", err)
 		}
 	}
+	for name, address := range map[string]string{"SERVAL_LISTEN": c.Listen, "SERVAL_ADMIN_LISTEN": c.AdminListen} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			fault(name, "not an address such as :8080 or 127.0.0.1:8080.")
+		}
+	}
+	if v := c.OIDC.EmailVerified; v != "" && v != "require" && v != "ignore" {
+		fault("SERVAL_OIDC_EMAIL_VERIFIED", "require or ignore; by issuer where it is not set.")
+	}
 	if c.DrainDelay < 0 || c.DrainDelay > time.Minute {
 		fault("SERVAL_DRAIN_DELAY", "from 0s to 1m.")
 	}
@@ -204,7 +212,8 @@ func Run(ctx context.Context, c Config) (err error) {
 	servers, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var group errgroup.Group
-	group.Go(func() error { return serve(servers, c.server(ready), pages, c.DrainTime) })
+	server := c.server(ready)
+	group.Go(func() error { return serve(servers, server, pages, c.DrainTime) })
 	group.Go(func() error { return serve(servers, c.server(probes.Handler()), admin, time.Second) })
 	defer func() {
 		stop()
@@ -239,6 +248,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing the pages: %w", err)
 	}
+	server.RegisterOnShutdown(edge.Drain)
 	ready.open(edge)
 	c.Log.Info("serving", zap.String("url", c.PublicURL), zap.Stringer("listen", pages.Addr()),
 		zap.Stringer("admin_listen", admin.Addr()), zap.String("version", c.Version))
@@ -270,6 +280,9 @@ func (c *Config) open(ctx context.Context) (*store.Store, *control.Plane, error)
 
 func (c *Config) prepare(ctx context.Context, s *store.Store) (*control.Plane, error) {
 	if err := s.Migrate(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.CheckSecret(ctx); err != nil {
 		return nil, err
 	}
 	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Now: c.Now})

@@ -8,7 +8,9 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -27,6 +29,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
 // running is a bridge that a test started.
@@ -169,6 +172,73 @@ func TestRunWithoutTheIdentityProvider(t *testing.T) {
 	if got, body := get(t, b.pages+"/oidc/auth/login"); got != 503 {
 		t.Errorf("login answered %d, want 503: %.300s", got, body)
 	}
+}
+
+// A polling worker does not hold up a shutdown.
+func TestShutdownEndsLongPolls(t *testing.T) {
+	c := config(t)
+	secret := tokenFile(t, 40)
+	c.File.Accounts = []serval.Account{{ID: "111122223333", Name: "prod", Partition: "aws", RoleARN: "arn:aws:iam::111122223333:role/x"}}
+	c.File.UpstreamTokens = []UpstreamToken{{Name: "hub", Accounts: []string{"111122223333"}, SecretFile: secret}}
+	c.DrainTime = 20 * time.Second
+	b := start(t, c)
+	token, err := readToken(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll := func(query string) (wire.WorkerAccounts, error) {
+		var list wire.WorkerAccounts
+		r, err := http.NewRequest(http.MethodGet, "http://"+b.pages+"/api/v1/upstream/accounts"+query, nil)
+		if err != nil {
+			return list, err
+		}
+		r.Header.Set("Authorization", "Bearer "+token.Reveal())
+		w, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			return list, err
+		}
+		defer w.Body.Close()
+		return list, json.NewDecoder(w.Body).Decode(&list)
+	}
+	now, err := poll("")
+	if err != nil || len(now.Accounts) != 1 {
+		t.Fatalf("the first poll: %+v, %v", now, err)
+	}
+	answered := make(chan error, 1)
+	go func() {
+		list, err := poll("?wait=60&version=" + now.Version)
+		if err == nil && len(list.Accounts) != 1 {
+			err = fmt.Errorf("%d accounts, want 1", len(list.Accounts))
+		}
+		answered <- err
+	}()
+	time.Sleep(300 * time.Millisecond) // the poll waits by now, or comes too late and is refused
+	began := time.Now()
+	if err := b.stop(); err != nil {
+		t.Errorf("stopping: %v", err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("stopping took %s with a worker waiting", took)
+	}
+	if err := <-answered; err != nil {
+		t.Errorf("the poll that waited: %v, want the list", err)
+	}
+}
+
+// A SERVAL_SECRET that the audit log was not written with is found at the start,
+// not at the next audit.
+func TestChangedSecretIsRefused(t *testing.T) {
+	c := config(t)
+	if err := start(t, c).stop(); err != nil {
+		t.Fatal(err)
+	}
+	old := c.Secret
+	c.Secret = serval.NewSecret(strings.Repeat("ef", 16))
+	if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "behind a comma") {
+		t.Errorf("another secret: %v, want it refused with the way out", err)
+	}
+	c.OlderSecrets = []serval.Secret{old}
+	start(t, c)
 }
 
 // S-8: until everything is there nothing is served.

@@ -11,6 +11,7 @@ import (
 
 func good() Config {
 	return Config{
+		Listen: ":8080", AdminListen: ":9090",
 		PublicURL:        "https://serval.example.com",
 		OIDC:             login.Config{Issuer: "https://acme.example.com/oauth2/default", ClientID: "client", ClientSecret: serval.NewSecret("s")},
 		Secret:           serval.NewSecret(strings.Repeat("ab", 16)),
@@ -43,6 +44,10 @@ func TestFaults(t *testing.T) {
 		{"the default port", func(c *Config) { c.PublicURL = "https://serval.example.com:443" }, "SERVAL_PUBLIC_URL: write it as browsers do"},
 		{"the default port of http", func(c *Config) { c.PublicURL = "http://127.0.0.1:80" }, "SERVAL_PUBLIC_URL: write it as browsers do"},
 		{"another port", func(c *Config) { c.PublicURL = "https://serval.example.com:8443" }, ""},
+		{"no port", func(c *Config) { c.Listen = "nonsense" }, "SERVAL_LISTEN: not an address"},
+		{"no admin port", func(c *Config) { c.AdminListen = "" }, "SERVAL_ADMIN_LISTEN: not an address"},
+		{"an email rule that is none", func(c *Config) { c.OIDC.EmailVerified = "maybe" }, "SERVAL_OIDC_EMAIL_VERIFIED: require or ignore"},
+		{"an email rule", func(c *Config) { c.OIDC.EmailVerified = "require" }, ""},
 		{"no scheme", func(c *Config) { c.PublicURL = "serval.example.com" }, "SERVAL_PUBLIC_URL: not a URL"},
 		{"issuer over http", func(c *Config) { c.OIDC.Issuer = "http://acme.example.com" }, "SERVAL_OIDC_ISSUER: must be https"},
 		{"issuer on loopback", func(c *Config) { c.OIDC.Issuer = "http://127.0.0.1:1" }, ""},

@@ -93,6 +93,10 @@ func ParseFile(text []byte) (File, []Fault) {
 	if len(tree.Docs) > 1 {
 		return File{}, []Fault{{Text: "one YAML document is read; there are more behind ---."}}
 	}
+	if line := aliased(tree); line > 0 {
+		// A file of a kilobyte could stand for more than fits into memory.
+		return File{}, []Fault{{Line: line, Text: "anchors and aliases are not taken; write it out."}}
+	}
 	source := source{tree}
 
 	faults := checkSchema(text, source)
@@ -112,6 +116,38 @@ func ParseFile(text []byte) (File, []Fault) {
 	}
 	slices.SortStableFunc(faults, func(a, b Fault) int { return a.Line - b.Line })
 	return out, faults
+}
+
+// aliased returns the first line with an anchor or an alias; 0 where there is
+// none.
+func aliased(tree *ast.File) (line int) {
+	for _, doc := range tree.Docs {
+		if doc.Body == nil {
+			continue
+		}
+		ast.Walk(visitor(func(n ast.Node) bool {
+			switch n.Type() {
+			case ast.AnchorType, ast.AliasType, ast.MergeKeyType:
+				line = n.GetToken().Position.Line
+			}
+			return line == 0
+		}), doc.Body)
+		if line > 0 {
+			return line
+		}
+	}
+	return 0
+}
+
+// visitor is a function that is asked whether to look further.
+type visitor func(ast.Node) bool
+
+// Visit asks.
+func (v visitor) Visit(n ast.Node) ast.Visitor {
+	if v(n) {
+		return v
+	}
+	return nil
 }
 
 // syntaxFault returns the parser's error as a fault.
@@ -173,8 +209,11 @@ func checkSchema(text []byte, s source) []Fault {
 		}
 		if len(e.Causes) == 0 {
 			text := e.ErrorKind.LocalizedString(english())
-			if text == "got number, want string" {
+			switch {
+			case text == "got number, want string":
 				text += "; put it in quotes" // an account id is digits and no number
+			case text == "got null, want object" && len(e.InstanceLocation) == 0:
+				text = "the file is empty; it names at least the team"
 			}
 			faults = append(faults, s.fault(yamlPath(e.InstanceLocation), "%s.", text))
 		}
@@ -411,7 +450,7 @@ func (f file) check(s source) (File, []Fault) {
 func readToken(path string) (serval.Secret, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return serval.Secret{}, errors.New("the file cannot be read")
+		return serval.Secret{}, fmt.Errorf("the token's file cannot be read: %w", err)
 	}
 	token := strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")
 	if len(token) < minToken {

@@ -127,6 +127,12 @@ func NewChain(root Secret, older ...Secret) Chain {
 	return c
 }
 
+// Knows reports whether links made with the key can be checked.
+func (c Chain) Knows(keyID string) bool {
+	_, known := c.keys[keyID]
+	return known
+}
+
 // Append returns the link of e after the hash prev. Text that a database would
 // not keep as it is (invalid UTF-8, NUL) is replaced first.
 func (c Chain) Append(prev string, e Event) Link {

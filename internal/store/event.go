@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -164,4 +165,17 @@ func (v *View) VerifyChain(published Head) (Head, error) {
 		return last, &BrokenChain{last.Seq, fmt.Sprintf("row %d is the last, but the log's head says row %d with another hash: the head was changed", last.Seq, head.Seq)}
 	}
 	return last, nil
+}
+
+// CheckSecret refuses a chain that lacks the key which the last row of the audit
+// log was made with: the secret was changed and the older one not kept.
+func (s *Store) CheckSecret(ctx context.Context) error {
+	return s.Read(ctx, func(v *View) error {
+		rows, err := v.Events(EventFilter{Limit: 1})
+		if err != nil || len(rows) == 0 || s.chain.Knows(rows[0].KeyID) {
+			return err
+		}
+		return serval.Refuse(serval.FailedPrecondition,
+			"The audit log was written with another SERVAL_SECRET (its key is %s). Put the old secret behind a comma.", rows[0].KeyID)
+	})
 }

@@ -3,6 +3,7 @@ package web
 import (
 	"compress/flate"
 	"compress/gzip"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -53,7 +54,13 @@ func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit
 		}
 	}
 	wait = min(wait, maxWait)
-	accounts, version, err := s.c.Plane.WaitAccounts(r.Context(), v.who, q.Get("version"), time.Duration(wait)*time.Second)
+	waiting, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.draining, cancel)()
+	accounts, version, err := s.c.Plane.WaitAccounts(waiting, v.who, q.Get("version"), time.Duration(wait)*time.Second)
+	if s.draining.Err() != nil && errors.Is(err, context.Canceled) {
+		accounts, version, err = s.c.Plane.WorkerAccounts(r.Context(), v.who)
+	}
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ package web
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -89,7 +90,14 @@ type Server struct {
 
 	patience  time.Duration // with a body that nobody reads any more
 	forwarded *sync.Once    // the log has heard of a peer that is no trusted proxy
+
+	draining context.Context // ends when long polls have to
+	drain    context.CancelFunc
 }
+
+// Drain answers the long polls that are waiting, and lets none wait any more,
+// so that a server that shuts down does not wait for them.
+func (s *Server) Drain() { s.drain() }
 
 // patience is how long a connection stays open for the rest of a body, where the
 // route's own time was longer than the server's.
@@ -137,6 +145,7 @@ func New(c Config) (*Server, error) {
 		logins: &limiter{most: loginRate}, returns: &limiter{most: returnRate},
 		cross: http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
+	s.draining, s.drain = context.WithCancel(context.Background())
 	if s.pages, err = newPages(); err != nil {
 		return nil, err
 	}
