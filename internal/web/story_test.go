@@ -149,6 +149,11 @@ func TestStoryByPages(t *testing.T) {
 	if page := ben.page("/approvals", 200); !strings.Contains(page, "Incident 7") || !strings.Contains(page, at+"/deny") {
 		t.Errorf("the approvals lack the request: %s", page)
 	}
+	// Enter in a field presses the first button of its form: it decides nothing.
+	if _, form, _ := strings.Cut(ben.page("/approvals", 200), at+"/approve"); !strings.Contains(form, "<button") ||
+		!strings.HasPrefix(form[strings.Index(form, "<button"):], "<button disabled") {
+		t.Error("the first button of the form that decides is not the disabled one")
+	}
 	ben.post(at+"/approve", url.Values{"minutes": {"45"}}, at)
 	if page := ana.page("/requests", 200); !strings.Contains(page, "Start session") {
 		t.Errorf("my requests do not offer the session: %s", page)
