@@ -186,6 +186,40 @@ func TestTags(t *testing.T) {
 	}
 }
 
+// R-5 for the lists of a role: what came before the fault is kept, and the list is not called read.
+func TestRoleListsThatDoNotEnd(t *testing.T) {
+	for _, action := range []string{"ListRolePolicies", "ListAttachedRolePolicies"} {
+		for name, fault := range map[string]awstest.Fault{
+			"no marker": {Mutate: func(b []byte) []byte {
+				before, rest, _ := strings.Cut(string(b), "<Marker>")
+				_, after, _ := strings.Cut(rest, "</Marker>")
+				return []byte(before + after)
+			}},
+			"same page again": {Match: func(r *awstest.Request) bool { r.Params.Del("Marker"); return false }},
+		} {
+			t.Run(action+"/"+name, func(t *testing.T) {
+				inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
+					e.ShortPages(1)
+					fault.Action = action
+					e.Inject(fault)
+					inv := e.inventory(t, a)
+					r := role(t, inv, "role0")
+					status, denied := r.InlinePolicies.Status, r.InlinePolicies.Action
+					if action == "ListAttachedRolePolicies" {
+						status, denied = r.ManagedPolicies.Status, r.ManagedPolicies.Action
+					}
+					if status != serval.ListFailed || denied != "iam:"+action || r.PoliciesComplete() || len(inv.Problems) == 0 || inv.Problems[0].Code != "EndlessList" {
+						t.Errorf("status %s by %s, problems %v; want it failed", status, denied, inv.Problems)
+					}
+					if n := e.CountCalls(action); n > 20 {
+						t.Errorf("%d pages asked for, want it to stop", n)
+					}
+				})
+			})
+		}
+	}
+}
+
 // one action denied for one role, or for all, in turn.
 func TestOneActionDeniedInTurn(t *testing.T) {
 	for _, tt := range []struct {
@@ -452,11 +486,12 @@ func TestHostileDocuments(t *testing.T) {
 	}
 }
 
-// encode is percent-encoding by RFC 3986 of all that is not unreserved.
+// encode is percent-encoding by RFC 3986 of all but letters, digits, and the plus, which may stand for itself there
+// and is then no space.
 func encode(s string) string {
 	var b strings.Builder
 	for _, c := range []byte(s) {
-		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '+' {
 			b.WriteByte(c)
 		} else {
 			fmt.Fprintf(&b, "%%%02X", c)

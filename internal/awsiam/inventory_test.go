@@ -72,7 +72,11 @@ func TestPace(t *testing.T) {
 					e.Throttle(tt.throttle, tt.burst)
 				}
 				start := time.Now()
-				inv := e.inventory(t, account)
+				r := e.reader(t)
+				inv, err := r.Inventory(t.Context(), account, nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
 				wall := time.Since(start)
 				refused := 0
 				for _, c := range e.Calls() {
@@ -87,6 +91,23 @@ func TestPace(t *testing.T) {
 				}
 				if ratio > 1.15 {
 					t.Errorf("%v is %.2f of the floor %v, want at most 1.15", wall, ratio, tt.floor)
+				}
+				// By now the pace is known: nothing is refused any more.
+				e.ResetCalls()
+				start = time.Now()
+				if inv, err = r.Inventory(t.Context(), account, nil, nil); err != nil || !inv.Complete {
+					t.Fatalf("complete %v: %v", inv.Complete, err)
+				}
+				again := 0
+				for _, c := range e.Calls() {
+					if c.Throttled {
+						again++
+					}
+				}
+				wall = time.Since(start)
+				t.Logf("again %v, %.3f of the floor; %d refused", wall, float64(wall)/float64(tt.floor), again)
+				if again > 2 || float64(wall) > 1.1*float64(tt.floor) {
+					t.Errorf("read again it took %v with %d calls refused, want at most 1.1 of the floor %v and none", wall, again, tt.floor)
 				}
 				if refused > 1594/50 {
 					t.Errorf("%d calls refused, want at most 2 %%", refused)

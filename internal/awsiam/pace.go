@@ -22,6 +22,13 @@ const (
 	mostGrowth = 0.2
 	patience   = 3 * time.Second // without a throttle, which add growth once more
 
+	sure = 40 // good answers between two throttles that make AWS's rate known well
+	near = 1.3
+	hold = 0.96
+
+	overfull = 1.5 // times the rate at which a bucket that was full runs dry, at most
+	holdFor  = 10 * time.Minute
+
 	steadyBurst = 100 * time.Millisecond // what may be saved up, once there was a throttle
 	breath      = 150 * time.Millisecond // how long all pause after one
 	window      = 500 * time.Millisecond // over which a pacer's use is averaged
@@ -122,7 +129,9 @@ func newPacer(now time.Time) *pacer {
 // bucket, so the swing around it costs no time.
 //
 // Between two throttles the bucket was empty at both ends, so the answers in
-// between are AWS's rate, exactly: that is the rate to come back to.
+// between are AWS's rate, exactly: that is the rate to come back to. Once there
+// were enough of them the pacer stays just below it for ten minutes, and nothing
+// is refused any more; then it tries again whether more is borne.
 type pacer struct {
 	mu       sync.Mutex
 	rate     float64 // tokens a second
@@ -134,6 +143,7 @@ type pacer struct {
 	took     time.Time // when the last token was taken
 	cut      time.Time // when the rate was last reduced
 	ceiling  float64   // what seemed to be AWS's rate then
+	settled  bool      // and it is known well
 	before   float64   // the rate before it was reduced
 	recent   float64   // tokens taken, older ones counting less: see use
 	faster   chan struct{}
@@ -195,6 +205,9 @@ func (p *pacer) take(now time.Time) bool {
 			by = min(mostGrowth, growth*(1+now.Sub(p.cut).Seconds()/patience.Seconds()))
 		}
 		p.rate = min(mostRate, p.rate*(1+by*d.Seconds()))
+		if p.settled && now.Sub(p.cut) < holdFor {
+			p.rate = min(p.rate, max(lowestRate, hold*p.ceiling))
+		}
 		p.waited = false
 	}
 	p.recent = p.recent*fade(now.Sub(p.took)) + 1
@@ -255,8 +268,13 @@ func (p *pacer) slow(sent, now time.Time) bool {
 		p.before = p.rate
 	}
 	p.ceiling = p.rate
-	if d := now.Sub(p.cut); !p.cut.IsZero() && d > 2*sameEvent && d < time.Minute {
+	p.settled = false
+	if d := now.Sub(p.cut); !p.cut.IsZero() && d > sameEvent && d < time.Minute {
 		p.ceiling = float64(p.good) / d.Seconds() // not of a moment, nor with a night in between
+		if p.good >= sure {
+			p.settled = p.rate <= near*p.ceiling
+			p.ceiling = max(p.ceiling, p.rate/overfull) // else AWS's bucket was full meanwhile
+		}
 	}
 	p.good = 0
 	if p.starting {
