@@ -60,7 +60,11 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		return 2
 	}
 	o := options{listen: listen, verbose: *verbose, processes: *processes, stderr: stderr}
-	if err := start(ctx, o, *check, stdout); err != nil {
+	err := start(ctx, o, *check, stdout)
+	if ctx.Err() != nil && !*check && errors.Is(err, context.Canceled) {
+		err = nil // stopped while it was starting
+	}
+	if err != nil {
 		fmt.Fprintln(stderr, "serval-demo:", err)
 		return 1
 	}
