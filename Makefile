@@ -44,7 +44,7 @@ endif
 	$(GO) test $(RACE) $(if $(filter true,$(CI)),-count=1,) -timeout 20m ./...
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
-	$(GO) test -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
+	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
 
 bench: ## Run the benchmarks, as ratios measured side by side
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
