@@ -22,6 +22,7 @@ const (
 	mostAttempts   = 10
 	mostTimeouts   = 3 // each takes a whole callDeadline
 	mostMalformed  = 3
+	mostRenewals   = 4 // a call that is throttled too may meet the end of several short sessions
 	firstBackoff   = 100 * time.Millisecond
 	longestBackoff = 5 * time.Second
 	skewAlarm      = 4 * time.Minute // AWS refuses signatures at five
@@ -93,8 +94,8 @@ type gate struct {
 // ask makes one call, as often as it takes. It returns the answer, a *callError,
 // or the context's error.
 func ask[T any](ctx context.Context, l *line, action, target string, call func(context.Context) (T, error)) (T, error) {
-	var renewed, corrected bool
-	var timeouts, malformations int
+	var corrected bool
+	var renewals, timeouts, malformations int
 	for attempt := 1; ; attempt++ {
 		out, sent, err := try(ctx, l, action, call)
 		if err == nil {
@@ -111,7 +112,8 @@ func ask[T any](ctx context.Context, l *line, action, target string, call func(c
 		again := false
 		switch e.kind {
 		case expired:
-			again, renewed = !renewed, true
+			renewals++
+			again = renewals <= mostRenewals
 			l.creds.renew(ctx, sent)
 		case skewed:
 			// The client has learned the skew from the answer and signs with it.

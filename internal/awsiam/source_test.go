@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -276,7 +278,7 @@ func TestCertificates(t *testing.T) {
 	var dialed atomic.Int64
 	e.config.Dial = dials(&dialed, (&net.Dialer{}).DialContext)
 	far := httptest.NewUnstartedServer(e)
-	far.Config.ErrorLog = nil
+	far.Config.ErrorLog = log.New(io.Discard, "", 0)
 	far.StartTLS()
 	defer far.Close()
 	bundle := file(t, "ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: far.Certificate().Raw})))
