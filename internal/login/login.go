@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -186,20 +185,11 @@ func checkURL(text string) error {
 		return errors.New("has a fragment")
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "http" && serval.IsLoopback(u.Hostname()):
 		return nil
 	default:
 		return errors.New("is not https (http is for loopback addresses only)")
 	}
-}
-
-// isLoopback reports whether a host is this machine: localhost, 127.0.0.0/8, ::1.
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(host)
-	return err == nil && a.IsLoopback()
 }
 
 // A turn is a lock that can be waited for with a deadline.

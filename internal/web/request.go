@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"net/http"
 	"net/url"
 	"slices"
@@ -490,22 +491,22 @@ func (s *Server) postShorten(w http.ResponseWriter, r *http.Request, v *visit) e
 }
 
 func (s *Server) postCancel(w http.ResponseWriter, r *http.Request, v *visit) error {
-	f, err := form(r)
-	if err != nil {
-		return err
-	}
-	id := r.PathValue("id")
-	_, err = s.c.Plane.Cancel(r.Context(), v.who, id)
-	return s.afterPost(w, f, id, err)
+	return s.postAct(w, r, v, s.c.Plane.Cancel)
 }
 
 func (s *Server) postDone(w http.ResponseWriter, r *http.Request, v *visit) error {
+	return s.postAct(w, r, v, s.c.Plane.Done)
+}
+
+// postAct does to a request what needs nothing but the request.
+func (s *Server) postAct(w http.ResponseWriter, r *http.Request, v *visit,
+	act func(context.Context, serval.Principal, string) (*serval.Request, error)) error {
 	f, err := form(r)
 	if err != nil {
 		return err
 	}
 	id := r.PathValue("id")
-	_, err = s.c.Plane.Done(r.Context(), v.who, id)
+	_, err = act(r.Context(), v.who, id)
 	return s.afterPost(w, f, id, err)
 }
 
