@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // An Account is one AWS account. Its methods are its owner's hand: they are not judged, not recorded and
@@ -75,7 +77,7 @@ func (m *managed) add(document string, now time.Time) {
 // PutPolicy makes a customer managed policy, or a new default version of the one there is, and returns its ARN.
 func (a *Account) PutPolicy(p Policy) (arn string) {
 	path := mustPath(p.Path)
-	mustParse("policy "+p.Name, p.Document, identityPolicy)
+	mustParse("policy "+p.Name, p.Document, policytest.Identity)
 	arn = a.arn("policy" + path + p.Name)
 	now := a.cloud.now()
 	a.cloud.mu.Lock()
@@ -99,7 +101,7 @@ func (a *Account) DeletePolicy(arn string) {
 // PutAWSPolicy makes one of AWS's own policies, or a new default version of it, and returns its ARN. All
 // accounts share it.
 func (c *Cloud) PutAWSPolicy(name, document string) (arn string) {
-	mustParse("policy "+name, document, identityPolicy)
+	mustParse("policy "+name, document, policytest.Identity)
 	arn = "arn:" + c.partition + ":iam::aws:policy/" + name
 	now := c.now()
 	c.mu.Lock()
@@ -179,7 +181,7 @@ type user struct {
 // user there is already it replaces the policy and makes further keys.
 func (a *Account) PutUser(name, policy string) Keys {
 	if policy != "" {
-		mustParse("user "+name, policy, identityPolicy)
+		mustParse("user "+name, policy, policytest.Identity)
 	}
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
@@ -253,8 +255,8 @@ func mustPath(path string) string {
 	return path
 }
 
-func mustParse(what, text string, kind policyKind) {
-	if _, err := parsePolicy(text, kind); err != nil {
+func mustParse(what, text string, kind policytest.Kind) {
+	if _, err := policytest.Parse(text, kind); err != nil {
 		panic("awstest: " + what + ": " + err.Error())
 	}
 }

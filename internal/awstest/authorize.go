@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // rights is what a caller's own policies say to one question.
@@ -36,13 +38,13 @@ func (r rights) reason(action string) string {
 }
 
 // policy returns the policy of the text. Documents are checked on their way in.
-func (c *Cloud) policy(text string, kind policyKind) *policy {
+func (c *Cloud) policy(text string, kind policytest.Kind) *policytest.Policy {
 	if p := c.parsed[text]; p != nil {
 		return p
 	}
-	p, err := parsePolicy(text, kind)
+	p, err := policytest.Parse(text, kind)
 	if err != nil {
-		return &policy{} // allows nothing
+		return &policytest.Policy{} // allows nothing
 	}
 	if len(c.parsed) > 10_000 {
 		clear(c.parsed)
@@ -52,13 +54,13 @@ func (c *Cloud) policy(text string, kind policyKind) *policy {
 }
 
 // rights judges q by the policies of k. The caller holds the mutex, here and below.
-func (c *Cloud) rights(k *credential, q question) rights {
+func (c *Cloud) rights(k *credential, q policytest.Question) rights {
 	r := rights{boundary: true, session: true}
 	judge := func(kind string, texts ...string) (allowed bool) {
 		for _, text := range texts {
-			o := c.policy(text, identityPolicy).evaluate(q)
-			allowed = allowed || o.allowed != nobody
-			if o.denied && r.denied == "" {
+			o := c.policy(text, policytest.Identity).Evaluate(q)
+			allowed = allowed || o.Allowed != policytest.Nobody
+			if o.Denied && r.denied == "" {
 				r.denied = kind
 			}
 		}
@@ -166,41 +168,41 @@ func tagging(m map[string][]string, tags map[string]string) {
 }
 
 // authorize refuses what the caller's policies do not allow.
-func (c *Cloud) authorize(k *credential, q question) *failure {
+func (c *Cloud) authorize(k *credential, q policytest.Question) *failure {
 	r := c.rights(k, q)
 	if r.allowed() {
 		return nil
 	}
 	return fail(403, "AccessDenied", "User: %s is not authorized to perform: %s on resource: %s%s",
-		k.arn(), q.action, q.resource, r.reason(q.action))
+		k.arn(), q.Action, q.Resource, r.reason(q.Action))
 }
 
 // mayAssume judges an action on a role by both sides: the caller's own policies and the role's trust policy.
 // Within one account a trust policy that names the caller suffices; one that names the account, and every
 // one across accounts, needs the caller's own policies too. See "Cross-account policy evaluation logic" and
 // "Evaluating identity-based policies with resource-based policies" in the IAM user guide.
-func (c *Cloud) mayAssume(k *credential, r *role, q question) *failure {
-	q.who = k.asker(r)
+func (c *Cloud) mayAssume(k *credential, r *role, q policytest.Question) *failure {
+	q.Who = k.asker(r)
 	own := c.rights(k, q)
-	trust := c.policy(r.Trust, trustPolicy).evaluate(q)
+	trust := c.policy(r.Trust, policytest.Trust).Evaluate(q)
 	refuse := func(reason string) *failure {
 		return fail(403, "AccessDenied", "User: %s is not authorized to perform: %s on resource: %s%s",
-			k.arn(), q.action, r.arn, reason)
+			k.arn(), q.Action, r.arn, reason)
 	}
 	switch {
 	case own.denied != "":
-		return refuse(own.reason(q.action))
-	case trust.denied:
+		return refuse(own.reason(q.Action))
+	case trust.Denied:
 		return refuse(" with an explicit deny in a resource-based policy")
-	case trust.allowed == nobody:
+	case trust.Allowed == policytest.Nobody:
 		return refuse("")
 	case own.allowed():
 		return nil
-	case r.account != k.account, trust.allowed == byAccount:
-		return refuse(own.reason(q.action))
-	case trust.allowed == byRole && !(own.boundary && own.session):
+	case r.account != k.account, trust.Allowed == policytest.ByAccount:
+		return refuse(own.reason(q.Action))
+	case trust.Allowed == policytest.ByRole && !(own.boundary && own.session):
 		own.identity = true
-		return refuse(own.reason(q.action))
+		return refuse(own.reason(q.Action))
 	}
 	return nil
 }

@@ -46,6 +46,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // Options of a Cloud. The zero value works.
@@ -72,7 +74,7 @@ type Cloud struct {
 	accounts   map[string]*Account
 	keys       map[string]*credential
 	shared     map[string]*managed // AWS's own policies by ARN
-	parsed     map[string]*policy
+	parsed     map[string]*policytest.Policy
 	management string
 	signins    map[string]signin
 	packed     func(inline string, policyARNs []string, tags map[string]string) int
@@ -103,7 +105,7 @@ func New(o Options) *Cloud {
 		accounts:  make(map[string]*Account),
 		keys:      make(map[string]*credential),
 		shared:    make(map[string]*managed),
-		parsed:    make(map[string]*policy),
+		parsed:    make(map[string]*policytest.Policy),
 		signins:   make(map[string]signin),
 		packed:    packedSize,
 		jwks:      make(map[string]*keySet),

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // members is a list as the Query protocol has it, present even where empty.
@@ -249,12 +251,12 @@ func (i iamCall) may(resource string, about *role, more ...func(map[string][]str
 }
 
 func (i iamCall) mayDo(action, resource string, about *role, more ...func(map[string][]string)) *failure {
-	q := question{action: "iam:" + action, resource: resource, context: i.cloud.context(i.req, i.caller)}
+	q := policytest.Question{Action: "iam:" + action, Resource: resource, Context: i.cloud.context(i.req, i.caller)}
 	if about != nil {
-		describe(q.context, about)
+		describe(q.Context, about)
 	}
 	for _, f := range more {
-		f(q.context)
+		f(q.Context)
 	}
 	return i.cloud.authorize(i.caller, q)
 }
@@ -633,7 +635,7 @@ func (i iamCall) createRole() (any, *failure) {
 			return nil, f
 		}
 	}
-	if _, err := parsePolicy(r.Trust, trustPolicy); err != nil {
+	if _, err := policytest.Parse(r.Trust, policytest.Trust); err != nil {
 		return nil, fail(400, "MalformedPolicyDocument", "%s", sentence(err))
 	}
 	if b := r.PermissionsBoundary; b != "" && i.account.findPolicy(b) == nil {
@@ -657,7 +659,7 @@ func (i iamCall) putRolePolicy() (any, *failure) {
 	if name == "" || len(name) > 128 {
 		return nil, invalid("policyName", name, "Member must have length between 1 and 128")
 	}
-	if _, err := parsePolicy(document, identityPolicy); err != nil {
+	if _, err := policytest.Parse(document, policytest.Identity); err != nil {
 		return nil, fail(400, "MalformedPolicyDocument", "%s", sentence(err))
 	}
 	r.setInline(name, document)

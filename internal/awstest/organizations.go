@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"slices"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // SetManagementAccount makes all accounts of the cloud one organization, which this account manages; "" is
@@ -40,7 +42,7 @@ func (c *Cloud) actOrganizations(req *Request, k *credential) (any, *failure) {
 		f := refuseUnknown(k, action, "*")
 		return nil, fail(400, "AccessDeniedException", "%s", f.message)
 	}
-	if f := c.authorize(k, question{action: action, resource: "*", context: c.context(req, k)}); f != nil {
+	if f := c.authorize(k, policytest.Question{Action: action, Resource: "*", Context: c.context(req, k)}); f != nil {
 		return nil, fail(400, "AccessDeniedException", "%s", f.message)
 	}
 	switch c.management {

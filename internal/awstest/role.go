@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // A Role is an IAM role as its owner describes it.
@@ -58,9 +60,9 @@ func (a *Account) check(r *Role) {
 	r.Path = mustPath(r.Path)
 	r.MaxSessionDuration = cmp.Or(r.MaxSessionDuration, 3600)
 	r.Trust = cmp.Or(r.Trust, defaultTrust)
-	mustParse("trust of role "+r.Name, r.Trust, trustPolicy)
+	mustParse("trust of role "+r.Name, r.Trust, policytest.Trust)
 	for name, document := range r.Inline {
-		mustParse("policy "+name+" of role "+r.Name, document, identityPolicy)
+		mustParse("policy "+name+" of role "+r.Name, document, policytest.Identity)
 	}
 	r.Tags, r.Inline, r.Attached = maps.Clone(r.Tags), maps.Clone(r.Inline), slices.Clone(r.Attached)
 }
@@ -139,7 +141,7 @@ func (a *Account) UntagRole(name, key string) {
 
 // SetTrust replaces the role's trust policy.
 func (a *Account) SetTrust(name, trust string) {
-	mustParse("trust of role "+name, trust, trustPolicy)
+	mustParse("trust of role "+name, trust, policytest.Trust)
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()
 	r := a.mustRole(name)
@@ -153,17 +155,12 @@ func (a *Account) SetTrust(name, trust string) {
 // A role that does not exist yet is trusted by its ARN here, so that roles can be made in any order.
 func (r *role) pin() {
 	r.pinned = nil
-	for _, s := range r.account.cloud.policy(r.Trust, trustPolicy).statements {
-		if s.principals == nil {
-			continue
-		}
-		for _, arn := range s.principals.aws {
-			if named := r.account.cloud.roleByARN(arn); named != nil {
-				if r.pinned == nil {
-					r.pinned = make(map[string]*role)
-				}
-				r.pinned[arn] = named
+	for _, arn := range r.account.cloud.policy(r.Trust, policytest.Trust).Named() {
+		if named := r.account.cloud.roleByARN(arn); named != nil {
+			if r.pinned == nil {
+				r.pinned = make(map[string]*role)
 			}
+			r.pinned[arn] = named
 		}
 	}
 }
@@ -189,7 +186,7 @@ func (a *Account) SetMaxSession(name string, seconds int32) {
 // SetInline sets one inline policy of the role, and removes it where the document is empty.
 func (a *Account) SetInline(name, policyName, document string) {
 	if document != "" {
-		mustParse("policy "+policyName+" of role "+name, document, identityPolicy)
+		mustParse("policy "+policyName+" of role "+name, document, policytest.Identity)
 	}
 	a.cloud.mu.Lock()
 	defer a.cloud.mu.Unlock()

@@ -14,6 +14,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 // Keys are credentials for a client: long-term ones without a token and an expiration, or a session's.
@@ -63,12 +65,12 @@ func (k *credential) userID() string {
 }
 
 // asker is who k is to the trust policy of the role.
-func (k *credential) asker(of *role) asker {
-	w := asker{account: k.account.id, self: k.arn()}
+func (k *credential) asker(of *role) policytest.Asker {
+	w := policytest.Asker{Account: k.account.id, Self: k.arn()}
 	if k.role != nil {
-		w.role, w.roleID = k.role.arn, k.role.id
-		if named := of.pinned[w.role]; named != nil && named != k.role {
-			w.role, w.self = k.role.id, k.userID() // its namesake is meant
+		w.Role, w.RoleID = k.role.arn, k.role.id
+		if named := of.pinned[w.Role]; named != nil && named != k.role {
+			w.Role, w.Self = k.role.id, k.userID() // its namesake is meant
 		}
 	}
 	return w

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 type callerIdentityResult struct {
@@ -123,7 +125,7 @@ func readWish(p url.Values) (wish, *failure) {
 		return w, invalid("policy", w.inline, "Member must have length less than or equal to 2048")
 	}
 	if w.inline != "" {
-		if _, err := parsePolicy(w.inline, identityPolicy); err != nil {
+		if _, err := policytest.Parse(w.inline, policytest.Identity); err != nil {
 			return w, fail(400, "MalformedPolicyDocument", "%s", sentence(err))
 		}
 	}
@@ -215,25 +217,25 @@ func (c *Cloud) assumeRole(req *Request, k *credential) (any, *failure) {
 		return nil, fail(403, "AccessDenied", "User: %s is not authorized to perform: sts:AssumeRole on resource: %s",
 			k.arn(), p.Get("RoleArn"))
 	}
-	q := question{action: "sts:AssumeRole", resource: w.role.arn, context: c.context(req, k)}
-	describe(q.context, w.role)
-	tagging(q.context, w.tags)
+	q := policytest.Question{Action: "sts:AssumeRole", Resource: w.role.arn, Context: c.context(req, k)}
+	describe(q.Context, w.role)
+	tagging(q.Context, w.tags)
 	if len(w.transitive) > 0 {
-		q.context["sts:transitivetagkeys"] = w.transitive
+		q.Context["sts:transitivetagkeys"] = w.transitive
 	}
-	q.context["sts:rolesessionname"] = []string{w.session}
+	q.Context["sts:rolesessionname"] = []string{w.session}
 	if id := p.Get("ExternalId"); id != "" {
-		q.context["sts:externalid"] = []string{id}
+		q.Context["sts:externalid"] = []string{id}
 	}
 	if named {
-		q.context["sts:sourceidentity"] = source
+		q.Context["sts:sourceidentity"] = source
 	}
 	if f := c.mayAssume(k, w.role, q); f != nil {
 		return nil, f
 	}
 	out := &credential{account: w.role.account, role: w.role, sourceIdentity: k.sourceIdentity, chained: k.role != nil}
 	if len(w.tags) > 0 || len(k.transitive) > 0 {
-		q.action = "sts:TagSession"
+		q.Action = "sts:TagSession"
 		if f := c.mayAssume(k, w.role, q); f != nil {
 			return nil, f
 		}
@@ -242,7 +244,7 @@ func (c *Cloud) assumeRole(req *Request, k *credential) (any, *failure) {
 		if named && k.sourceIdentity != "" && source[0] != k.sourceIdentity {
 			return nil, fail(403, "AccessDenied", "The source identity of a session cannot be changed")
 		}
-		q.action = "sts:SetSourceIdentity"
+		q.Action = "sts:SetSourceIdentity"
 		if f := c.mayAssume(k, w.role, q); f != nil {
 			return nil, f
 		}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+
+	"github.com/serval-bridge/serval-bridge/internal/policytest"
 )
 
 type webIdentityResult struct {
@@ -87,19 +89,19 @@ func (c *Cloud) assumeRoleWithWebIdentity(req *Request) (any, *failure) {
 		return nil, errNotAuthorized
 	}
 	w.tags, w.transitive = t.tags, t.transitive
-	q := question{
-		action: "sts:AssumeRoleWithWebIdentity", resource: w.role.arn,
-		who: asker{federated: issuer.arn}, context: c.circumstances(req),
+	q := policytest.Question{
+		Action: "sts:AssumeRoleWithWebIdentity", Resource: w.role.arn,
+		Who: policytest.Asker{Federated: issuer.arn}, Context: c.circumstances(req),
 	}
-	describe(q.context, w.role)
-	tagging(q.context, t.tags)
-	t.describe(q.context, issuer)
-	q.context["sts:rolesessionname"] = []string{w.session}
-	trust := c.policy(w.role.Trust, trustPolicy)
+	describe(q.Context, w.role)
+	tagging(q.Context, t.tags)
+	t.describe(q.Context, issuer)
+	q.Context["sts:rolesessionname"] = []string{w.session}
+	trust := c.policy(w.role.Trust, policytest.Trust)
 	allows := func(action string) bool {
-		q.action = action
-		o := trust.evaluate(q)
-		return !o.denied && o.allowed != nobody
+		q.Action = action
+		o := trust.Evaluate(q)
+		return !o.Denied && o.Allowed != policytest.Nobody
 	}
 	switch {
 	case !allows("sts:AssumeRoleWithWebIdentity"):
@@ -175,10 +177,10 @@ func readToken(payload []byte) (*token, *failure) {
 		return nil, invalidToken("Missing a required claim: sub")
 	}
 	var tagged struct {
-		Principal  map[string]words `json:"principal_tags"`
-		Transitive []string         `json:"transitive_tag_keys"`
+		Principal  map[string]policytest.Words `json:"principal_tags"`
+		Transitive []string                    `json:"transitive_tag_keys"`
 	}
-	var audiences, amr words
+	var audiences, amr policytest.Words
 	for name, to := range map[string]any{
 		"aud": &audiences, "amr": &amr, "azp": &t.azp, "nbf": &t.notBefore,
 		"https://aws.amazon.com/source_identity": &t.sourceIdentity, "https://aws.amazon.com/tags": &tagged,

@@ -1,4 +1,12 @@
-package awstest
+// Package policytest is AWS's evaluation of policies, for fakes: a [Policy] is a document, read; a
+// [Question] is a request in the words a policy can judge; Evaluate answers it. How the answers of several
+// policies make one decision is the business of who asks.
+//
+// The rules are those of the IAM user guide, read anew and not shared with the judgement of a product, so
+// that one can be held against the other:
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html and
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+package policytest
 
 import (
 	"bytes"
@@ -12,10 +20,8 @@ import (
 	"time"
 )
 
-// A policy is a policy document, read. The rules of its evaluation are those of the IAM user guide:
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html and
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
-type policy struct {
+// A Policy is a policy document, read. It is safe for concurrent use.
+type Policy struct {
 	statements []statement
 	variables  bool // ${...} is only special since version 2012-10-17
 }
@@ -54,118 +60,131 @@ const (
 	forAllValues
 )
 
-// A question is one request in the words a policy can judge.
-type question struct {
-	action   string
-	resource string
-	who      asker
-	context  map[string][]string // keys in lower case; a key is absent or has its values
+// A Question is one request in the words a policy can judge.
+type Question struct {
+	Action   string
+	Resource string
+	Who      Asker
+	Context  map[string][]string // keys in lower case; a key is absent or has its values
 }
 
-// An asker is who a Principal element is compared with.
-type asker struct {
-	account   string // of an AWS principal
-	self      string // ARN of the user or of the role session
-	role      string // ARN of the session's role
-	roleID    string // its unique id, which a trust policy may name instead
-	federated string // ARN of an identity provider
-	service   string
+// An Asker is who a Principal element is compared with.
+type Asker struct {
+	Account   string // of an AWS principal
+	Self      string // ARN of the user or of the role session
+	Role      string // ARN of the session's role
+	RoleID    string // its unique id, which a trust policy may name instead
+	Federated string // ARN of an identity provider
+	Service   string
 }
 
-// A reach says how an Allow came to its principal. Within one account the account's own policies
+// A Reach says how an Allow came to its principal. Within one account the account's own policies
 // have a say too where the trust names the account, and none where it names the principal.
-type reach int
+type Reach int
 
+// The reaches, from the least to the most direct.
 const (
-	nobody    reach = iota
-	byAccount       // the account or its root
-	byRole          // the role of a session, or everyone
-	bySelf          // the user or the session itself
+	Nobody    Reach = iota
+	ByAccount       // the account or its root
+	ByRole          // the role of a session, or everyone
+	BySelf          // the user or the session itself
 )
 
-type outcome struct {
-	denied  bool
-	allowed reach // for a policy without principals bySelf or nobody
+// An Outcome is what one policy says to one question.
+type Outcome struct {
+	Denied  bool
+	Allowed Reach // for a policy without principals BySelf or Nobody
 }
 
-// evaluate judges q by all statements: a Deny counts wherever it stands.
-func (p *policy) evaluate(q question) outcome {
-	var o outcome
+// Evaluate judges q by all statements: a Deny counts wherever it stands.
+func (p *Policy) Evaluate(q Question) Outcome {
+	var o Outcome
 	for i := range p.statements {
 		s := &p.statements[i]
 		how := s.matches(q, p.variables)
 		switch {
-		case how == nobody:
+		case how == Nobody:
 		case s.deny:
-			o.denied = true
+			o.Denied = true
 		default:
-			o.allowed = max(o.allowed, how)
+			o.Allowed = max(o.Allowed, how)
 		}
 	}
 	return o
 }
 
-func (s *statement) matches(q question, variables bool) reach {
-	how := bySelf
+// Named returns the AWS principals that statements name, but not those they except.
+func (p *Policy) Named() []string {
+	var named []string
+	for _, s := range p.statements {
+		if s.principals != nil {
+			named = append(named, s.principals.aws...)
+		}
+	}
+	return named
+}
+
+func (s *statement) matches(q Question, variables bool) Reach {
+	how := BySelf
 	switch {
 	case s.principals != nil:
-		how = s.principals.reach(q.who)
+		how = s.principals.reach(q.Who)
 	case s.notPrincipals != nil:
-		if s.notPrincipals.reach(q.who) != nobody {
-			return nobody
+		if s.notPrincipals.reach(q.Who) != Nobody {
+			return Nobody
 		}
-		how = byRole
+		how = ByRole
 	}
-	if how == nobody {
-		return nobody
+	if how == Nobody {
+		return Nobody
 	}
 	action := func(pattern string) bool {
-		return glob(strings.ToLower(pattern), strings.ToLower(q.action))
+		return glob(strings.ToLower(pattern), strings.ToLower(q.Action))
 	}
 	resource := func(pattern string) bool {
-		pattern, ok := expand(pattern, q.context, variables)
-		return ok && glob(pattern, q.resource)
+		pattern, ok := expand(pattern, q.Context, variables)
+		return ok && glob(pattern, q.Resource)
 	}
 	switch {
 	case s.actions != nil && !slices.ContainsFunc(s.actions, action),
 		s.notActions != nil && slices.ContainsFunc(s.notActions, action),
 		s.resources != nil && !slices.ContainsFunc(s.resources, resource),
 		s.notResources != nil && slices.ContainsFunc(s.notResources, resource):
-		return nobody
+		return Nobody
 	}
 	for _, c := range s.conditions {
-		if !c.holds(q.context, variables) {
-			return nobody
+		if !c.holds(q.Context, variables) {
+			return Nobody
 		}
 	}
 	return how
 }
 
-func (p *principals) reach(who asker) reach {
+func (p *principals) reach(who Asker) Reach {
 	if p.everyone {
-		return byRole
+		return ByRole
 	}
-	if who.service != "" {
-		if slices.Contains(p.services, who.service) {
-			return bySelf
+	if who.Service != "" {
+		if slices.Contains(p.services, who.Service) {
+			return BySelf
 		}
-		return nobody
+		return Nobody
 	}
-	if who.federated != "" {
-		if slices.Contains(p.federated, who.federated) || slices.Contains(p.federated, "*") {
-			return bySelf
+	if who.Federated != "" {
+		if slices.Contains(p.federated, who.Federated) || slices.Contains(p.federated, "*") {
+			return BySelf
 		}
-		return nobody
+		return Nobody
 	}
-	how := nobody
+	how := Nobody
 	for _, a := range p.aws {
 		switch {
-		case a == who.self:
-			how = max(how, bySelf)
-		case a == "*", who.role != "" && (a == who.role || a == who.roleID):
-			how = max(how, byRole)
-		case a == who.account, strings.HasSuffix(a, ":iam::"+who.account+":root"):
-			how = max(how, byAccount)
+		case a == who.Self:
+			how = max(how, BySelf)
+		case a == "*", who.Role != "" && (a == who.Role || a == who.RoleID):
+			how = max(how, ByRole)
+		case a == who.Account, strings.HasSuffix(a, ":iam::"+who.Account+":root"):
+			how = max(how, ByAccount)
 		}
 	}
 	return how
@@ -391,18 +410,20 @@ func glob(pattern, s string) bool {
 	return i == len(p)
 }
 
-// A policyKind says which elements a document may and must have.
-type policyKind int
+// A Kind says which elements a document may and must have.
+type Kind int
 
+// The kinds of policies.
 const (
-	identityPolicy policyKind = iota // also boundaries and session policies
-	trustPolicy
+	Identity Kind = iota // also boundaries and session policies
+	Trust
 )
 
-// words is an element that may be one text or a list of them; numbers and truths count as text.
-type words []string
+// Words are an element that may be one text or a list of them; numbers and truths count as text.
+type Words []string
 
-func (w *words) UnmarshalJSON(b []byte) error {
+// UnmarshalJSON reads one text or a list; an empty list is not nil.
+func (w *Words) UnmarshalJSON(b []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
 	var v any
@@ -413,7 +434,7 @@ func (w *words) UnmarshalJSON(b []byte) error {
 	if !ok {
 		list = []any{v}
 	}
-	*w = words{} // present, though perhaps empty
+	*w = Words{} // present, though perhaps empty
 	for _, e := range list {
 		switch e := e.(type) {
 		case string:
@@ -436,7 +457,7 @@ func (p *principals) UnmarshalJSON(b []byte) error {
 		p.everyone = true
 		return nil
 	}
-	var kinds struct{ AWS, Federated, Service, CanonicalUser words }
+	var kinds struct{ AWS, Federated, Service, CanonicalUser Words }
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&kinds); err != nil {
@@ -469,15 +490,15 @@ type rawStatement struct {
 	Effect       string
 	Principal    *principals
 	NotPrincipal *principals
-	Action       words
-	NotAction    words
-	Resource     words
-	NotResource  words
-	Condition    map[string]map[string]words
+	Action       Words
+	NotAction    Words
+	Resource     Words
+	NotResource  Words
+	Condition    map[string]map[string]Words
 }
 
-// parsePolicy reads a document, and refuses what AWS refuses as MalformedPolicyDocument.
-func parsePolicy(text string, kind policyKind) (*policy, error) {
+// Parse reads a document, and refuses what AWS refuses as MalformedPolicyDocument.
+func Parse(text string, kind Kind) (*Policy, error) {
 	var doc document
 	d := json.NewDecoder(strings.NewReader(text))
 	d.DisallowUnknownFields()
@@ -492,7 +513,7 @@ func parsePolicy(text string, kind policyKind) (*policy, error) {
 	default:
 		return nil, fmt.Errorf("the policy must contain a valid version string, not %q", doc.Version)
 	}
-	p := &policy{variables: doc.Version == "2012-10-17"}
+	p := &Policy{variables: doc.Version == "2012-10-17"}
 	for _, raw := range doc.Statement {
 		s, err := raw.read(kind)
 		if err != nil {
@@ -503,7 +524,7 @@ func parsePolicy(text string, kind policyKind) (*policy, error) {
 	return p, nil
 }
 
-func (raw rawStatement) read(kind policyKind) (statement, error) {
+func (raw rawStatement) read(kind Kind) (statement, error) {
 	s := statement{
 		principals: raw.Principal, notPrincipals: raw.NotPrincipal,
 		actions: raw.Action, notActions: raw.NotAction,
@@ -522,13 +543,13 @@ func (raw rawStatement) read(kind policyKind) (statement, error) {
 	named := s.principals != nil || s.notPrincipals != nil
 	placed := s.resources != nil || s.notResources != nil
 	switch {
-	case kind == trustPolicy && !named:
+	case kind == Trust && !named:
 		return s, errors.New("missing required field Principal")
-	case kind == trustPolicy && placed:
+	case kind == Trust && placed:
 		return s, errors.New("has prohibited field Resource")
-	case kind == identityPolicy && named:
+	case kind == Identity && named:
 		return s, errors.New("policy document should not specify a principal")
-	case kind == identityPolicy && !placed:
+	case kind == Identity && !placed:
 		return s, errors.New("policy statement must contain resources")
 	}
 	for operator, keys := range raw.Condition {
