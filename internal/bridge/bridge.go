@@ -23,6 +23,8 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awssts"
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -220,19 +222,19 @@ func Run(ctx context.Context, c Config) (err error) {
 		err = errors.Join(err, group.Wait())
 	}()
 
-	s, plane, err := c.open(ctx)
+	d, plane, err := c.open(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() {
 		stop()
-		err = errors.Join(err, group.Wait(), s.Close()) // requests first
+		err = errors.Join(err, group.Wait(), d.Store.Close()) // requests first
 	}()
-	probes.Check("database", s.Ping)
+	probes.Check("database", d.Store.Ping)
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "serval_audit_head_seq", Help: "Number of the last row of the audit chain that this process wrote.",
 	}, func() float64 {
-		head, _ := s.Head()
+		head, _ := d.Store.Head()
 		return float64(head.Seq)
 	}))
 
@@ -241,7 +243,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("preparing sign-in: %w", err)
 	}
 	edge, err := web.New(web.Config{
-		Plane: plane, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
+		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: c.upstreamTokens(), TrustedProxies: c.TrustedProxies,
 		TrustedAccount: func() string { return c.TrustedAccount }, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
@@ -266,23 +268,25 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // open opens the store and puts the configuration into force.
-func (c *Config) open(ctx context.Context) (*store.Store, *control.Plane, error) {
+func (c *Config) open(ctx context.Context) (*door.Door, *control.Plane, error) {
 	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the database: %w", err)
 	}
-	plane, err := c.prepare(ctx, s)
+	d := door.New(s, c.Log)
+	d.Now = c.Now
+	plane, err := c.prepare(ctx, d)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
-	return s, plane, nil
+	return d, plane, nil
 }
 
-func (c *Config) prepare(ctx context.Context, s *store.Store) (*control.Plane, error) {
-	if err := s.Migrate(ctx); err != nil {
+func (c *Config) prepare(ctx context.Context, d *door.Door) (*control.Plane, error) {
+	if err := d.Store.Migrate(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.CheckSecret(ctx); err != nil {
+	if err := d.Store.CheckSecret(ctx); err != nil {
 		return nil, err
 	}
 	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Now: c.Now})
@@ -291,14 +295,13 @@ func (c *Config) prepare(ctx context.Context, s *store.Store) (*control.Plane, e
 	}
 	c.OIDC.RedirectURL = strings.TrimSuffix(c.PublicURL, "/") + "/oidc/auth/callback"
 	c.OIDC.Now = c.Now
-	plane := control.New(s, minter, c.Log, control.Settings{
+	plane := control.New(d, minter, control.Settings{
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
 		Networks: c.File.Networks, Admins: c.File.Admins, Auditors: c.File.Auditors,
 	})
-	plane.Now = c.Now
 	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
-	if err := plane.KeepExternalIDs(ctx, control.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
+	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
 		return nil, err
 	}
 	accounts := make([]serval.Account, len(c.File.Accounts))
@@ -308,7 +311,7 @@ func (c *Config) prepare(ctx context.Context, s *store.Store) (*control.Plane, e
 		}
 		accounts[i] = a
 	}
-	if err := plane.Declare(ctx, control.System(), accounts, c.File.Policies); err != nil {
+	if err := plane.Declare(ctx, serval.System(), accounts, c.File.Policies); err != nil {
 		return nil, fmt.Errorf("putting the configuration into force: %w", err)
 	}
 	return plane, nil

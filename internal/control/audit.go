@@ -58,8 +58,8 @@ const (
 // it once a second. Several replicas may: each item is claimed by the act on it.
 func (p *Plane) Sweep(ctx context.Context) error {
 	var due, open []string
-	who := System()
-	now := p.Now()
+	who := serval.System()
+	now := p.now()
 	err := p.view(ctx, who, serval.RequestExpire, "", func(v *store.View) (err error) {
 		if due, err = v.DueRequests(now, sweepLimit); err != nil {
 			return err
@@ -74,7 +74,7 @@ func (p *Plane) Sweep(ctx context.Context) error {
 	for _, id := range open {
 		errs = append(errs, p.closeIntent(ctx, who, id))
 	}
-	errs = append(errs, p.store.WipeTokens(ctx, now), p.store.DropOldStaged(ctx, now.Add(-stagedLife)))
+	errs = append(errs, p.door.Store.WipeTokens(ctx, now), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)))
 	return errors.Join(errs...)
 }
 
@@ -92,7 +92,7 @@ func (p *Plane) expire(ctx context.Context, who serval.Principal, id string) err
 		if err != nil {
 			return err
 		}
-		e.Action, e.Detail = act, requestDetail(r)
+		e.Action, e.Detail = act, r.Facts()
 		return tx.SaveRequest(r)
 	})
 }
@@ -119,13 +119,13 @@ func (p *Plane) closeIntent(ctx context.Context, who serval.Principal, id string
 // owner could otherwise cut the tail off.
 func (p *Plane) PublishHead(ctx context.Context) error {
 	var head store.Head
-	err := p.store.Read(ctx, func(v *store.View) (err error) {
+	err := p.door.Store.Read(ctx, func(v *store.View) (err error) {
 		head, err = v.ChainHead()
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("publishing the audit chain's head: %w", err)
 	}
-	p.log.Info("audit chain", zap.Int64("seq", head.Seq), zap.String("hash", head.Hash))
+	p.door.Log.Info("audit chain", zap.Int64("seq", head.Seq), zap.String("hash", head.Hash))
 	return nil
 }

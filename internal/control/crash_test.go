@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -60,8 +61,8 @@ func openAndDie(url, moment string) {
 		answered = true
 		return right, nil
 	}}
-	p := New(s, sts, zap.NewNop(), Settings{Issuer: issuer, ClientID: clientID, Secret: rootSecret})
-	p.Now = func() time.Time {
+	p := New(door.New(s, zap.NewNop()), sts, Settings{Issuer: issuer, ClientID: clientID, Secret: rootSecret})
+	p.door.Now = func() time.Time {
 		if answered { // the clock is asked again when the outcome is kept
 			issued := errors.New("issued")
 			err := s.Read(context.Background(), func(v *store.View) error {
@@ -80,7 +81,7 @@ func openAndDie(url, moment string) {
 		}
 		return now()
 	}
-	if err := p.Declare(context.Background(), System(), accounts(), policies()); err != nil {
+	if err := p.Declare(context.Background(), serval.System(), accounts(), policies()); err != nil {
 		fail(err)
 	}
 	_, err = p.Open(context.Background(), c.Who, opening(c.RequestID))

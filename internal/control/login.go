@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"time"
-	"unicode/utf8"
 
 	"go.uber.org/zap"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -87,7 +87,7 @@ func endBefore(tx *store.Tx, who serval.Principal, l store.Login) error {
 		return err
 	}
 	who.Kind = serval.KindPerson
-	e := event(who, serval.LoginEnd, l.ID, serval.OutcomeDone)
+	e := door.Event(who, serval.LoginEnd, l.ID, serval.OutcomeDone)
 	e.Reason = "a new sign-in began in the same browser"
 	return tx.Append(e)
 }
@@ -119,9 +119,9 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 	// A crash here costs the person a new sign-in and nothing else.
 	opened, err := p.sealer.open(kept.Sealed, row)
 	if err != nil {
-		p.log.Warn("a sealed login attempt does not open", zap.Error(err))
+		p.door.Log.Warn("a sealed login attempt does not open", zap.Error(err))
 		err = serval.Refuse(serval.NotFound, "This sign-in was begun before the server's secret changed. Start again.")
-		p.recordFailure(ctx, who, serval.LoginCreate, "", err)
+		p.door.Refused(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
 	}
 	secrets := split(opened)
@@ -130,12 +130,12 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 	}
 	id, err := identify(ctx, Attempt{Issuer: secrets[2].Reveal(), Nonce: secrets[0], Verifier: secrets[1], ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt})
 	if err != nil {
-		p.recordFailure(ctx, who, serval.LoginCreate, "", err)
+		p.door.Refused(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
 	}
 
 	in := SignedIn{Token: newToken(), ReturnTo: kept.ReturnTo}
-	loginID := newID("login")
+	loginID := door.NewID("login")
 	err = p.act(ctx, who, serval.LoginCreate, loginID, func(tx *store.Tx, e *serval.Event) error {
 		known, err := p.recogniseIdentity(tx, id)
 		if err != nil {
@@ -152,7 +152,7 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		}
 		return tx.CreateLogin(store.Login{
 			ID: loginID, Token: digest(in.Token), PersonID: known.ID, Kind: "browser",
-			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: cut(agent, maxAgentText),
+			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: serval.Cut(agent, maxAgentText),
 			IDToken: p.sealer.seal(id.IDToken, loginID), IDTokenEndsAt: id.ExpiresAt,
 		})
 	})
@@ -170,7 +170,7 @@ func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, err
 	who, err := tx.PersonBySubject(id.Issuer, id.Subject)
 	switch {
 	case serval.IsRefusal(err, serval.NotFound):
-		who = serval.Person{ID: newID("person"), Issuer: id.Issuer, Subject: id.Subject, Email: id.Email}
+		who = serval.Person{ID: door.NewID("person"), Issuer: id.Issuer, Subject: id.Subject, Email: id.Email}
 		same, err := tx.PeopleByEmail(id.Email)
 		if err != nil {
 			return serval.Person{}, err
@@ -203,7 +203,7 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 	if token.Empty() {
 		return who, Login{}, refused
 	}
-	now := p.Now()
+	now := p.now()
 	var l store.Login
 	var known serval.Person
 	err := p.view(ctx, who, serval.LoginRead, "", func(v *store.View) (err error) {
@@ -221,8 +221,8 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 		return who, Login{}, err
 	}
 	if now.Sub(l.SeenAt) >= touchEvery {
-		if err := p.store.TouchLogin(ctx, l.ID, now); err != nil {
-			p.log.Warn("a login's use could not be noted", zap.Error(err))
+		if err := p.door.Store.TouchLogin(ctx, l.ID, now); err != nil {
+			p.door.Log.Warn("a login's use could not be noted", zap.Error(err))
 		}
 	}
 	who.Kind, who.Person, who.LoginID = serval.KindPerson, known, l.ID
@@ -235,7 +235,7 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 // Logins returns the logins that who is signed in with, without what they hold.
 func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []store.Login, err error) {
 	err = p.view(ctx, who, serval.LoginList, "", func(v *store.View) error {
-		logins, err = v.Logins(who.Person.ID, p.Now())
+		logins, err = v.Logins(who.Person.ID, p.now())
 		for i := range logins {
 			logins[i].Token, logins[i].IDToken = "", ""
 		}
@@ -253,16 +253,4 @@ func (p *Plane) EndLogin(ctx context.Context, who serval.Principal, id string) e
 		}
 		return err
 	})
-}
-
-// cut shortens text that somebody else chose to at most max bytes, at a
-// character.
-func cut(text string, max int) string {
-	if len(text) <= max {
-		return text
-	}
-	for max > 0 && !utf8.RuneStart(text[max]) {
-		max--
-	}
-	return text[:max]
 }

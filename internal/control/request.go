@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -52,7 +53,7 @@ func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (mad
 		}
 		var batch string
 		if len(ask.RoleARNs) > 1 {
-			batch = newID("batch")
+			batch = door.NewID("batch")
 		}
 		asked := map[string]bool{}
 		for _, arn := range ask.RoleARNs {
@@ -93,7 +94,7 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask serv
 	if !role.HeldSince.IsZero() {
 		return nil, held(role)
 	}
-	r, err := serval.NewRequest(newID("req"), who.Person, role.Key, policy.Terms(), ask, p.settings.RequestExpiry, tx.Now)
+	r, err := serval.NewRequest(door.NewID("req"), who.Person, role.Key, policy.Terms(), ask, p.settings.RequestExpiry, tx.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -112,42 +113,19 @@ func (p *Plane) approveAutomatically(tx *store.Tx, r *serval.Request) error {
 	if len(r.Terms.Steps) > 0 {
 		return nil
 	}
-	act, err := r.Decide(System(), serval.Decision{Approve: true}, p.settings.RequestExpiry, tx.Now)
+	act, err := r.Decide(serval.System(), serval.Decision{Approve: true}, p.settings.RequestExpiry, tx.Now)
 	if err != nil {
 		return err
 	}
-	return tx.Append(requestEvent(System(), act, r))
+	return tx.Append(requestEvent(serval.System(), act, r))
 }
 
 // requestEvent returns the event of an act on r, with the facts that an auditor
 // needs beside it.
 func requestEvent(who serval.Principal, act serval.Action, r *serval.Request) serval.Event {
-	e := event(who, act, r.ID, serval.OutcomeDone)
-	e.Detail = requestDetail(r)
+	e := door.Event(who, act, r.ID, serval.OutcomeDone)
+	e.Detail = r.Facts()
 	return e
-}
-
-func requestDetail(r *serval.Request) map[string]string {
-	detail := map[string]string{
-		"email": r.Email, "role_arn": r.Role.ARN, "role_id": r.Role.RoleID, "status": string(r.Status),
-		"minutes": fmt.Sprint(r.Minutes()), "policy": r.Terms.Policy, "policy_digest": r.Terms.Digest,
-	}
-	add := func(name, value string) {
-		if value != "" {
-			detail[name] = value
-		}
-	}
-	add("justification", r.Justification)
-	add("ticket", r.Ticket)
-	add("batch_id", r.BatchID)
-	add("ended_by", string(r.EndedBy))
-	if !r.EndsAt.IsZero() {
-		add("ends_at", r.EndsAt.UTC().Format(time.RFC3339))
-	}
-	if !r.StartAt.IsZero() {
-		add("start_at", r.StartAt.UTC().Format(time.RFC3339))
-	}
-	return detail
 }
 
 // noRequest is the answer both for a request that is not there and for one that
@@ -244,7 +222,7 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal) (list []*se
 		if err != nil {
 			return err
 		}
-		now := p.Now()
+		now := p.now()
 		for _, r := range waiting {
 			if _, _, due := r.Due(now); !due && r.Awaits(who.Person) {
 				list = append(list, r)
@@ -269,13 +247,13 @@ func (p *Plane) change(ctx context.Context, who serval.Principal, what serval.Ac
 			return err
 		}
 		e.Action = act
-		maps.Copy(e.Detail, requestDetail(r))
+		maps.Copy(e.Detail, r.Facts())
 		return tx.SaveRequest(r)
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.changed.raise()
+	p.door.Changed.Raise()
 	return r, nil
 }
 
@@ -320,8 +298,8 @@ func (p *Plane) Extend(ctx context.Context, who serval.Principal, id string, min
 		if err := tx.Append(asked); err != nil {
 			return "", err
 		}
-		e.ActorKind, e.ActorID, e.Actor = serval.KindSystem, "", System().Name()
-		return r.Decide(System(), serval.Decision{Approve: true}, p.settings.RequestExpiry, tx.Now)
+		e.ActorKind, e.ActorID, e.Actor = serval.KindSystem, "", serval.System().Name()
+		return r.Decide(serval.System(), serval.Decision{Approve: true}, p.settings.RequestExpiry, tx.Now)
 	})
 }
 

@@ -212,7 +212,7 @@ func (p *Plane) judge(v *store.View, r store.Role, who serval.Person) (trust.Ver
 		Audience: trust.Of(p.settings.ClientID), AZP: trust.Of(p.settings.ClientID), // sign-in takes no other
 		Subject: trust.Of(who.Subject), Email: trust.Of(who.Email), SessionName: trust.Of(serval.SessionName(who.Email)),
 		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
-		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.Now(),
+		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.now(),
 	}), nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -77,7 +78,7 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 	ctx = context.WithoutCancel(ctx)
 	var note string
 	for try := 1; ; try++ {
-		asked := p.Now()
+		asked := p.now()
 		mint := i.mint()
 		minted, err := p.ask(ctx, mint)
 		if r, ok := errors.AsType[*serval.Refusal](err); ok && r.Detail["clamp"] != "" && i.session.Seconds > serval.DefaultMaxSessionSeconds {
@@ -86,8 +87,8 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 			continue
 		}
 		if err == nil {
-			if wrong := mint.Check(minted, p.settings.Issuer, p.settings.ClientID, who.Person.Subject, asked, p.Now()); wrong != nil {
-				p.log.Error("STS's answer does not fit what was asked", zap.String("session", i.session.ID), zap.Error(wrong))
+			if wrong := mint.Check(minted, p.settings.Issuer, p.settings.ClientID, who.Person.Subject, asked, p.now()); wrong != nil {
+				p.door.Log.Error("STS's answer does not fit what was asked", zap.String("session", i.session.ID), zap.Error(wrong))
 				err = serval.Refuse(serval.FailedPrecondition, "AWS's answer does not fit what was asked, so nothing was handed over: %s. Tell an admin.", wrong)
 			}
 		}
@@ -104,7 +105,7 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 				return Opened{}, p.fail(ctx, who, i, serval.Refuse(serval.Unavailable, "The clocks of AWS and of this server are apart, so the session's end could not be set. Try again."))
 			}
 			i.end = end
-			i.limitChaining(end.Sub(p.Now()))
+			i.limitChaining(end.Sub(p.now()))
 			continue
 		}
 		if err := p.recheck(ctx, who, session); err != nil {
@@ -198,14 +199,14 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 	}
 	token, err := p.sealer.open(l.IDToken, l.ID)
 	if err != nil {
-		p.log.Warn("a sealed ID token does not open", zap.String("login", l.ID), zap.Error(err))
+		p.door.Log.Warn("a sealed ID token does not open", zap.String("login", l.ID), zap.Error(err))
 		return intent{}, serval.Refuse(serval.LoginRequired, "Your sign-in is from before the server's secret changed. Sign in again to open a session.")
 	}
 	limits := serval.SessionPolicy{ReadOnly: ask.ReadOnly, NoChaining: ask.NoChaining}
 	if ask.Network != "" {
 		networks := p.settings.Networks[ask.Network]
 		if len(networks) == 0 { // to be pinned to nothing would be to be free
-			return intent{}, serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", cut(ask.Network, 60),
+			return intent{}, serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", serval.Cut(ask.Network, 60),
 				strings.Join(slices.Sorted(maps.Keys(p.settings.Networks)), ", "))
 		}
 		limits.Networks = networks
@@ -214,7 +215,7 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 	remains := g.Remains(tx.Now)
 	i := intent{
 		session: serval.Session{
-			ID: newID("session"), RequestID: r.ID, PersonID: who.Person.ID, Kind: ask.Kind, State: serval.SessionStarted, Role: r.Role,
+			ID: door.NewID("session"), RequestID: r.ID, PersonID: who.Person.ID, Kind: ask.Kind, State: serval.SessionStarted, Role: r.Role,
 			SessionName: serval.SessionName(who.Person.Email), Seconds: serval.SessionLength(remains, role.MaxSessionSeconds, 0), StartedAt: tx.Now,
 		},
 		token: token, end: g.End(tx.Now), policy: limits, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
@@ -322,7 +323,7 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 		}
 		if refused != nil {
 			dropped = refused
-			s.State, s.Error = serval.SessionDropped, reasonOf(refused)
+			s.State, s.Error = serval.SessionDropped, door.Reason(refused)
 			e.Action, e.Outcome, e.Reason = serval.SessionDrop, serval.OutcomeRefused, s.Error
 			return tx.SaveSession(s)
 		}
@@ -358,7 +359,7 @@ func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Sess
 	defer cancel()
 	var refused error // kept apart: the drop is its record
 	err := p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
-		_, _, _, err := p.mintable(v, who, s.RequestID, p.Now())
+		_, _, _, err := p.mintable(v, who, s.RequestID, p.now())
 		if serval.IsRefusal(err) {
 			refused, err = err, nil
 		}
@@ -371,7 +372,7 @@ func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Sess
 		return nil
 	}
 	recorded := p.act(ctx, who, serval.SessionDrop, s.RequestID, func(tx *store.Tx, e *serval.Event) error {
-		s.State, s.Error, s.FinishedAt = serval.SessionDropped, reasonOf(err), tx.Now
+		s.State, s.Error, s.FinishedAt = serval.SessionDropped, door.Reason(err), tx.Now
 		e.Outcome, e.Reason = serval.OutcomeRefused, s.Error
 		e.Detail = map[string]string{"session_id": s.ID, "access_key_id": s.AccessKeyID}
 		return tx.SaveSession(s)
@@ -387,7 +388,7 @@ func (p *Plane) fail(ctx context.Context, who serval.Principal, i intent, cause 
 	defer cancel()
 	recorded := p.act(ctx, who, serval.SessionFail, i.session.RequestID, func(tx *store.Tx, e *serval.Event) error {
 		s := i.session
-		s.State, s.FinishedAt, s.Error = serval.SessionFailed, tx.Now, reasonOf(cause)
+		s.State, s.FinishedAt, s.Error = serval.SessionFailed, tx.Now, door.Reason(cause)
 		e.Outcome, e.Reason, e.Detail = serval.OutcomeFailed, s.Error, i.detail()
 		if r, ok := errors.AsType[*serval.Refusal](cause); ok {
 			for name, value := range r.Detail {
@@ -400,7 +401,7 @@ func (p *Plane) fail(ctx context.Context, who serval.Principal, i intent, cause 
 		return tx.SaveSession(s)
 	})
 	if recorded != nil {
-		p.log.Error("a failed mint could not be recorded", zap.String("session", i.session.ID), zap.Error(recorded))
+		p.door.Log.Error("a failed mint could not be recorded", zap.String("session", i.session.ID), zap.Error(recorded))
 	}
 	return cause
 }

@@ -220,10 +220,10 @@ func TestOpenPreconditions(t *testing.T) {
 		}, serval.FailedPrecondition, "role_gone"},
 		{"role held", func(s *setting) { s.push(prod) }, serval.FailedPrecondition, ""},
 		{"account disconnected", func(s *setting) {
-			must(s.t, s.plane.Declare(s.t.Context(), System(), accounts()[1:], policies()))
+			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts()[1:], policies()))
 		}, serval.FailedPrecondition, "role_gone"},
 		{"policy gone", func(s *setting) {
-			must(s.t, s.plane.Declare(s.t.Context(), System(), accounts(), policies()[1:4]))
+			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts(), policies()[1:4]))
 		}, serval.FailedPrecondition, "not_eligible"},
 		{"group gone", func(s *setting) { s.who = s.signIn("ana@example.com") }, serval.FailedPrecondition, "not_eligible"},
 		{"ID token at its margin", func(s *setting) { s.clock.move(time.Hour - tokenMargin) }, serval.LoginRequired, ""}, // S-61
@@ -627,7 +627,7 @@ func testRevokedBetween(t *testing.T, w *world) {
 	}{
 		{"revoked", func(r *serval.Request) error { _, err := w.plane.Revoke(t.Context(), p.adm, r.ID, "x"); return err }, serval.Conflict},
 		{"canceled", func(r *serval.Request) error { _, err := w.plane.Cancel(t.Context(), p.ana, r.ID); return err }, serval.Conflict},
-		{"policy gone", func(*serval.Request) error { return w.plane.Declare(t.Context(), System(), accounts(), nil) }, serval.FailedPrecondition},
+		{"policy gone", func(*serval.Request) error { return w.plane.Declare(t.Context(), serval.System(), accounts(), nil) }, serval.FailedPrecondition},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := w.ask(p.ana, roleARN(prod, "reader"), 60)
@@ -723,7 +723,7 @@ func TestRevokeRaces(t *testing.T) {
 	r := w.ask(p.ana, roleARN(prod, "reader"), 60)
 	w.sts.say(nil)
 	done := false
-	w.plane.Now = func() time.Time {
+	w.plane.door.Now = func() time.Time {
 		if !done && w.sessions(r.ID) != nil && w.sessions(r.ID)[0].State == serval.SessionIssued {
 			done = true
 			if _, err := w.newPlane(w.store).Revoke(t.Context(), p.adm, r.ID, "x"); err != nil {

@@ -18,6 +18,8 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -53,14 +55,15 @@ func (c *clock) move(d time.Duration) { c.at.Add(d.Microseconds()) }
 
 // A world is a control plane over a database, with AWS as a script.
 type world struct {
-	t     *testing.T
-	url   string
-	store *store.Store
-	plane *Plane
-	sts   *script
-	clock *clock
-	log   *zap.Logger
-	logs  *observer.ObservedLogs
+	t      *testing.T
+	url    string
+	store  *store.Store
+	plane  *Plane
+	intake *intake.Intake
+	sts    *script
+	clock  *clock
+	log    *zap.Logger
+	logs   *observer.ObservedLogs
 
 	signIns int
 }
@@ -85,6 +88,7 @@ func worldOver(t *testing.T, url string) *world {
 	w.sts = &script{now: w.clock.now}
 	w.store = w.openStore()
 	w.plane = w.newPlane(w.store)
+	w.intake = intake.New(w.plane.door)
 	return w
 }
 
@@ -117,9 +121,10 @@ func (w *world) newPlane(s *store.Store, change ...func(*Settings)) *Plane {
 	for _, c := range change {
 		c(&settings)
 	}
-	p := New(s, w.sts, w.log, settings)
-	p.Now = w.clock.now
-	if err := p.Declare(w.t.Context(), System(), accounts(), policies()); err != nil {
+	d := door.New(s, w.log)
+	d.Now = w.clock.now
+	p := New(d, w.sts, settings)
+	if err := p.Declare(w.t.Context(), serval.System(), accounts(), policies()); err != nil {
 		w.t.Fatal(err)
 	}
 	return p
@@ -224,20 +229,20 @@ func reading(inv serval.Inventory, roles ...serval.Role) func(func(serval.Role) 
 }
 
 // push syncs an account: exactly these roles are there.
-func (w *world) push(account string, roles ...serval.Role) Pushed {
+func (w *world) push(account string, roles ...serval.Role) intake.Pushed {
 	w.t.Helper()
 	return w.pushAs(account, func(*serval.Inventory) {}, roles...)
 }
 
-func (w *world) pushAs(account string, change func(*serval.Inventory), roles ...serval.Role) Pushed {
+func (w *world) pushAs(account string, change func(*serval.Inventory), roles ...serval.Role) intake.Pushed {
 	w.t.Helper()
-	g, _, err := w.plane.OpenSync(w.t.Context(), hub(), account, "pod-1")
+	g, _, err := w.intake.OpenSync(w.t.Context(), hub(), account, "pod-1")
 	if err != nil {
 		w.t.Fatalf("opening a sync of %s: %v", account, err)
 	}
 	inv := inventory(account, g, w.clock.now())
 	change(&inv)
-	done, err := w.plane.Push(w.t.Context(), hub(), account, reading(inv, roles...))
+	done, err := w.intake.Push(w.t.Context(), hub(), account, reading(inv, roles...))
 	if err != nil {
 		w.t.Fatalf("pushing %s: %v", account, err)
 	}

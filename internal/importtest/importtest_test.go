@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire probe settings api "
-	bridgeRooms = "awssts tokenreview login store control notify web bridge "
+	bridgeRooms = "awssts tokenreview login store door control intake notify web bridge "
 	workerRooms = "awsiam awsorg lease upstream worker workerd "
 	fakes       = "awstest idptest pgtest policytest "
 )
@@ -74,9 +74,11 @@ var table = map[string]rule{
 	"internal/worker":   {ours: "serval", theirs: zap + "golang.org/x/sync"},
 	"internal/store": {ours: "serval",
 		theirs: "modernc.org/sqlite github.com/jackc/pgx/v5 github.com/pressly/goose/v3 github.com/gofrs/flock"},
-	"internal/control": {ours: "serval access trust insight connect store", theirs: zap},
+	"internal/door":    {ours: "serval store", theirs: zap},
+	"internal/control": {ours: "serval access trust insight connect store door", theirs: zap},
+	"internal/intake":  {ours: "serval connect store door"},
 	"internal/notify":  {ours: "serval store", theirs: zap},
-	"internal/web":     {ours: "serval wire control login", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
+	"internal/web":     {ours: "serval wire control intake login", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
 	"internal/workerd":  {ours: pure + workerRooms, theirs: wiring + metrics},

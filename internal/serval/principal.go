@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // A Person is somebody who has signed in. A person is recognised by issuer and
@@ -67,6 +68,9 @@ func (p Principal) Name() string {
 		return "nobody"
 	}
 }
+
+// System is the principal for what happens as time passes.
+func System() Principal { return Principal{Kind: KindSystem} }
 
 // MayPush reports whether the principal is a worker that was given the account.
 func (p Principal) MayPush(accountID string) bool {
@@ -149,4 +153,16 @@ func clip(text string, most int) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// Cut shortens text that somebody else chose to at most max bytes, at a
+// character.
+func Cut(text string, max int) string {
+	if len(text) <= max {
+		return text
+	}
+	for max > 0 && !utf8.RuneStart(text[max]) {
+		max--
+	}
+	return text[:max]
 }

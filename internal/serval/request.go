@@ -1,6 +1,7 @@
 package serval
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -694,4 +695,29 @@ func (r *Request) event(act Act) Action {
 		}
 	}
 	panic("serval: " + string(act) + " is not in the transition table for " + string(r.State()))
+}
+
+// Facts returns what an event of the request tells beside it: what an auditor
+// needs to know without looking the request up.
+func (r *Request) Facts() map[string]string {
+	detail := map[string]string{
+		"email": r.Email, "role_arn": r.Role.ARN, "role_id": r.Role.RoleID, "status": string(r.Status),
+		"minutes": fmt.Sprint(r.Minutes()), "policy": r.Terms.Policy, "policy_digest": r.Terms.Digest,
+	}
+	add := func(name, value string) {
+		if value != "" {
+			detail[name] = value
+		}
+	}
+	add("justification", r.Justification)
+	add("ticket", r.Ticket)
+	add("batch_id", r.BatchID)
+	add("ended_by", string(r.EndedBy))
+	if !r.EndsAt.IsZero() {
+		add("ends_at", r.EndsAt.UTC().Format(time.RFC3339))
+	}
+	if !r.StartAt.IsZero() {
+		add("start_at", r.StartAt.UTC().Format(time.RFC3339))
+	}
+	return detail
 }

@@ -24,7 +24,9 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/awssts"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -130,12 +132,13 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.plane = control.New(db, minter, log, control.Settings{
+	behind := door.New(db, log)
+	behind.Now = w.clock.now
+	w.plane = control.New(behind, minter, control.Settings{
 		Issuer: issuer, ClientID: clientID, Secret: root,
 		Admins: serval.People{Groups: []string{"serval-admins"}}, Auditors: serval.People{Groups: []string{"security"}},
 	})
-	w.plane.Now = w.clock.now
-	if err := w.plane.Declare(t.Context(), control.System(), accounts(), policies()); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
 		t.Fatal(err)
 	}
 	signIn, err := login.New(login.Config{
@@ -146,7 +149,7 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 		t.Fatal(err)
 	}
 	c := web.Config{
-		Plane: w.plane, Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
+		Plane: w.plane, Intake: intake.New(behind), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
 		UpstreamTokens: []web.UpstreamToken{
 			{Name: "hub", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.NewSecret(hubToken) }},
 			{Name: "else", Accounts: []string{dev}, Secret: func() serval.Secret { return serval.NewSecret(elseToken) }},

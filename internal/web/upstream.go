@@ -57,9 +57,9 @@ func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit
 	waiting, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.draining, cancel)()
-	accounts, version, err := s.c.Plane.WaitAccounts(waiting, v.who, q.Get("version"), time.Duration(wait)*time.Second)
+	accounts, version, err := s.c.Intake.WaitAccounts(waiting, v.who, q.Get("version"), time.Duration(wait)*time.Second)
 	if s.draining.Err() != nil && errors.Is(err, context.Canceled) {
-		accounts, version, err = s.c.Plane.WorkerAccounts(r.Context(), v.who)
+		accounts, version, err = s.c.Intake.WorkerAccounts(r.Context(), v.who)
 	}
 	if err != nil {
 		return err
@@ -84,7 +84,7 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 			return err
 		}
 	}
-	generation, until, err := s.c.Plane.OpenSync(r.Context(), v.who, r.PathValue("id"), body.Worker)
+	generation, until, err := s.c.Intake.OpenSync(r.Context(), v.who, r.PathValue("id"), body.Worker)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 // is read as a stream, and not before the plane wants it.
 func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var generation int64
-	pushed, err := s.c.Plane.Push(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Inventory, string, error) {
+	pushed, err := s.c.Intake.Push(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Inventory, string, error) {
 		body, err := inventoryBody(w, r)
 		if err != nil {
 			return serval.Inventory{}, "", err

@@ -35,15 +35,17 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// A Config says what the edge stands on. Plane, Login, PublicURL, Secret and Log
-// are required.
+// A Config says what the edge stands on. Plane, Intake, Login, PublicURL, Secret
+// and Log are required.
 type Config struct {
-	Plane *control.Plane
-	Login *login.Provider
+	Plane  *control.Plane
+	Intake *intake.Intake
+	Login  *login.Provider
 
 	// PublicURL is the bridge's own origin. The redirect URI of Login must be
 	// this and /oidc/auth/callback.
@@ -122,8 +124,8 @@ func New(c Config) (*Server, error) {
 		c.TrustedAccount = func() string { return "" }
 	}
 	var faults []error
-	if c.Plane == nil || c.Login == nil {
-		faults = append(faults, errors.New("web: a plane and a login provider are needed"))
+	if c.Plane == nil || c.Intake == nil || c.Login == nil {
+		faults = append(faults, errors.New("web: a plane, an intake and a login provider are needed"))
 	}
 	origin, err := url.Parse(strings.TrimSuffix(c.PublicURL, "/"))
 	switch {

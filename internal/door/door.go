@@ -1,0 +1,207 @@
+// Package door is the one way to the store for whoever acts: authorize, do,
+// record, in one transaction. The rooms behind it, control for people and intake
+// for workers, have no other; what they share of a transaction is here too.
+//
+// Who may begin what is one table, permits. Whether it may be done to this very
+// thing is for the dictionary.
+package door
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// A Door opens the store for those who may act on it. It is safe for concurrent
+// use; make it with New, one for each store.
+type Door struct {
+	Store *store.Store
+	Log   *zap.Logger
+	// Now is the clock. Only the wiring sets it, and before the first call.
+	Now func() time.Time
+	// Changed is raised when there may be news for somebody who waits.
+	Changed Signal
+
+	strangers budget
+}
+
+// New returns the door of an open, migrated store.
+func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: log, Now: time.Now} }
+
+// Act runs f as who and records what happened: both, or neither. A refusal
+// undoes f and is recorded in its place; a fault undoes it and is recorded as
+// failed. F may put facts into the event; with an empty action it says that it
+// has appended its own.
+func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
+	f func(tx *store.Tx, e *serval.Event) error) error {
+	err := authorize(who, what)
+	if err == nil {
+		err = d.Store.Write(ctx, d.Now(), func(tx *store.Tx) error {
+			e := Event(who, what, target, serval.OutcomeDone)
+			if err := f(tx, &e); err != nil {
+				return err
+			}
+			if e.Action == "" {
+				return nil
+			}
+			return tx.Append(e)
+		})
+	}
+	if err != nil {
+		d.Refused(ctx, who, what, target, err)
+	}
+	return err
+}
+
+// View runs f as who without writing. Refusals are recorded.
+func (d *Door) View(ctx context.Context, who serval.Principal, what serval.Action, target string,
+	f func(v *store.View) error) error {
+	err := authorize(who, what)
+	if err == nil {
+		err = d.Store.Read(ctx, f)
+	}
+	if serval.IsRefusal(err) {
+		d.Refused(ctx, who, what, target, err)
+	}
+	return err
+}
+
+// strangerRows is how many refusals of people who are not signed in are
+// recorded in a minute; the rest is counted. Nobody fills the log from outside.
+const strangerRows = 60
+
+// Refused records that an act or a view did not happen. Where even that
+// fails there is the log.
+func (d *Door) Refused(ctx context.Context, who serval.Principal, what serval.Action, target string, cause error) {
+	e := Event(who, what, target, serval.OutcomeFailed)
+	e.Reason = Reason(cause)
+	stranger := e.ActorKind == serval.KindNobody
+	if r, ok := errors.AsType[*serval.Refusal](cause); ok {
+		e.Outcome, e.Detail = serval.OutcomeRefused, r.Detail
+		if stranger && isLook(what) {
+			return // no cookie, an old cookie, a token of nobody: every visit begins so
+		}
+	} else if errors.Is(cause, context.Canceled) {
+		return // nobody waits for it any more, and nothing happened
+	}
+	now := d.Now()
+	if stranger {
+		skipped, ok := d.strangers.take(now, strangerRows)
+		if !ok {
+			return
+		}
+		if skipped > 0 {
+			e.Detail = withDetail(e.Detail, "not_recorded_before", fmt.Sprint(skipped))
+		}
+	}
+	// The caller may be gone; the record is made all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := d.Store.Write(ctx, now, func(tx *store.Tx) error { return tx.Append(e) }); err != nil {
+		d.Log.Error("a refusal could not be recorded", zap.String("action", string(what)), zap.String("target", target), zap.Error(err))
+	}
+}
+
+// Reason returns what the record may say of err: a refusal's sentence, and of
+// a fault no more than that it was one.
+func Reason(err error) string {
+	if r, ok := errors.AsType[*serval.Refusal](err); ok {
+		return r.Reason
+	}
+	return "something went wrong on our side"
+}
+
+// isLook reports whether what only looks at something.
+func isLook(what serval.Action) bool {
+	return strings.HasSuffix(string(what), ".read") || what == serval.LoginList
+}
+
+// maxTarget bounds, in bytes, what somebody says they act on. No ARN is longer.
+const maxTarget = 2048
+
+// Event returns the event of who doing what.
+func Event(who serval.Principal, what serval.Action, target string, outcome serval.Outcome) serval.Event {
+	id := who.Person.ID
+	if who.Kind == serval.KindWorker {
+		id = who.Worker
+	}
+	kind := who.Kind
+	if kind == "" {
+		kind = serval.KindNobody
+	}
+	return serval.Event{
+		ActorKind: kind, ActorID: id, Actor: who.Name(), Action: what, Target: serval.Cut(target, maxTarget), Outcome: outcome,
+		RequestID: who.RequestID, Address: who.Address,
+	}
+}
+
+func withDetail(detail map[string]string, name, value string) map[string]string {
+	with := map[string]string{name: value}
+	for k, v := range detail {
+		with[k] = v
+	}
+	return with
+}
+
+// NewID returns a fresh id that says what it is of.
+func NewID(of string) string { return of + "_" + strings.ToLower(rand.Text()) }
+
+// A Signal wakes everybody who waits for a change.
+type Signal struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+// Wait returns a channel that is closed at the next Raise.
+func (s *Signal) Wait() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch == nil {
+		s.ch = make(chan struct{})
+	}
+	return s.ch
+}
+
+// Raise wakes everybody who waits now.
+func (s *Signal) Raise() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ch != nil {
+		close(s.ch)
+		s.ch = nil
+	}
+}
+
+// A budget counts something by the minute.
+type budget struct {
+	mu      sync.Mutex
+	minute  int64
+	used    int
+	skipped int
+}
+
+// take reports whether one more is within max in now's minute. With the first
+// one of a minute it returns how many were not before.
+func (b *budget) take(now time.Time, max int) (skipped int, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if m := now.Unix() / 60; m != b.minute {
+		b.minute, b.used = m, 0
+		skipped, b.skipped = b.skipped, 0
+	}
+	if b.used >= max {
+		b.skipped++
+		return 0, false
+	}
+	b.used++
+	return skipped, true
+}

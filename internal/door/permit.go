@@ -1,0 +1,106 @@
+package door
+
+import (
+	"fmt"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// A permit says who may do something at all. Whether it may be done to this
+// very thing is for the dictionary.
+type permit func(serval.Principal) error
+
+func anyone(serval.Principal) error { return nil }
+
+func person(who serval.Principal) error {
+	if who.Kind != serval.KindPerson {
+		return serval.Refuse(serval.Unauthenticated, "You are not signed in.")
+	}
+	return nil
+}
+
+func admin(who serval.Principal) error {
+	if err := person(who); err != nil {
+		return err
+	}
+	if !who.Admin {
+		return serval.Refuse(serval.Denied, "This is for admins.")
+	}
+	return nil
+}
+
+func auditor(who serval.Principal) error {
+	if err := person(who); err != nil {
+		return err
+	}
+	if !who.Auditor && !who.Admin {
+		return serval.Refuse(serval.Denied, "This is for auditors.")
+	}
+	return nil
+}
+
+func worker(who serval.Principal) error {
+	if who.Kind != serval.KindWorker {
+		return serval.Refuse(serval.Unauthenticated, "This is for workers; no valid worker token was given.")
+	}
+	return nil
+}
+
+func system(who serval.Principal) error {
+	if who.Kind != serval.KindSystem {
+		return serval.Refuse(serval.Denied, "This happens by itself.")
+	}
+	return nil
+}
+
+// permits says, for every action that somebody begins, who may begin it. It is
+// read only; an action that is not in it may be begun by nobody.
+var permits = map[serval.Action]permit{
+	serval.LoginStart:  anyone,
+	serval.LoginCreate: anyone,
+	serval.LoginRead:   anyone,
+	serval.LoginList:   person,
+	serval.LoginEnd:    person,
+
+	serval.RoleRead:        person,
+	serval.RequestRead:     person,
+	serval.RequestCreate:   person,
+	serval.RequestDecide:   person,
+	serval.ExtensionCreate: person,
+	serval.RequestShorten:  person,
+	serval.RequestCancel:   person,
+	serval.RequestDone:     person,
+	serval.RequestRevoke:   person,
+	serval.RequestExpire:   system,
+	serval.RequestFail:     system,
+
+	serval.SessionRead:  person,
+	serval.SessionOpen:  person,
+	serval.SessionIssue: person,
+	serval.SessionFail:  person,
+	serval.SessionDrop:  person,
+	serval.SessionClose: system,
+
+	serval.AccountRead:    admin,
+	serval.AccountDeclare: system,
+	serval.AccountRemove:  system,
+	serval.PolicyDeclare:  system,
+	serval.RemovalConfirm: admin,
+	serval.SyncRequest:    admin,
+
+	serval.UpstreamRead:    worker,
+	serval.SyncOpen:        worker,
+	serval.InventoryAccept: worker,
+
+	serval.AuditRead: auditor,
+}
+
+// authorize refuses who may not begin what. Every act and view asks it, and
+// nothing else does.
+func authorize(who serval.Principal, what serval.Action) error {
+	allowed, known := permits[what]
+	if !known {
+		return fmt.Errorf("control: nobody may begin %q", what)
+	}
+	return allowed(who)
+}
