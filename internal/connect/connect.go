@@ -1,7 +1,7 @@
 // Package connect holds the texts that an admin pastes into AWS to connect an
-// account: the trust policy of the ingestion role and its permissions. What is
-// documented, what is shown and what the tests run against is this one text.
-// The package is pure.
+// account: the trust policy of the ingestion role and its permissions, and the
+// whole role for Terraform and for CloudFormation. What is documented, what is
+// shown and what the tests run against is this one text. The package is pure.
 package connect
 
 import (
@@ -18,7 +18,7 @@ import (
 // in AWS STS"). The second statement has no External ID, since STS judges the
 // two actions of one call each by itself and the first already asks for it.
 func TrustPolicy(partition, trustedAccount, externalID string) string {
-	principal := fmt.Sprintf("arn:%s:iam::%s:root", partition, trustedAccount)
+	principal := root(partition, trustedAccount)
 	return fmt.Sprintf(`{
   "Version": "2012-10-17",
   "Statement": [
@@ -65,6 +65,11 @@ func PermissionPolicy() string {
   ]
 }
 `, strings.Join(actions, ",\n"))
+}
+
+// root returns the principal that stands for an account.
+func root(partition, account string) string {
+	return fmt.Sprintf("arn:%s:iam::%s:root", partition, account)
 }
 
 // quote returns text as a JSON string.
