@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire probe settings api "
-	bridgeRooms = "awssts tokenreview login store door control intake notify web bridge "
+	bridgeRooms = "awssts tokenreview login store door control intake notify edge web bridge "
 	workerRooms = "awsiam awsorg lease upstream worker workerd "
 	fakes       = "awstest idptest pgtest policytest "
 )
@@ -78,7 +78,8 @@ var table = map[string]rule{
 	"internal/control": {ours: "serval access trust insight connect store door", theirs: zap},
 	"internal/intake":  {ours: "serval connect store door"},
 	"internal/notify":  {ours: "serval store", theirs: zap},
-	"internal/web":     {ours: "serval wire control intake login", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
+	"internal/edge":    {ours: "serval wire"},
+	"internal/web":     {ours: "serval wire control intake login edge", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
 	"internal/workerd":  {ours: pure + workerRooms, theirs: wiring + metrics},

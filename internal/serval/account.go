@@ -131,12 +131,12 @@ func (a Account) Faults() []string {
 	}
 	role("role_arn", a.RoleARN)
 	if arn, err := ParseRoleARN(a.RoleARN); err == nil && arn.AccountID != a.ID {
-		fault("role_arn: the role is in account %s, not in %s.", arn.AccountID, clip(a.ID, 40))
+		fault("role_arn: the role is in account %s, not in %s.", arn.AccountID, Clip(a.ID, 40))
 	}
 	if a.WorkflowRoleARN != "" {
 		role("workflow_role_arn", a.WorkflowRoleARN)
 		if arn, err := ParseRoleARN(a.WorkflowRoleARN); err == nil && arn.AccountID != a.ID {
-			fault("workflow_role_arn: the role is in account %s, not in %s.", arn.AccountID, clip(a.ID, 40))
+			fault("workflow_role_arn: the role is in account %s, not in %s.", arn.AccountID, Clip(a.ID, 40))
 		}
 		if a.WorkflowRoleARN == a.RoleARN {
 			fault("workflow_role_arn: it must be another role than the ingestion role, which never gets a write action.")
@@ -152,10 +152,10 @@ func (a Account) Faults() []string {
 		fault("external_id: 2 to 1224 characters of A-Z a-z 0-9 _ + = , . @ : / -.")
 	}
 	if a.DefaultRegion != "" && !region.MatchString(a.DefaultRegion) {
-		fault("default_region: %q is not an AWS region.", clip(a.DefaultRegion, 40))
+		fault("default_region: %q is not an AWS region.", Clip(a.DefaultRegion, 40))
 	}
 	if a.STS.Region != "" && !region.MatchString(a.STS.Region) {
-		fault("sts.region: %q is not an AWS region.", clip(a.STS.Region, 40))
+		fault("sts.region: %q is not an AWS region.", Clip(a.STS.Region, 40))
 	}
 	if a.STS.Endpoint != "" {
 		if err := CheckEndpoint(a.STS.Endpoint); err != nil {

@@ -46,7 +46,7 @@ func (a RoleARN) Session(name string) string {
 // ParseAccountID returns id if it is an AWS account id: twelve digits.
 func ParseAccountID(id string) (string, error) {
 	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {
-		return "", Refuse(Invalid, "%q is not an AWS account id: it has twelve digits.", clip(id, 40))
+		return "", Refuse(Invalid, "%q is not an AWS account id: it has twelve digits.", Clip(id, 40))
 	}
 	return id, nil
 }

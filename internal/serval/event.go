@@ -152,7 +152,7 @@ func (c Chain) Check(seq int64, prev string, l Link) error {
 	case l.Seq != seq+1:
 		return fmt.Errorf("row %d is missing: row %d follows row %d", seq+1, l.Seq, seq)
 	case !ok:
-		return fmt.Errorf("row %d was made with key %q, which is not among the secrets given: add the older SERVAL_SECRET after a comma", l.Seq, clip(l.KeyID, 16))
+		return fmt.Errorf("row %d was made with key %q, which is not among the secrets given: add the older SERVAL_SECRET after a comma", l.Seq, Clip(l.KeyID, 16))
 	}
 	// An event that cannot even be encoded, as with a time beyond the year
 	// 9999, is not one that Append was given.

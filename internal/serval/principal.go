@@ -89,7 +89,7 @@ const (
 // two addresses that look alike must not be taken for one another.
 func ParseEmail(address string) (string, error) {
 	refuse := func(why string) (string, error) {
-		return "", Refuse(Invalid, "%q is not a usable email address: %s.", clip(address, 80), why)
+		return "", Refuse(Invalid, "%q is not a usable email address: %s.", Clip(address, 80), why)
 	}
 	local, domain, found := strings.Cut(address, "@")
 	switch {
@@ -147,8 +147,8 @@ func isAlphanumeric(r rune) bool {
 	return '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z'
 }
 
-// clip cuts text for a message, so that a refusal never echoes a megabyte.
-func clip(text string, most int) string {
+// Clip cuts text for a message, so that a refusal never echoes a megabyte.
+func Clip(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}

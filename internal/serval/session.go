@@ -123,15 +123,15 @@ func (m Mint) Check(a Minted, issuer, audience, subject string, asked, now time.
 		// They end up in shells and configuration files.
 		return fmt.Errorf("STS answered with something else than keys")
 	case a.AssumedRoleARN != arn.Session(m.SessionName):
-		return fmt.Errorf("STS answered for %q, not for %q", clip(a.AssumedRoleARN, 200), arn.Session(m.SessionName))
+		return fmt.Errorf("STS answered for %q, not for %q", Clip(a.AssumedRoleARN, 200), arn.Session(m.SessionName))
 	case a.AssumedRoleID != m.Role.RoleID+":"+m.SessionName:
-		return fmt.Errorf("STS answered for the role id %q, not for %q: the role may have been deleted and created again", clip(a.AssumedRoleID, 200), m.Role.RoleID+":"+m.SessionName)
+		return fmt.Errorf("STS answered for the role id %q, not for %q: the role may have been deleted and created again", Clip(a.AssumedRoleID, 200), m.Role.RoleID+":"+m.SessionName)
 	case a.Audience != audience:
-		return fmt.Errorf("STS answered for another audience: %q", clip(a.Audience, 200))
+		return fmt.Errorf("STS answered for another audience: %q", Clip(a.Audience, 200))
 	case a.Subject != subject:
 		return fmt.Errorf("STS answered for another subject")
 	case !slices.Contains(providers, a.Provider):
-		return fmt.Errorf("STS answered for another provider: %q", clip(a.Provider, 200))
+		return fmt.Errorf("STS answered for another provider: %q", Clip(a.Provider, 200))
 	case !a.Expiration.After(now):
 		return fmt.Errorf("STS answered with credentials that ended at %s", clock(a.Expiration))
 	case a.Expiration.After(asked.Add(time.Duration(m.Seconds)*time.Second + expirySlack)):

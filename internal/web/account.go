@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -20,7 +21,7 @@ func accountJSON(a control.Account) wire.Account {
 
 // accounts answers GET /api/v1/accounts.
 func (s *Server) accounts(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	connected, err := s.c.Plane.Accounts(r.Context(), v.who)
@@ -31,12 +32,12 @@ func (s *Server) accounts(w http.ResponseWriter, r *http.Request, v *visit) erro
 	for _, a := range connected {
 		answer.Accounts = append(answer.Accounts, accountJSON(a))
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // account answers GET /api/v1/accounts/{id}.
 func (s *Server) account(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	return s.answerAccount(w, r, v, http.StatusOK)
@@ -49,7 +50,7 @@ func (s *Server) answerAccount(w http.ResponseWriter, r *http.Request, v *visit,
 	}
 	for _, a := range connected {
 		if a.ID == r.PathValue("id") {
-			return writeJSON(w, status, accountJSON(a))
+			return edge.WriteJSON(w, status, accountJSON(a))
 		}
 	}
 	return serval.Refuse(serval.NotFound, "There is no such account.")
@@ -57,7 +58,7 @@ func (s *Server) answerAccount(w http.ResponseWriter, r *http.Request, v *visit,
 
 // requestSync answers POST /api/v1/accounts/{id}/sync: the worker will come by.
 func (s *Server) requestSync(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if err := decodeNothing(r); err != nil {
+	if err := edge.DecodeNothing(r); err != nil {
 		return err
 	}
 	if err := s.c.Plane.RequestSync(r.Context(), v.who, r.PathValue("id")); err != nil {
@@ -68,14 +69,14 @@ func (s *Server) requestSync(w http.ResponseWriter, r *http.Request, v *visit) e
 
 // confirmRemovals answers POST /api/v1/accounts/{id}/confirm-removals.
 func (s *Server) confirmRemovals(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if err := decodeNothing(r); err != nil {
+	if err := edge.DecodeNothing(r); err != nil {
 		return err
 	}
 	n, err := s.c.Plane.ConfirmRemovals(r.Context(), v.who, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, wire.Removed{Removed: n})
+	return edge.WriteJSON(w, http.StatusOK, wire.Removed{Removed: n})
 }
 
 // An accountsView is the admin's page of accounts.

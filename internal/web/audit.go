@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -27,11 +28,11 @@ func eventJSON(l serval.Link) wire.Event {
 
 // events reads a page of the audit log.
 func (s *Server) events(r *http.Request, v *visit, q url.Values) (wire.Events, error) {
-	size, after, err := page(q)
+	size, after, err := edge.Page(q)
 	if err != nil {
 		return wire.Events{}, err
 	}
-	before, err := number(after)
+	before, err := edge.Number(after)
 	if err != nil {
 		return wire.Events{}, err
 	}
@@ -46,14 +47,14 @@ func (s *Server) events(r *http.Request, v *visit, q url.Values) (wire.Events, e
 		answer.Events = append(answer.Events, eventJSON(row))
 	}
 	if len(rows) > size {
-		answer.NextPageToken = pageToken(true, strconv.FormatInt(rows[size-1].Seq, 10))
+		answer.NextPageToken = edge.PageToken(true, strconv.FormatInt(rows[size-1].Seq, 10))
 	}
 	return answer, nil
 }
 
 // audit answers GET /api/v1/audit.
 func (s *Server) audit(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := query(r, "target", "action", "page_size", "page_token")
+	q, err := edge.Query(r, "target", "action", "page_size", "page_token")
 	if err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func (s *Server) audit(w http.ResponseWriter, r *http.Request, v *visit) error {
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // An eventView is a row of the audit log for people.
@@ -138,27 +139,27 @@ type auditView struct {
 // auditPage shows the audit log.
 func (s *Server) auditPage(w http.ResponseWriter, r *http.Request, v *visit) error {
 	q := r.URL.Query()
-	view := auditView{Target: strings.TrimSpace(clip(q.Get("target"), 2048)), Action: strings.TrimSpace(clip(q.Get("action"), 100))}
-	_, after, err := page(url.Values{"page_token": q["page_token"]})
+	view := auditView{Target: strings.TrimSpace(serval.Clip(q.Get("target"), 2048)), Action: strings.TrimSpace(serval.Clip(q.Get("action"), 100))}
+	_, after, err := edge.Page(url.Values{"page_token": q["page_token"]})
 	if err != nil {
 		return err
 	}
-	before, err := number(after)
+	before, err := edge.Number(after)
 	if err != nil {
 		return err
 	}
 	rows, head, err := s.c.Plane.Events(r.Context(), v.who, control.AuditFilter{
-		Before: before, Target: view.Target, Action: serval.Action(view.Action), Limit: defaultPage + 1,
+		Before: before, Target: view.Target, Action: serval.Action(view.Action), Limit: edge.DefaultPage + 1,
 	})
 	if err != nil {
 		return err
 	}
 	view.Head = wire.Head{Seq: head.Seq, Hash: head.Hash}
-	for _, row := range rows[:min(defaultPage, len(rows))] {
+	for _, row := range rows[:min(edge.DefaultPage, len(rows))] {
 		view.Events = append(view.Events, viewEvent(row))
 	}
-	if len(rows) > defaultPage {
-		view.Next = pageToken(true, strconv.FormatInt(rows[defaultPage-1].Seq, 10))
+	if len(rows) > edge.DefaultPage {
+		view.Next = edge.PageToken(true, strconv.FormatInt(rows[edge.DefaultPage-1].Seq, 10))
 	}
 	return s.show(w, v, http.StatusOK, "audit", "Audit log", view)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -18,7 +19,7 @@ import (
 // not any more, unless another site sent them here: that could otherwise sign
 // people out.
 func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if err := s.logins.take(v.who.Address, s.c.Now()); err != nil {
+	if err := s.logins.Take(v.who.Address, s.c.Now()); err != nil {
 		return err
 	}
 	returnTo := s.returnTo(r.URL.Query().Get("return_to"))
@@ -60,7 +61,7 @@ func (v *visit) nobody() serval.Principal {
 // is not there, any more or for this browser, changes nothing: whoever is signed
 // in stays so.
 func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if err := s.returns.take(v.who.Address, s.c.Now()); err != nil {
+	if err := s.returns.Take(v.who.Address, s.c.Now()); err != nil {
 		return err
 	}
 	answer, err := url.ParseQuery(r.URL.RawQuery)
@@ -73,7 +74,7 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 		return s.identify(ctx, state, kept, answer)
 	})
 	if serval.IsRefusal(err, serval.NotFound) {
-		return misfit{http.StatusBadRequest, serval.Invalid, err.Error()}
+		return edge.Misfit{Status: http.StatusBadRequest, Kind: serval.Invalid, Reason: err.Error()}
 	}
 	if err != nil {
 		return err
@@ -143,11 +144,11 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request, v *visit) error
 
 // me answers GET /api/v1/me.
 func (s *Server) me(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	p := v.who.Person
-	return writeJSON(w, http.StatusOK, wire.Me{
+	return edge.WriteJSON(w, http.StatusOK, wire.Me{
 		ID: p.ID, Email: p.Email, Groups: list(p.Groups), GroupsAt: wire.Time{Time: p.GroupsAt},
 		Admin: v.who.Admin, Auditor: v.who.Auditor, LoginID: v.login.ID,
 		LoginEndsAt: wire.Time{Time: v.login.EndsAt}, IDTokenEndsAt: wire.Time{Time: v.login.IDTokenEndsAt}, Suspended: p.Suspended,
@@ -171,14 +172,14 @@ func (s *Server) readLogins(r *http.Request, v *visit) (wire.Logins, error) {
 
 // listLogins answers GET /api/v1/logins.
 func (s *Server) listLogins(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	answer, err := s.readLogins(r, v)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // endLogin answers DELETE /api/v1/logins/{id}.

@@ -16,6 +16,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -173,14 +174,14 @@ var next = map[string]string{
 	string(serval.FailedPrecondition): "Nothing was changed. Once what is named above is mended, try again.",
 	string(serval.Exhausted):          "Wait a minute, then try again.",
 	string(serval.Unavailable):        "Nothing was changed. Try again in a minute.",
-	codeInternal:                      "Try again. If it happens again, tell an admin and give them the request id below.",
+	edge.CodeInternal:                 "Try again. If it happens again, tell an admin and give them the request id below.",
 }
 
 var titles = map[string]string{
 	string(serval.Invalid): "This does not work", string(serval.LoginRequired): "Sign in again", string(serval.Denied): "Not allowed",
 	string(serval.NotFound): "Not found", string(serval.Conflict): "Already changed", string(serval.TooLarge): "Too large",
 	string(serval.FailedPrecondition): "Not possible right now", string(serval.Exhausted): "Too often",
-	string(serval.Unavailable): "Not available right now", codeInternal: "Something went wrong",
+	string(serval.Unavailable): "Not available right now", edge.CodeInternal: "Something went wrong",
 }
 
 // errorPage shows a refusal. Whoever is not signed in is shown how to, and comes

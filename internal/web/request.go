@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -49,7 +50,7 @@ func text(t string) *string {
 // createRequests answers POST /api/v1/requests.
 func (s *Server) createRequests(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.NewRequest
-	if err := decode(r, &body); err != nil {
+	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
 	arns := body.RoleARNs
@@ -66,13 +67,13 @@ func (s *Server) createRequests(w http.ResponseWriter, r *http.Request, v *visit
 		return err
 	}
 	if body.RoleARN != "" {
-		return writeJSON(w, http.StatusCreated, s.requestJSON(made[0], v.who))
+		return edge.WriteJSON(w, http.StatusCreated, s.requestJSON(made[0], v.who))
 	}
 	batch := wire.Batch{BatchID: made[0].BatchID, Requests: []wire.Request{}}
 	for _, m := range made {
 		batch.Requests = append(batch.Requests, s.requestJSON(m, v.who))
 	}
-	return writeJSON(w, http.StatusCreated, batch)
+	return edge.WriteJSON(w, http.StatusCreated, batch)
 }
 
 // statuses are what requests can be filtered by.
@@ -83,17 +84,17 @@ var statuses = []serval.Status{
 
 // requests answers GET /api/v1/requests.
 func (s *Server) requests(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := query(r, "status", "page_size", "page_token")
+	q, err := edge.Query(r, "status", "page_size", "page_token")
 	if err != nil {
 		return err
 	}
-	size, after, err := page(q)
+	size, after, err := edge.Page(q)
 	if err != nil {
 		return err
 	}
 	status := serval.Status(q.Get("status"))
 	if status != "" && !slices.Contains(statuses, status) {
-		return serval.Refuse(serval.Invalid, "There is no status %q.", clip(string(status), 40))
+		return serval.Refuse(serval.Invalid, "There is no status %q.", serval.Clip(string(status), 40))
 	}
 	found, more, err := s.c.Plane.Requests(r.Context(), v.who, control.RequestFilter{Status: status, After: after, Limit: size})
 	if err != nil {
@@ -104,14 +105,14 @@ func (s *Server) requests(w http.ResponseWriter, r *http.Request, v *visit) erro
 		answer.Requests = append(answer.Requests, s.requestJSON(one, v.who))
 	}
 	if more {
-		answer.NextPageToken = pageToken(more, found[len(found)-1].ID)
+		answer.NextPageToken = edge.PageToken(more, found[len(found)-1].ID)
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // request answers GET /api/v1/requests/{id}.
 func (s *Server) request(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	found, err := s.c.Plane.RequestByID(r.Context(), v.who, r.PathValue("id"))
@@ -123,13 +124,13 @@ func (s *Server) answerRequest(w http.ResponseWriter, v *visit, r *serval.Reques
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, s.requestJSON(r, v.who))
+	return edge.WriteJSON(w, http.StatusOK, s.requestJSON(r, v.who))
 }
 
 // decide answers POST /api/v1/requests/{id}/decisions.
 func (s *Server) decide(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.Decision
-	if err := decode(r, &body); err != nil {
+	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
 	if body.Outcome != "approve" && body.Outcome != "deny" {
@@ -146,7 +147,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, v *visit) error 
 // extend answers POST /api/v1/requests/{id}/extensions.
 func (s *Server) extend(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.Extension
-	if err := decode(r, &body); err != nil {
+	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
 	changed, err := s.c.Plane.Extend(r.Context(), v.who, r.PathValue("id"), body.Minutes, body.Justification)
@@ -156,7 +157,7 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request, v *visit) error 
 // shorten answers POST /api/v1/requests/{id}/shorten.
 func (s *Server) shorten(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.Shortening
-	if err := decode(r, &body); err != nil {
+	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
 	if (body.Minutes == 0) == body.EndsAt.IsZero() {
@@ -168,7 +169,7 @@ func (s *Server) shorten(w http.ResponseWriter, r *http.Request, v *visit) error
 
 // cancel answers POST /api/v1/requests/{id}/cancel.
 func (s *Server) cancel(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if err := decodeNothing(r); err != nil {
+	if err := edge.DecodeNothing(r); err != nil {
 		return err
 	}
 	changed, err := s.c.Plane.Cancel(r.Context(), v.who, r.PathValue("id"))
@@ -177,7 +178,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, v *visit) error 
 
 // done answers POST /api/v1/requests/{id}/done.
 func (s *Server) done(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if err := decodeNothing(r); err != nil {
+	if err := edge.DecodeNothing(r); err != nil {
 		return err
 	}
 	changed, err := s.c.Plane.Done(r.Context(), v.who, r.PathValue("id"))
@@ -187,7 +188,7 @@ func (s *Server) done(w http.ResponseWriter, r *http.Request, v *visit) error {
 // revoke answers POST /api/v1/requests/{id}/revoke.
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.Revocation
-	if err := decode(r, &body); err != nil {
+	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
 	changed, err := s.c.Plane.Revoke(r.Context(), v.who, r.PathValue("id"), body.Reason)
@@ -196,7 +197,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, v *visit) error 
 
 // approvals answers GET /api/v1/approvals.
 func (s *Server) approvals(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	waiting, err := s.c.Plane.Approvals(r.Context(), v.who)
@@ -207,7 +208,7 @@ func (s *Server) approvals(w http.ResponseWriter, r *http.Request, v *visit) err
 	for _, one := range waiting {
 		answer.Requests = append(answer.Requests, s.requestJSON(one, v.who))
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // A requestView is a request with what its page says and offers.
@@ -330,7 +331,7 @@ type requestsView struct {
 // requestsPage shows somebody's own requests.
 func (s *Server) requestsPage(w http.ResponseWriter, r *http.Request, v *visit) error {
 	q := r.URL.Query()
-	_, after, err := page(url.Values{"page_token": q["page_token"]})
+	_, after, err := edge.Page(url.Values{"page_token": q["page_token"]})
 	if err != nil {
 		return err
 	}
@@ -347,7 +348,7 @@ func (s *Server) requestsPage(w http.ResponseWriter, r *http.Request, v *visit) 
 		view.Requests = append(view.Requests, s.viewRequest(one, v))
 	}
 	if more {
-		view.Next = pageToken(more, found[len(found)-1].ID)
+		view.Next = edge.PageToken(more, found[len(found)-1].ID)
 	}
 	return s.show(w, v, http.StatusOK, "requests", "My requests", view)
 }
@@ -404,7 +405,7 @@ func (s *Server) approvalsPage(w http.ResponseWriter, r *http.Request, v *visit)
 // postRequest asks for a role from its page, which comes back with what was
 // entered where that is not taken.
 func (s *Server) postRequest(w http.ResponseWriter, r *http.Request, v *visit) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}
@@ -447,7 +448,7 @@ func (s *Server) postDeny(w http.ResponseWriter, r *http.Request, v *visit) erro
 }
 
 func (s *Server) postDecision(w http.ResponseWriter, r *http.Request, v *visit, approve bool) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}
@@ -463,7 +464,7 @@ func (s *Server) postDecision(w http.ResponseWriter, r *http.Request, v *visit, 
 }
 
 func (s *Server) postExtend(w http.ResponseWriter, r *http.Request, v *visit) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}
@@ -477,7 +478,7 @@ func (s *Server) postExtend(w http.ResponseWriter, r *http.Request, v *visit) er
 }
 
 func (s *Server) postShorten(w http.ResponseWriter, r *http.Request, v *visit) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}
@@ -501,7 +502,7 @@ func (s *Server) postDone(w http.ResponseWriter, r *http.Request, v *visit) erro
 // postAct does to a request what needs nothing but the request.
 func (s *Server) postAct(w http.ResponseWriter, r *http.Request, v *visit,
 	act func(context.Context, serval.Principal, string) (*serval.Request, error)) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}
@@ -511,7 +512,7 @@ func (s *Server) postAct(w http.ResponseWriter, r *http.Request, v *visit,
 }
 
 func (s *Server) postRevoke(w http.ResponseWriter, r *http.Request, v *visit) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -67,11 +68,11 @@ func peopleJSON(p serval.People) wire.People {
 
 // roles answers GET /api/v1/roles.
 func (s *Server) roles(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := query(r, "account_id", "q", "tag", "page_size", "page_token")
+	q, err := edge.Query(r, "account_id", "q", "tag", "page_size", "page_token")
 	if err != nil {
 		return err
 	}
-	size, after, err := page(q)
+	size, after, err := edge.Page(q)
 	if err != nil {
 		return err
 	}
@@ -86,14 +87,14 @@ func (s *Server) roles(w http.ResponseWriter, r *http.Request, v *visit) error {
 		answer.Roles = append(answer.Roles, s.roleJSON(role, v.who))
 	}
 	if more {
-		answer.NextPageToken = pageToken(more, roles[len(roles)-1].ARN)
+		answer.NextPageToken = edge.PageToken(more, roles[len(roles)-1].ARN)
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // role answers GET /api/v1/roles/{account_id}/{role_name}.
 func (s *Server) role(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := query(r); err != nil {
+	if _, err := edge.Query(r); err != nil {
 		return err
 	}
 	role, err := s.c.Plane.RoleByName(r.Context(), v.who, r.PathValue("account_id"), r.PathValue("role_name"))
@@ -102,7 +103,7 @@ func (s *Server) role(w http.ResponseWriter, r *http.Request, v *visit) error {
 	}
 	answer := s.roleJSON(role, v.who)
 	answer.Documents = documents(role)
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // A rolesView is the catalogue, by account.
@@ -152,11 +153,11 @@ func (s *Server) viewRole(r control.Role, v *visit) roleView {
 func (s *Server) rolesPage(w http.ResponseWriter, r *http.Request, v *visit) error {
 	q := r.URL.Query()
 	view := rolesView{
-		Query: clip(q.Get("q"), 200), Account: clip(q.Get("account_id"), 40), Tag: clip(q.Get("tag"), 400),
+		Query: serval.Clip(q.Get("q"), 200), Account: serval.Clip(q.Get("account_id"), 40), Tag: serval.Clip(q.Get("tag"), 400),
 		Groups: v.who.Person.Groups, GroupsAt: wire.Time{Time: v.who.Person.GroupsAt},
 	}
 	roles, more, err := s.c.Plane.Roles(r.Context(), v.who, control.RoleFilter{
-		AccountID: view.Account, Tag: view.Tag, Text: view.Query, Limit: maxPage,
+		AccountID: view.Account, Tag: view.Tag, Text: view.Query, Limit: edge.MaxPage,
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -36,7 +37,7 @@ func credentialsJSON(o control.Opened) wire.Credentials {
 // openSession answers POST /api/v1/sessions.
 func (s *Server) openSession(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.NewSession
-	if err := decode(r, &body); err != nil {
+	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
 	ask := control.Opening{RequestID: body.RequestID, Kind: serval.ForCredentials}
@@ -47,16 +48,16 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, credentialsJSON(opened))
+	return edge.WriteJSON(w, http.StatusOK, credentialsJSON(opened))
 }
 
 // sessions answers GET /api/v1/sessions.
 func (s *Server) sessions(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := query(r, "request_id", "page_size", "page_token")
+	q, err := edge.Query(r, "request_id", "page_size", "page_token")
 	if err != nil {
 		return err
 	}
-	size, after, err := page(q)
+	size, after, err := edge.Page(q)
 	if err != nil {
 		return err
 	}
@@ -69,9 +70,9 @@ func (s *Server) sessions(w http.ResponseWriter, r *http.Request, v *visit) erro
 		answer.Sessions = append(answer.Sessions, sessionJSON(one))
 	}
 	if more {
-		answer.NextPageToken = pageToken(more, found[len(found)-1].ID)
+		answer.NextPageToken = edge.PageToken(more, found[len(found)-1].ID)
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // A credentialsView is the page that shows credentials, once.
@@ -91,7 +92,7 @@ type credentialsForm struct{ ID, Name, Hint, Text string }
 // postSession opens a session from a page. Its credentials are in this answer
 // and nowhere else: it is posted, and kept by no cache.
 func (s *Server) postSession(w http.ResponseWriter, r *http.Request, v *visit) error {
-	f, err := form(r)
+	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -43,7 +44,7 @@ func (s *Server) worker(r *http.Request, who serval.Principal) serval.Principal 
 
 // workerAccounts answers GET /api/v1/upstream/accounts.
 func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := query(r, "version", "wait")
+	q, err := edge.Query(r, "version", "wait")
 	if err != nil {
 		return err
 	}
@@ -73,14 +74,14 @@ func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit
 			KnownRoles: list(a.KnownRoles),
 		})
 	}
-	return writeJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // openSync answers POST /api/v1/upstream/accounts/{id}/syncs.
 func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.OpenSync
 	if v.who.Kind == serval.KindWorker { // whoever is none hears that first
-		if err := decode(r, &body); err != nil {
+		if err := edge.Decode(r, &body); err != nil {
 			return err
 		}
 	}
@@ -88,7 +89,7 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, wire.Sync{Generation: generation, Until: wire.Time{Time: until}})
+	return edge.WriteJSON(w, http.StatusOK, wire.Sync{Generation: generation, Until: wire.Time{Time: until}})
 }
 
 // pushInventory answers PUT /api/v1/upstream/accounts/{id}/inventory. The body
@@ -108,7 +109,7 @@ func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit)
 	if err != nil {
 		return err
 	}
-	return writeJSON(w, http.StatusOK, wire.Push{
+	return edge.WriteJSON(w, http.StatusOK, wire.Push{
 		Generation: generation, Repeated: pushed.Repeated, Added: pushed.Added, Changed: pushed.Changed,
 		Removed: pushed.Removed, Held: pushed.Held, Stale: pushed.Stale,
 	})
@@ -120,7 +121,7 @@ func inventoryBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return nil, serval.Refuse(serval.Invalid, "An inventory is JSON: send Content-Type: application/json.")
 	}
-	if a, ok := w.(*answer); ok {
+	if a, ok := w.(*edge.Answer); ok {
 		w = a.ResponseWriter
 	}
 	var body io.Reader = http.MaxBytesReader(w, r.Body, maxInventory)
@@ -133,7 +134,7 @@ func inventoryBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
 		}
 		body = z
 	default:
-		return nil, serval.Refuse(serval.Invalid, "Content-Encoding is gzip or none, not %q.", clip(encoding, 40))
+		return nil, serval.Refuse(serval.Invalid, "Content-Encoding is gzip or none, not %q.", serval.Clip(encoding, 40))
 	}
 	return faulty{body}, nil
 }

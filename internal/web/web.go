@@ -10,7 +10,7 @@
 // something is a form that is posted and answered with 303.
 //
 // What the plane or the identity provider's room returns is either a refusal,
-// shown as it stands, or a fault: logged once, here, and shown as an apology
+// shown as it stands, or a fault: logged once, here, and shown as an edge.Apology
 // with the request's id.
 //
 // The http.Server around it is the caller's: ReadHeaderTimeout 5 s, ReadTimeout
@@ -35,6 +35,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -86,8 +87,8 @@ type Server struct {
 	mux     *http.ServeMux // path patterns; methods are the table's
 	cookies cookies
 	pages   *pages
-	logins  *limiter
-	returns *limiter
+	logins  *edge.Limiter
+	returns *edge.Limiter
 	cross   *http.CrossOriginProtection
 
 	patience  time.Duration // with a body that nobody reads any more
@@ -144,7 +145,7 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{
 		c: c, origin: origin, mux: http.NewServeMux(), cookies: newCookies(c.Secret, c.OlderSecrets),
-		logins: &limiter{most: loginRate}, returns: &limiter{most: returnRate},
+		logins: &edge.Limiter{Most: loginRate}, returns: &edge.Limiter{Most: returnRate},
 		cross: http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
@@ -170,21 +171,21 @@ type visit struct {
 // the route's pattern and never with a query or a body.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
-	a := &answer{ResponseWriter: w}
+	a := &edge.Answer{ResponseWriter: w}
 	v := &visit{who: serval.Principal{Kind: serval.KindNobody, RequestID: rand.Text(), Address: s.address(r)}}
 	s.protect(a.Header(), v)
 	defer func() {
 		p := recover()
 		if p != nil && p != http.ErrAbortHandler {
 			s.c.Log.Error("panic", zap.String("request_id", v.who.RequestID), zap.Any("panic", p), zap.Stack("stack"))
-			if !a.written {
+			if !a.Written {
 				s.apologise(a, r, v)
 				p = nil
 			} else {
 				p = http.ErrAbortHandler // half an answer must not pass for a whole one
 			}
 		}
-		s.log(r, v, cmp.Or(a.status, http.StatusOK), time.Since(began))
+		s.log(r, v, cmp.Or(a.Status, http.StatusOK), time.Since(began))
 		if p != nil {
 			panic(p)
 		}
@@ -195,36 +196,36 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve goes through all that comes before a route, and then there.
-func (s *Server) serve(w *answer, r *http.Request, v *visit) error {
+func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 	found, allow := s.match(r)
 	v.route = found
 	// Workers come by another name, and without a cookie: they are known by
 	// their token alone.
 	if (found == nil || found.Rule != Worker) && !s.isOwnHost(r.Host) {
-		return misfit{http.StatusMisdirectedRequest, serval.Invalid, "This server answers at " + s.origin.String() + "."}
+		return edge.Misfit{Status: http.StatusMisdirectedRequest, Kind: serval.Invalid, Reason: "This server answers at " + s.origin.String() + "."}
 	}
 	if found == nil {
 		if allow == "" {
 			return serval.Refuse(serval.NotFound, "There is nothing at this address.")
 		}
 		w.Header().Set("Allow", allow)
-		return misfit{http.StatusMethodNotAllowed, serval.Invalid, "This address does not take " + clip(r.Method, 20) + "."}
+		return edge.Misfit{Status: http.StatusMethodNotAllowed, Kind: serval.Invalid, Reason: "This address does not take " + serval.Clip(r.Method, 20) + "."}
 	}
 	if err := s.checkOrigin(r); err != nil {
 		return err
 	}
 	if !found.stream {
-		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, edge.MaxBody)
 	}
 	if found.time > 0 {
-		defer w.linger(s.patience)
+		defer w.Linger(s.patience)
 	}
 	if err := s.recognise(w, r, v); err != nil {
 		return err
 	}
 	// Not earlier: a stranger could hold a connection for as long.
 	if found.time > 0 && (found.Rule != Worker || v.who.Kind == serval.KindWorker) {
-		w.extend(found.time)
+		w.Extend(found.time)
 	}
 	return found.handle(s, w, r, v)
 }
@@ -314,7 +315,7 @@ func (s *Server) log(r *http.Request, v *visit, status int, took time.Duration) 
 		pattern = v.route.Pattern
 	}
 	fields := []zap.Field{
-		zap.String("method", clip(r.Method, 20)), zap.String("route", pattern), zap.Int("status", status),
+		zap.String("method", serval.Clip(r.Method, 20)), zap.String("route", pattern), zap.Int("status", status),
 		zap.Duration("duration", took), zap.String("request_id", v.who.RequestID),
 	}
 	switch v.who.Kind {
@@ -338,52 +339,4 @@ func (s *Server) redirect(w http.ResponseWriter, path string) error {
 	w.Header().Set("Location", s.origin.String()+path)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
-}
-
-// An answer knows what was answered.
-type answer struct {
-	http.ResponseWriter
-	status  int
-	written bool
-}
-
-// WriteHeader notes the status and passes it on.
-func (a *answer) WriteHeader(status int) {
-	if !a.written && status >= 200 {
-		a.status, a.written = status, true
-	}
-	a.ResponseWriter.WriteHeader(status)
-}
-
-// Write passes on.
-func (a *answer) Write(p []byte) (int, error) {
-	if !a.written {
-		a.WriteHeader(http.StatusOK)
-	}
-	return a.ResponseWriter.Write(p)
-}
-
-// Unwrap is for http.ResponseController.
-func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
-
-// extend gives a route more time than the server does. What the connection
-// cannot do it need not: a test's recorder has no deadlines.
-func (a *answer) extend(d time.Duration) {
-	c := http.NewResponseController(a.ResponseWriter)
-	_ = c.SetReadDeadline(time.Now().Add(d))
-	_ = c.SetWriteDeadline(time.Now().Add(d))
-}
-
-// linger gives whoever has not sent all of a body a little longer: net/http goes
-// on reading it when all is said, until the deadline that extend has set.
-func (a *answer) linger(d time.Duration) {
-	_ = http.NewResponseController(a.ResponseWriter).SetReadDeadline(time.Now().Add(d))
-}
-
-// clip cuts text that somebody else chose.
-func clip(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "…"
 }

@@ -1,11 +1,10 @@
-package web
+package edge
 
 import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -18,15 +17,16 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// The bounds of a body.
-const (
-	maxBody  = 64 << 10
-	maxDepth = 32
-)
+// MaxBody is the most, in bytes, that is taken as a body; a stream has a bound of
+// its own.
+const MaxBody = 64 << 10
 
-// decode reads a JSON body into value, strictly: one object, its fields named
+// maxDepth is how deep the objects and lists of a body may lie in each other.
+const maxDepth = 32
+
+// Decode reads a JSON body into value, strictly: one object, its fields named
 // exactly and once, each of its type, and nothing behind it.
-func decode(r *http.Request, value any) error {
+func Decode(r *http.Request, value any) error {
 	text, err := readBody(r)
 	if err != nil {
 		return err
@@ -45,22 +45,22 @@ func decode(r *http.Request, value any) error {
 	d.DisallowUnknownFields()
 	if err := d.Decode(value); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return serval.Refuse(serval.Invalid, "Field %q has the wrong type: it cannot be a %s.", clip(wrong.Field, 100), clip(wrong.Value, 40))
+			return serval.Refuse(serval.Invalid, "Field %q has the wrong type: it cannot be a %s.", serval.Clip(wrong.Field, 100), serval.Clip(wrong.Value, 40))
 		}
 		if _, field, ok := strings.Cut(err.Error(), "unknown field "); ok {
-			return serval.Refuse(serval.Invalid, "Field %s is not known.", clip(field, 100))
+			return serval.Refuse(serval.Invalid, "Field %s is not known.", serval.Clip(field, 100))
 		}
-		return serval.Refuse(serval.Invalid, "The body does not fit: %s.", clip(err.Error(), 200))
+		return serval.Refuse(serval.Invalid, "The body does not fit: %s.", serval.Clip(err.Error(), 200))
 	}
 	return nil
 }
 
-// decodeNothing takes a body that says nothing, or none at all.
-func decodeNothing(r *http.Request) error {
+// DecodeNothing takes a body that says nothing, or none at all.
+func DecodeNothing(r *http.Request) error {
 	if r.ContentLength == 0 {
 		return nil
 	}
-	return decode(r, &struct{}{})
+	return Decode(r, &struct{}{})
 }
 
 func readBody(r *http.Request) ([]byte, error) {
@@ -98,10 +98,10 @@ func checkJSON(text []byte) error {
 		in := open[len(open)-1]
 		if name, ok := t.(string); ok && in.object && !in.value {
 			if in.names[name] {
-				return serval.Refuse(serval.Invalid, "Field %q comes twice.", clip(name, 100))
+				return serval.Refuse(serval.Invalid, "Field %q comes twice.", serval.Clip(name, 100))
 			}
 			if serval.FoldEmail(name) != name || strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf }) {
-				return serval.Refuse(serval.Invalid, "Field %q is not known.", clip(name, 100))
+				return serval.Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
 			}
 			in.names[name], in.value = true, true
 			continue
@@ -123,8 +123,8 @@ func checkJSON(text []byte) error {
 	return nil
 }
 
-// form reads a posted form.
-func form(r *http.Request) (url.Values, error) {
+// Form reads a posted form.
+func Form(r *http.Request) (url.Values, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); (err != nil || kind != "application/x-www-form-urlencoded") && r.ContentLength != 0 {
 		return nil, serval.Refuse(serval.Invalid, "This address takes a posted form.")
 	}
@@ -146,29 +146,17 @@ func form(r *http.Request) (url.Values, error) {
 	return values, nil
 }
 
-// minutes reads a number of minutes from a form; empty is 0.
-func minutes(text string) (int, error) {
-	if text = strings.TrimSpace(text); text == "" {
-		return 0, nil
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 {
-		return 0, serval.Refuse(serval.Invalid, "Minutes are a whole number.")
-	}
-	return n, nil
-}
-
-// query reads the parameters of an API route. One that the route does not know,
+// Query reads the parameters of an API route. One that the route does not know,
 // or that comes twice, is refused: a filter that is misspelled must not choose
 // everything.
-func query(r *http.Request, known ...string) (url.Values, error) {
+func Query(r *http.Request, known ...string) (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, serval.Refuse(serval.Invalid, "The query cannot be read.")
 	}
 	for name, all := range values {
 		if !slices.Contains(known, name) {
-			return nil, serval.Refuse(serval.Invalid, "The parameter %q is not known here.", clip(name, 100))
+			return nil, serval.Refuse(serval.Invalid, "The parameter %q is not known here.", serval.Clip(name, 100))
 		}
 		if len(all) > 1 {
 			return nil, serval.Refuse(serval.Invalid, "The parameter %q comes more than once.", name)
@@ -180,18 +168,18 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	return values, nil
 }
 
-// The sizes of a page.
+// How many items a page has, where nobody says, and at most.
 const (
-	defaultPage = 100
-	maxPage     = 1000
+	DefaultPage = 100
+	MaxPage     = 1000
 )
 
-// page returns the size of a page, and behind what it begins.
-func page(q url.Values) (size int, after string, err error) {
-	size = defaultPage
+// Page returns the size of a page, and behind what it begins.
+func Page(q url.Values) (size int, after string, err error) {
+	size = DefaultPage
 	if text := q.Get("page_size"); text != "" {
-		if size, err = strconv.Atoi(text); err != nil || size < 1 || size > maxPage {
-			return 0, "", serval.Refuse(serval.Invalid, "page_size is a number from 1 to %d.", maxPage)
+		if size, err = strconv.Atoi(text); err != nil || size < 1 || size > MaxPage {
+			return 0, "", serval.Refuse(serval.Invalid, "page_size is a number from 1 to %d.", MaxPage)
 		}
 	}
 	token, err := base64.RawURLEncoding.DecodeString(q.Get("page_token"))
@@ -201,16 +189,16 @@ func page(q url.Values) (size int, after string, err error) {
 	return size, string(token), nil
 }
 
-// pageToken names the last item of a page; empty where no page follows.
-func pageToken(more bool, last string) string {
+// PageToken names the last item of a page; empty where no page follows.
+func PageToken(more bool, last string) string {
 	if !more {
 		return ""
 	}
 	return base64.RawURLEncoding.EncodeToString([]byte(last))
 }
 
-// number reads a page token that is a row's number.
-func number(token string) (int64, error) {
+// Number reads a page token that is a row's number.
+func Number(token string) (int64, error) {
 	if token == "" {
 		return 0, nil
 	}
@@ -219,13 +207,4 @@ func number(token string) (int64, error) {
 		return 0, serval.Refuse(serval.Invalid, "This page_token is not of this list.")
 	}
 	return n, nil
-}
-
-// pathEscape is for ids in our own addresses.
-func pathEscape(format string, parts ...string) string {
-	escaped := make([]any, len(parts))
-	for i, p := range parts {
-		escaped[i] = url.PathEscape(p)
-	}
-	return fmt.Sprintf(format, escaped...)
 }

@@ -1,0 +1,68 @@
+package edge
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// statusOf is the HTTP status of each kind of refusal. It is read only.
+var statusOf = map[serval.Kind]int{
+	serval.Invalid:            http.StatusBadRequest,
+	serval.Unauthenticated:    http.StatusUnauthorized,
+	serval.LoginRequired:      http.StatusUnauthorized,
+	serval.Denied:             http.StatusForbidden,
+	serval.NotFound:           http.StatusNotFound,
+	serval.Conflict:           http.StatusConflict,
+	serval.TooLarge:           http.StatusRequestEntityTooLarge,
+	serval.FailedPrecondition: http.StatusUnprocessableEntity,
+	serval.Exhausted:          http.StatusTooManyRequests,
+	serval.Unavailable:        http.StatusServiceUnavailable,
+}
+
+// CodeInternal is the code of every fault, and Apology all that is said of it.
+const (
+	CodeInternal = "internal"
+	Apology      = "Something went wrong on our side."
+)
+
+// A Misfit is a refusal with a status that only HTTP knows.
+type Misfit struct {
+	Status int
+	Kind   serval.Kind
+	Reason string
+}
+
+// Error returns the reason.
+func (m Misfit) Error() string { return m.Reason }
+
+// Explain returns what a caller may learn of err.
+func Explain(err error) (status int, e wire.Error) {
+	if m, ok := errors.AsType[Misfit](err); ok {
+		return m.Status, wire.Error{Code: string(m.Kind), Message: m.Reason, Detail: map[string]string{}}
+	}
+	if r, ok := errors.AsType[*serval.Refusal](err); ok && statusOf[r.Kind] != 0 {
+		detail := map[string]string{}
+		for name, value := range r.Detail {
+			detail[name] = value
+		}
+		return statusOf[r.Kind], wire.Error{Code: string(r.Kind), Message: r.Reason, Detail: detail}
+	}
+	return http.StatusInternalServerError, wire.Error{Code: CodeInternal, Message: Apology, Detail: map[string]string{}}
+}
+
+// WriteJSON answers with value. Nothing is written before all of it is known.
+func WriteJSON(w http.ResponseWriter, status int, value any) error {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encoding an answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // whoever does not read it, does not
+	return nil
+}

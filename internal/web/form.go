@@ -1,0 +1,31 @@
+package web
+
+import (
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// minutes reads a number of minutes from a form; empty is 0.
+func minutes(text string) (int, error) {
+	if text = strings.TrimSpace(text); text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, serval.Refuse(serval.Invalid, "Minutes are a whole number.")
+	}
+	return n, nil
+}
+
+// pathEscape is for ids in our own addresses.
+func pathEscape(format string, parts ...string) string {
+	escaped := make([]any, len(parts))
+	for i, p := range parts {
+		escaped[i] = url.PathEscape(p)
+	}
+	return fmt.Sprintf(format, escaped...)
+}
