@@ -2,8 +2,6 @@ package control
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"reflect"
 	"slices"
@@ -46,8 +44,6 @@ func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []se
 	if err != nil {
 		return err
 	}
-	policies = slices.Clone(policies)
-	p.policies.Store(&policies)
 	p.door.Changed.Raise()
 	return nil
 }
@@ -71,27 +67,6 @@ func isSame(a, b serval.Account) bool {
 	sameWay := slices.Equal(a.Via, b.Via) // whether it is nil or empty
 	a.Via, b.Via = nil, nil
 	return sameWay && reflect.DeepEqual(a, b)
-}
-
-// declarePolicies records which policies are in force from now on, where that
-// changed.
-func declarePolicies(tx *store.Tx, who serval.Principal, policies []serval.AccessPolicy) error {
-	e := door.Event(who, serval.PolicyDeclare, "", serval.OutcomeDone)
-	e.Detail = map[string]string{}
-	sum := sha256.New()
-	for i, policy := range policies {
-		e.Detail[fmt.Sprintf("%03d %s", i+1, policy.Name)] = policy.Digest()
-		fmt.Fprintln(sum, policy.Digest())
-	}
-	now := hex.EncodeToString(sum.Sum(nil))
-	before, err := tx.Meta("policies")
-	if err != nil || before == now {
-		return err
-	}
-	if err := tx.SetMeta("policies", now); err != nil {
-		return err
-	}
-	return tx.Append(e)
 }
 
 // KeepExternalIDs refuses a fingerprint of team and External ID key that is not

@@ -188,12 +188,12 @@ func testDeclare(t *testing.T, w *world) {
 	mine := policies()
 	declare(accounts(), mine)
 	mine[0].Eligible = serval.People{Emails: []string{"guest@example.com"}}
-	if got := (*w.plane.policies.Load())[0].Eligible.Emails; got != nil {
+	if got := w.inForce(w.plane)[0].Eligible.Emails; got != nil {
 		t.Error("the caller's list is the one in force")
 	}
 	adm := w.signIn("adm@example.com")
 	wantKind(t, "by an admin", w.plane.Declare(ctx, adm, nil, nil), serval.Denied)
-	if len(*w.plane.policies.Load()) != len(policies()) {
+	if len(w.inForce(w.plane)) != len(policies()) {
 		t.Error("what was refused is in force")
 	}
 }

@@ -41,6 +41,8 @@ type Settings struct {
 
 	Admins   serval.People
 	Auditors serval.People
+
+	File string // where the configuration file is, for sentences; may be empty
 }
 
 // A Plane is the control plane. It is safe for concurrent use.
@@ -50,7 +52,7 @@ type Plane struct {
 	settings Settings
 	sealer   sealer
 
-	policies atomic.Pointer[[]serval.AccessPolicy]
+	policies atomic.Pointer[policySet] // as last read; see inForce
 	parsed   parsed
 }
 
@@ -62,12 +64,10 @@ func New(d *door.Door, m Minter, settings Settings) *Plane {
 	if settings.MintRate == 0 {
 		settings.MintRate = 60
 	}
-	p := &Plane{
+	return &Plane{
 		door: d, minter: m, settings: settings,
 		sealer: newSealer(settings.Secret, settings.OlderSecrets),
 	}
-	p.policies.Store(&[]serval.AccessPolicy{})
-	return p
 }
 
 // act runs f as who and records what happened: both, or neither. See door.Act.

@@ -87,7 +87,11 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask serv
 	if err != nil {
 		return nil, err
 	}
-	policy, ok := access.Decide(*p.policies.Load(), target(role), who.Person)
+	policies, err := p.inForce(&tx.View)
+	if err != nil {
+		return nil, err
+	}
+	policy, ok := access.Decide(policies, target(role), who.Person)
 	if !ok {
 		return nil, noRole()
 	}

@@ -59,7 +59,10 @@ func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (
 		if err != nil {
 			return err
 		}
-		policies := *p.policies.Load()
+		policies, err := p.inForce(v)
+		if err != nil {
+			return err
+		}
 		for _, r := range known {
 			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) ||
 				!hasTag(r.Tags, f.Tag) || !hasText(r, names[r.Key.AccountID], f.Text) {
@@ -100,11 +103,15 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 		if err != nil {
 			return err
 		}
+		policies, err := p.inForce(v)
+		if err != nil {
+			return err
+		}
 		for _, r := range known {
 			if r.Key.AccountID != accountID || r.Name != name {
 				continue
 			}
-			policy, ok := access.Decide(*p.policies.Load(), target(r), who.Person)
+			policy, ok := access.Decide(policies, target(r), who.Person)
 			if !ok {
 				return noRole()
 			}

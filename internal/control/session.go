@@ -268,7 +268,11 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 	if !role.HeldSince.IsZero() {
 		return refuse(held(role))
 	}
-	policy, ok := access.Decide(*p.policies.Load(), target(role), person)
+	policies, err := p.inForce(v)
+	if err != nil {
+		return refuse(err)
+	}
+	policy, ok := access.Decide(policies, target(role), person)
 	if !ok {
 		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "not_eligible"},
 			Reason: "No access policy makes you eligible for this role any more. The approval stands and can be used again when one does."})

@@ -56,6 +56,7 @@ func TestPermits(t *testing.T) {
 		serval.SessionRead: people, serval.SessionOpen: people, serval.SessionIssue: people, serval.SessionFail: people,
 		serval.SessionDrop: people, serval.SessionClose: system,
 		serval.AccountRead: admins, serval.AccountDeclare: system, serval.AccountRemove: system, serval.PolicyDeclare: system,
+		serval.PolicyRead: admins, serval.PolicyCreate: admins, serval.PolicyChange: admins, serval.PolicyDelete: admins, serval.AccessExplain: admins,
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
 		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker,
 		serval.AuditRead: audits,

@@ -85,6 +85,11 @@ var permits = map[serval.Action]permit{
 	serval.AccountDeclare: system,
 	serval.AccountRemove:  system,
 	serval.PolicyDeclare:  system,
+	serval.PolicyRead:     admin,
+	serval.PolicyCreate:   admin,
+	serval.PolicyChange:   admin,
+	serval.PolicyDelete:   admin,
+	serval.AccessExplain:  admin,
 	serval.RemovalConfirm: admin,
 	serval.SyncRequest:    admin,
 

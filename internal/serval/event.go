@@ -50,9 +50,15 @@ const (
 	SessionClose  Action = "session.close"  // an intent without an outcome
 	SessionSignIn Action = "session.signin" // a console session was opened
 
-	AccountDeclare Action = "account.declare"
-	AccountRemove  Action = "account.remove"
-	PolicyDeclare  Action = "policy.declare"
+	AccountDeclare Action = "account.declare" // by the configuration file
+	AccountRemove  Action = "account.remove"  // the file has it no more
+
+	PolicyRead    Action = "policy.read"
+	PolicyDeclare Action = "policy.declare" // by the configuration file, all of them
+	PolicyCreate  Action = "policy.create"
+	PolicyChange  Action = "policy.change"
+	PolicyDelete  Action = "policy.delete"
+	AccessExplain Action = "access.explain"
 
 	UpstreamRead    Action = "upstream.read"
 	SyncRequest     Action = "sync.request"

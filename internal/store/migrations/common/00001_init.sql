@@ -68,6 +68,17 @@ create table account (
   check (accepted_generation <= generation)
 );
 
+-- Access policies of the file and those made over the API, all that are in force.
+create table access_policy (
+  name       text   not null primary key,
+  source     text   not null check (source in ('file', 'api')),
+  priority   bigint not null, -- of the file: its place there
+  body       text   not null,
+  digest     text   not null,
+  created_at bigint not null,
+  changed_at bigint not null
+);
+
 -- Documents of roles that were taken in. They stay when no role refers to them
 -- any more: history needs them later.
 create table document (
@@ -269,6 +280,7 @@ drop table staged_document;
 drop table staged_role;
 drop table role;
 drop table document;
+drop table access_policy;
 drop table account;
 drop table event;
 drop table chain;
