@@ -65,19 +65,6 @@ type Problem struct {
 	Message string `json:"message"`
 }
 
-// Why a delta removes a role.
-const (
-	RemovedUntagged = "untagged" // a successful GetRole showed no tag
-	RemovedDeleted  = "deleted"  // GetRole answered NoSuchEntity
-)
-
-// A Removal is a role that a delta removes, with what was seen.
-type Removal struct {
-	RoleID string `json:"role_id"`
-	ARN    string `json:"arn"`
-	Reason string `json:"reason"`
-}
-
 // Normalize gives lists one order and one form of emptiness, and times one
 // zone, so that the same account read twice has the same bytes.
 func (inv *Inventory) Normalize() {
@@ -120,6 +107,10 @@ const (
 	holdFor  = 30 * time.Minute
 )
 
+// Holds reports whether so many missing roles of so many known ones are held
+// rather than removed.
+func Holds(known, missing int) bool { return known >= holdFrom && 2*missing > known }
+
 // A Known is what is remembered of one role of an account, as far as comparing
 // needs it.
 type Known struct {
@@ -145,13 +136,14 @@ type Sighting struct {
 	Untagged   []string // role ids
 }
 
-// A Difference is what an inventory changes of what is known. Every known role
-// is in exactly one of Changed, Unchanged, Recreated, Untagged, Missing, Held
-// and Stale.
+// A Difference is what an inventory, or a delta, changes of what is known. Every
+// role known before an inventory is in exactly one of Changed, Unchanged,
+// Recreated, Untagged, Missing, Held and Stale.
 type Difference struct {
 	Added     []RoleKey
 	Changed   []RoleKey
 	Unchanged []RoleKey
+	Fresh     []RoleKey // of the Unchanged: held or stale before, and confirmed now
 	Recreated []RoleKey // removed: the ARN belongs to another role now
 	Untagged  []RoleKey // removed: seen without the tag
 	Missing   []RoleKey // removed: a complete inventory does not have them
@@ -172,7 +164,19 @@ func (d Difference) Removed() []RoleKey {
 
 // IsEmpty reports whether nothing changes that anybody must be told of.
 func (d Difference) IsEmpty() bool {
-	return len(d.Added)+len(d.Changed)+len(d.Recreated)+len(d.Untagged)+len(d.Missing)+len(d.Held)+len(d.Stale) == 0
+	return len(d.Added)+len(d.Changed)+len(d.Fresh)+len(d.Recreated)+len(d.Untagged)+len(d.Missing)+len(d.Held)+len(d.Stale) == 0
+}
+
+// confirm puts down a known role that was seen.
+func (d *Difference) confirm(k Known, r Seen) {
+	if r.Digest != k.Digest {
+		d.Changed = append(d.Changed, k.Key)
+		return
+	}
+	d.Unchanged = append(d.Unchanged, k.Key)
+	if k.Stale || !k.HeldSince.IsZero() {
+		d.Fresh = append(d.Fresh, k.Key)
+	}
 }
 
 // Compare returns what an inventory, finished at now, changes of what is known
@@ -207,15 +211,11 @@ func Compare(known []Known, seen Sighting, now time.Time) Difference {
 	var missing []Known
 	for _, k := range known {
 		knownIDs[k.Key.RoleID] = true
-		r, ok := present[k.Key.RoleID]
-		switch {
-		case ok && r.Digest != k.Digest:
-			d.Changed = append(d.Changed, k.Key)
+		if r, ok := present[k.Key.RoleID]; ok {
+			d.confirm(k, r)
 			continue
-		case ok:
-			d.Unchanged = append(d.Unchanged, k.Key)
-			continue
-		case untagged[k.Key.RoleID]:
+		}
+		if untagged[k.Key.RoleID] {
 			d.Untagged = append(d.Untagged, k.Key)
 			continue
 		}
@@ -243,7 +243,7 @@ func Compare(known []Known, seen Sighting, now time.Time) Difference {
 		}
 	}
 
-	hold := len(known) >= holdFrom && 2*len(missing) > len(known)
+	hold := Holds(len(known), len(missing))
 	for _, k := range missing {
 		confirmed := !k.HeldSince.IsZero() && now.Sub(k.HeldSince) >= holdFor
 		if (hold || !k.HeldSince.IsZero()) && !confirmed {

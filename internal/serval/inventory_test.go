@@ -37,7 +37,7 @@ func outline(d Difference) string {
 	for _, part := range []struct {
 		name string
 		keys []RoleKey
-	}{{"added", d.Added}, {"changed", d.Changed}, {"unchanged", d.Unchanged}, {"recreated", d.Recreated},
+	}{{"added", d.Added}, {"changed", d.Changed}, {"unchanged", d.Unchanged}, {"fresh", d.Fresh}, {"recreated", d.Recreated},
 		{"untagged", d.Untagged}, {"missing", d.Missing}, {"held", d.Held}} {
 		var ids []string
 		for _, k := range part.keys {
@@ -131,8 +131,8 @@ func TestCompare(t *testing.T) { // R-4 R-7 R-11 S-3
 		{"after half an hour, incomplete", held(known(5), t0.Add(-time.Hour), 3, 4, 5), Sighting{Roles: seen(1, 2)},
 			"unchanged 1 2; stale 3 (" + incomplete + "); stale 4 (" + incomplete + "); stale 5 (" + incomplete + ")"},
 		{"one more missing then", held(known(6), t0.Add(-time.Hour), 3, 4, 5, 6), Sighting{Complete: true, Roles: seen(1)}, "unchanged 1; missing 3 4 5 6; held 2"},
-		{"some reappear", held(known(6), t0.Add(-time.Minute), 3, 4, 5, 6), Sighting{Complete: true, Roles: seen(1, 2, 3, 4, 5)}, "unchanged 1 2 3 4 5; held 6"},
-		{"a held role reappears changed", held(known(5), t0.Add(-time.Hour), 1, 2, 3), Sighting{Complete: true, Roles: changed(seen(1, 2, 3, 4, 5))}, "changed 1; unchanged 2 3 4 5"},
+		{"some reappear", held(known(6), t0.Add(-time.Minute), 3, 4, 5, 6), Sighting{Complete: true, Roles: seen(1, 2, 3, 4, 5)}, "unchanged 1 2 3 4 5; fresh 3 4 5; held 6"},
+		{"a held role reappears changed", held(known(5), t0.Add(-time.Hour), 1, 2, 3), Sighting{Complete: true, Roles: changed(seen(1, 2, 3, 4, 5))}, "changed 1; unchanged 2 3 4 5; fresh 2 3"},
 		{"a held role was created again", held(known(2), t0, 1), Sighting{Complete: true, Roles: recreated}, "added 9; unchanged 2; recreated 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

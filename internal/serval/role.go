@@ -184,6 +184,13 @@ func (r Role) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// Shown returns the digest of what GetRole alone shows of the role: all but its
+// policies and when it was last used.
+func (r Role) Shown() string {
+	r.InlinePolicies, r.ManagedPolicies = InlinePolicies{}, ManagedPolicies{}
+	return r.Digest()
+}
+
 // normalize gives lists one order and one form of emptiness, so that the same
 // role has the same bytes however it was read.
 func (r *Role) normalize() {

@@ -38,7 +38,7 @@ import (
 const (
 	callDeadline = 30 * time.Second // beside the wait of a long poll
 	pushDeadline = 10 * time.Minute // 256 MiB over a slow line, and their staging
-	maxAnswer    = 32 << 20         // a thousand accounts with a thousand role ids each
+	maxAnswer    = 32 << 20         // ten thousand accounts; an account with twenty thousand roles
 	maxRefusal   = 64 << 10
 )
 
@@ -138,12 +138,13 @@ func (c *Client) Accounts(ctx context.Context, version string, wait time.Duratio
 	return answer, err
 }
 
-// OpenSync claims the next sync of the account and returns its generation. While
-// another worker has it, the error is a *Busy.
-func (c *Client) OpenSync(ctx context.Context, accountID, worker string) (wire.Sync, error) {
+// OpenSync claims the next sync of the account and returns its generation, with
+// the roles that the upstream lists for it. While another worker has it, the
+// error is a *Busy.
+func (c *Client) OpenSync(ctx context.Context, accountID, worker string, kind serval.SyncKind) (wire.Sync, error) {
 	ctx, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
-	body, err := json.Marshal(wire.OpenSync{Worker: worker})
+	body, err := json.Marshal(wire.OpenSync{Worker: worker, Kind: kind})
 	if err != nil {
 		return wire.Sync{}, fmt.Errorf("opening a sync: %w", err)
 	}
@@ -166,6 +167,15 @@ func (c *Client) OpenSync(ctx context.Context, accountID, worker string) (wire.S
 // takes offence at the inventory itself, the refusal's detail has its size
 // (bytes) and digest (sha256), both uncompressed.
 func (c *Client) PushInventory(ctx context.Context, inv serval.Inventory) (wire.Push, error) {
+	return c.push(ctx, inv.AccountID, "inventory", inv.Generation, func(w io.Writer) error { return wire.WriteInventory(w, inv) })
+}
+
+// PushDelta puts a delta as PushInventory does an inventory.
+func (c *Client) PushDelta(ctx context.Context, d serval.Delta) (wire.Push, error) {
+	return c.push(ctx, d.AccountID, "delta", d.Generation, func(w io.Writer) error { return wire.WriteDelta(w, d) })
+}
+
+func (c *Client) push(ctx context.Context, accountID, what string, generation int64, body func(io.Writer) error) (wire.Push, error) {
 	ctx, cancel := context.WithTimeout(ctx, pushDeadline)
 	defer cancel()
 
@@ -175,7 +185,7 @@ func (c *Client) PushInventory(ctx context.Context, inv serval.Inventory) (wire.
 	go func() {
 		defer close(done)
 		z := gzip.NewWriter(write)
-		err := wire.WriteInventory(z, inv)
+		err := body(z)
 		if err == nil {
 			err = z.Close()
 		}
@@ -185,27 +195,27 @@ func (c *Client) PushInventory(ctx context.Context, inv serval.Inventory) (wire.
 		write.CloseWithError(err)
 	}()
 	var answer wire.Push
-	err := c.call(ctx, http.MethodPut, "/"+url.PathEscape(inv.AccountID)+"/inventory", &payload{read, "gzip"}, &answer)
+	err := c.call(ctx, http.MethodPut, "/"+url.PathEscape(accountID)+"/"+what, &payload{read, "gzip"}, &answer)
 	read.Close() // the upstream may have answered before the end
 	<-done
 	if wrote != nil {
-		return wire.Push{}, fmt.Errorf("writing the inventory of account %s: %w", inv.AccountID, wrote)
+		return wire.Push{}, fmt.Errorf("writing the %s of account %s: %w", what, accountID, wrote)
 	}
 	if r, ok := errors.AsType[*serval.Refusal](err); ok &&
 		(r.Kind == serval.TooLarge || r.Kind == serval.Invalid || r.Kind == serval.FailedPrecondition) {
-		return answer, measured(r, inv)
+		return answer, measured(r, body)
 	}
-	if err == nil && answer.Generation != inv.Generation {
-		return answer, fmt.Errorf("pushing generation %d of account %s: the upstream answered for generation %d", inv.Generation, inv.AccountID, answer.Generation)
+	if err == nil && answer.Generation != generation {
+		return answer, fmt.Errorf("pushing generation %d of account %s: the upstream answered for generation %d", generation, accountID, answer.Generation)
 	}
 	return answer, err
 }
 
-// measured returns r with the size and the digest of inv.
-func measured(r *serval.Refusal, inv serval.Inventory) error {
+// measured returns r with the size and the digest of what was pushed.
+func measured(r *serval.Refusal, body func(io.Writer) error) error {
 	sum := sha256.New()
 	var size counter
-	if err := wire.WriteInventory(io.MultiWriter(sum, &size), inv); err != nil {
+	if err := body(io.MultiWriter(sum, &size)); err != nil {
 		return r
 	}
 	with := *r

@@ -34,6 +34,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const account = "111122223333"
 
+var (
+	looked = time.Unix(1e9, 0).UTC()
+	known  = []serval.KnownRole{{RoleID: "AROA1", ARN: "arn:aws:iam::" + account + ":role/one", Digest: "0a", Shown: "0b"}}
+)
+
 // A far is an upstream that judges every call: the token, the shape, the
 // generations.
 type far struct {
@@ -48,6 +53,8 @@ type far struct {
 	digest     string
 	applied    int
 	roles      int
+	removed    []serval.Removal
+	kind       serval.SyncKind // of the last sync that was opened
 	answer     func(w http.ResponseWriter, r *http.Request) bool // answers in place of all this
 	after      func(w http.ResponseWriter)                       // answers a push that was taken
 }
@@ -86,10 +93,11 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		f.generation++
+		f.kind = in.Kind
 		f.claimed, f.until = in.Worker, time.Now().Add(time.Minute)
 		w.WriteHeader(http.StatusCreated)
-		json.NewEncoder(w).Encode(wire.Sync{Generation: f.generation, Until: wire.Time{Time: f.until}})
-	case "PUT /base/api/v1/upstream/accounts/" + account + "/inventory":
+		json.NewEncoder(w).Encode(wire.Sync{Generation: f.generation, Until: wire.Time{Time: f.until}, LookedAt: wire.Time{Time: looked}, Known: known})
+	case "PUT /base/api/v1/upstream/accounts/" + account + "/inventory", "PUT /base/api/v1/upstream/accounts/" + account + "/delta":
 		if r.Header.Get("Content-Encoding") != "gzip" || r.ContentLength != -1 {
 			f.t.Errorf("pushed with encoding %q and length %d, want a gzip stream", r.Header.Get("Content-Encoding"), r.ContentLength)
 		}
@@ -100,7 +108,14 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		sum := sha256.New()
 		roles := 0
-		inv, err := wire.ReadInventory(io.TeeReader(z, sum), func(serval.Role) error { roles++; return nil })
+		var inv serval.Inventory
+		if strings.HasSuffix(r.URL.Path, "/delta") {
+			var d serval.Delta
+			d, err = wire.ReadDelta(io.TeeReader(z, sum), func(serval.Role) error { roles++; return nil })
+			inv.Generation, f.removed = d.Generation, d.Removed
+		} else {
+			inv, err = wire.ReadInventory(io.TeeReader(z, sum), func(serval.Role) error { roles++; return nil })
+		}
 		if err != nil {
 			f.refuse(w, http.StatusBadRequest, "invalid_argument", err.Error(), nil)
 			return
@@ -171,11 +186,11 @@ func TestASyncFromEndToEnd(t *testing.T) {
 	if diff := cmp.Diff(want, list); diff != "" {
 		t.Errorf("accounts (-want +got):\n%s", diff)
 	}
-	sync, err := c.OpenSync(ctx, account, "worker-0")
-	if err != nil || sync.Generation != 1 {
-		t.Fatalf("OpenSync = %+v, %v; want generation 1", sync, err)
+	sync, err := c.OpenSync(ctx, account, "worker-0", serval.SyncFull)
+	if err != nil || sync.Generation != 1 || f.kind != serval.SyncFull || !sync.LookedAt.Equal(looked) || !cmp.Equal(sync.Known, known) {
+		t.Fatalf("OpenSync = %+v, %v; want generation 1 of a full sync, and what is known", sync, err)
 	}
-	if _, err := c.OpenSync(ctx, account, "worker-1"); !isBusy(err, f.until) {
+	if _, err := c.OpenSync(ctx, account, "worker-1", serval.SyncFull); !isBusy(err, f.until) {
 		t.Errorf("a second worker's OpenSync = %v; want a *Busy until %s", err, f.until)
 	}
 	inv := inventory(1, 500)
@@ -188,8 +203,20 @@ func TestASyncFromEndToEnd(t *testing.T) {
 	if f.applied != 1 || f.roles != 500 {
 		t.Errorf("applied %d times with %d roles, want once with 500", f.applied, f.roles)
 	}
-	if _, err := c.OpenSync(ctx, account, "worker-0"); err != nil {
+	if _, err := c.OpenSync(ctx, account, "worker-0", serval.SyncDelta); err != nil {
 		t.Fatal(err)
+	}
+	delta := serval.Delta{AccountID: account, Generation: 2, Complete: true, ReadBy: serval.ByRoles, Roles: inventory(2, 3).Roles,
+		Removed: []serval.Removal{{RoleID: "AROA1", ARN: known[0].ARN, Reason: serval.RemovedUntagged}}}
+	delta.Normalize()
+	for i, repeated := range []bool{false, true} {
+		push, err := c.PushDelta(ctx, delta)
+		if err != nil || push.Repeated != repeated || push.Generation != 2 {
+			t.Errorf("push %d of the delta = %+v, %v; want repeated %t", i+1, push, err, repeated)
+		}
+	}
+	if f.kind != serval.SyncDelta || f.applied != 2 || f.roles != 3 || !cmp.Equal(f.removed, delta.Removed) {
+		t.Errorf("opened as %q, applied %d times with %d roles, removing %v", f.kind, f.applied, f.roles, f.removed)
 	}
 	other := inventory(1, 1)
 	if _, err := c.PushInventory(ctx, other); !serval.IsRefusal(err, serval.Conflict) {
@@ -318,7 +345,7 @@ func TestTheTokenIsReadAnewAtEachCall(t *testing.T) {
 	f.claimed = "worker-0"
 	path := filepath.Join(t.TempDir(), "token")
 	c := f.client(t, func(c *upstream.Config) { c.Token = upstream.TokenFile(path) })
-	if _, err := c.OpenSync(t.Context(), account, "worker-0"); err == nil || serval.IsRefusal(err) {
+	if _, err := c.OpenSync(t.Context(), account, "worker-0", serval.SyncFull); err == nil || serval.IsRefusal(err) {
 		t.Errorf("without the file OpenSync = %v; want a fault", err)
 	}
 	write := func(text string) {
@@ -327,15 +354,15 @@ func TestTheTokenIsReadAnewAtEachCall(t *testing.T) {
 		}
 	}
 	write("an-old-one\n")
-	if _, err := c.OpenSync(t.Context(), account, "worker-0"); !serval.IsRefusal(err, serval.Unauthenticated) {
+	if _, err := c.OpenSync(t.Context(), account, "worker-0", serval.SyncFull); !serval.IsRefusal(err, serval.Unauthenticated) {
 		t.Errorf("with an old token OpenSync = %v; want unauthenticated", err)
 	}
 	write(f.token + "\n")
-	if _, err := c.OpenSync(t.Context(), account, "worker-0"); err != nil {
+	if _, err := c.OpenSync(t.Context(), account, "worker-0", serval.SyncFull); err != nil {
 		t.Errorf("with the new token OpenSync = %v; want none", err)
 	}
 	write("\n")
-	if _, err := c.OpenSync(t.Context(), account, "worker-0"); err == nil || !strings.Contains(err.Error(), "empty") {
+	if _, err := c.OpenSync(t.Context(), account, "worker-0", serval.SyncFull); err == nil || !strings.Contains(err.Error(), "empty") {
 		t.Errorf("with an empty token OpenSync = %v; want a fault that says so", err)
 	}
 }
@@ -398,7 +425,7 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	defer c.Close()
 	for name, call := range map[string]func(context.Context) error{
 		"Accounts":      func(ctx context.Context) error { _, err := c.Accounts(ctx, "", time.Minute); return err },
-		"OpenSync":      func(ctx context.Context) error { _, err := c.OpenSync(ctx, account, "worker-0"); return err },
+		"OpenSync":      func(ctx context.Context) error { _, err := c.OpenSync(ctx, account, "worker-0", serval.SyncFull); return err },
 		"PushInventory": func(ctx context.Context) error { _, err := c.PushInventory(ctx, inventory(1, 2000)); return err },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

@@ -7,14 +7,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// The bounds of a pushed inventory.
+// The bounds of a pushed inventory, and of a delta.
 const (
 	MaxInventoryBytes = 256 << 20 // of the whole body, uncompressed
 	MaxRoleBytes      = 8 << 20   // of one role
@@ -29,16 +31,21 @@ const (
 // peak is one role's text. Documents keep their bytes: nothing is escaped for
 // HTML. The caller has normalized inv.
 func WriteInventory(w io.Writer, inv serval.Inventory) error {
-	b := bufio.NewWriter(w)
 	roles := inv.Roles
 	inv.Roles = []serval.Role{}
-	head, err := encode(inv)
+	return writeRoles(w, inv, roles)
+}
+
+// writeRoles writes whole, whose list of roles is empty, with the roles in it.
+func writeRoles(w io.Writer, whole any, roles []serval.Role) error {
+	b := bufio.NewWriter(w)
+	head, err := encode(whole)
 	if err != nil {
 		return err
 	}
 	before, after, found := bytes.Cut(head, []byte(`"roles":[]`))
 	if !found {
-		return fmt.Errorf("wire: an inventory has no roles field")
+		return fmt.Errorf("wire: %T has no empty roles field", whole)
 	}
 	b.Write(before)
 	b.WriteString(`"roles":[`)
@@ -84,30 +91,59 @@ func ReadInventory(r io.Reader, role func(serval.Role) error) (serval.Inventory,
 }
 
 func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) error) (serval.Inventory, error) {
-	src := &source{r: r, until: most, most: most, mostRole: mostRole}
+	var inv serval.Inventory
+	err := readPush(r, push{
+		what: "an inventory", schema: serval.InventorySchema, most: most, mostRole: mostRole,
+		head: head{
+			&inv.Schema, &inv.AccountID, &inv.AccountName, &inv.Generation, &inv.StartedAt, &inv.FinishedAt, &inv.Complete, &inv.ReadBy,
+		},
+		role: role,
+		lists: map[string]func(*json.Decoder, *source) error{
+			"unreadable": listInto(&inv.Unreadable, "unreadable", textsOfUnreadable), "near_misses": listInto(&inv.NearMisses, "near_misses", textsOfNearMiss),
+			"problems": listInto(&inv.Problems, "problems", textsOfProblem), "untagged": listInto(&inv.Untagged, "untagged", textsOfUntagged),
+		},
+		optional: "untagged",
+	})
+	if err != nil {
+		return serval.Inventory{}, err
+	}
+	return inv, nil
+}
+
+// A push is what is told apart in reading an inventory and a delta.
+type push struct {
+	what           string // with its article
+	schema         string
+	most, mostRole int64 // bytes
+	head           head
+	role           func(serval.Role) error
+	lists          map[string]func(*json.Decoder, *source) error // beside the roles
+	optional       string                                        // of the lists
+}
+
+// A head is where the fields go that are no lists.
+type head struct {
+	schema, accountID, accountName *string
+	generation                     *int64
+	startedAt, finishedAt          *time.Time
+	complete                       *bool
+	readBy                         *string
+}
+
+// readPush reads one of them. Every field but the optional one is required:
+// unknown is never absent, and an inventory without the list of unreadable roles
+// would pass for one in which everything was read.
+func readPush(r io.Reader, p push) error {
+	src := &source{r: r, until: p.most, most: p.most, mostRole: p.mostRole, what: p.what}
 	d := json.NewDecoder(src)
 
-	var inv serval.Inventory
-	refuse := func(format string, args ...any) (serval.Inventory, error) {
-		return serval.Inventory{}, src.explain(format, args...)
-	}
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return refuse("it does not begin as a JSON object")
+		return src.explain("it does not begin as a JSON object")
 	}
+	h := p.head
 	fields := map[string]any{
-		"schema": &inv.Schema, "account_id": &inv.AccountID, "account_name": &inv.AccountName,
-		"generation": &inv.Generation, "started_at": &inv.StartedAt, "finished_at": &inv.FinishedAt,
-		"complete": &inv.Complete, "read_by": &inv.ReadBy,
-	}
-	lists := map[string]func() error{
-		"roles": func() error { return readRoles(d, src, role) },
-		"unreadable": func() (err error) {
-			inv.Unreadable, err = readList(d, src, "unreadable", textsOfUnreadable)
-			return err
-		},
-		"near_misses": func() (err error) { inv.NearMisses, err = readList(d, src, "near_misses", textsOfNearMiss); return err },
-		"problems":    func() (err error) { inv.Problems, err = readList(d, src, "problems", textsOfProblem); return err },
-		"untagged":    func() (err error) { inv.Untagged, err = readList(d, src, "untagged", textsOfUntagged); return err },
+		"schema": h.schema, "account_id": h.accountID, "account_name": h.accountName, "generation": h.generation,
+		"started_at": h.startedAt, "finished_at": h.finishedAt, "complete": h.complete, "read_by": h.readBy,
 	}
 	seen := map[string]bool{}
 	for {
@@ -118,56 +154,65 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 		t, err := d.Token()
 		name, isName := t.(string)
 		if err != nil || !isName {
-			return refuse("its JSON breaks off or is malformed")
+			return src.explain("its JSON breaks off or is malformed")
 		}
 		if seen[name] {
-			return refuse("field %q comes twice", clip(name))
+			return src.explain("field %q comes twice", clip(name))
 		}
 		seen[name] = true
-		if list, ok := lists[name]; ok {
-			if err := list(); err != nil {
-				return serval.Inventory{}, err
+		list := p.lists[name]
+		if name == "roles" {
+			list = func(d *json.Decoder, src *source) error { return readRoles(d, src, p.role) }
+		}
+		if list != nil {
+			if err := list(d, src); err != nil {
+				return err
 			}
 			continue
 		}
 		into, known := fields[name]
 		if !known {
-			return refuse("field %q is not known", clip(name))
+			return src.explain("field %q is not known", clip(name))
 		}
 		if err := d.Decode(into); err != nil {
-			return refuse("field %q: %s", name, clip(err.Error()))
+			return src.explain("field %q: %s", name, clip(err.Error()))
 		}
 	}
 	src.until = src.most
 	if t, err := d.Token(); err != nil || t != json.Delim('}') {
-		return refuse("its JSON breaks off or is malformed")
+		return src.explain("its JSON breaks off or is malformed")
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return refuse("something stands behind its end")
+		return src.explain("something stands behind its end")
 	}
-	for _, name := range required {
-		if !seen[name] {
-			return refuse("field %q is missing", name)
+	for _, name := range slices.Concat(headFields, []string{"roles"}, slices.Sorted(maps.Keys(p.lists))) {
+		if !seen[name] && name != p.optional {
+			return src.explain("field %q is missing", name)
 		}
 	}
-	if inv.Schema != serval.InventorySchema {
-		return refuse("its schema is %q, not %q", clip(inv.Schema), serval.InventorySchema)
+	if *h.schema != p.schema {
+		return src.explain("its schema is %q, not %q", clip(*h.schema), p.schema)
 	}
-	if longest(inv.AccountID, inv.AccountName, inv.ReadBy) > MaxText {
-		return refuse("a text of it has more than %d bytes", MaxText)
+	if longest(*h.accountID, *h.accountName, *h.readBy) > MaxText {
+		return src.explain("a text of it has more than %d bytes", MaxText)
 	}
-	if !isWritable(inv.StartedAt) || !isWritable(inv.FinishedAt) {
-		return refuse("a time of it lies outside the years that can be written")
+	if !isWritable(*h.startedAt) || !isWritable(*h.finishedAt) {
+		return src.explain("a time of it lies outside the years that can be written")
 	}
-	return inv, nil
+	return nil
 }
 
-// required lists the fields that every inventory has. It is read only. Unknown
-// is never absent: an inventory without the list of unreadable roles would pass
-// for one in which everything was read.
-var required = []string{
+// headFields are the names of a head's fields. It is read only.
+var headFields = []string{
 	"schema", "account_id", "account_name", "generation", "started_at", "finished_at", "complete", "read_by",
-	"roles", "unreadable", "near_misses", "problems",
+}
+
+// listInto reads a list other than the roles into to.
+func listInto[T any](to *[]T, name string, texts func(T) []string) func(*json.Decoder, *source) error {
+	return func(d *json.Decoder, src *source) (err error) {
+		*to, err = readList(d, src, name, texts)
+		return err
+	}
 }
 
 func readRoles(d *json.Decoder, src *source, role func(serval.Role) error) error {
@@ -224,14 +269,14 @@ func readList[T any](d *json.Decoder, src *source, name string, texts func(T) []
 			break
 		}
 		if len(list) == MaxEntries {
-			return nil, serval.Refuse(serval.TooLarge, "The inventory is too large: %s has more than %d entries.", name, MaxEntries)
+			return nil, serval.Refuse(serval.TooLarge, "%s is too large: %s has more than %d entries.", src.sentence(), name, MaxEntries)
 		}
 		var text json.RawMessage
 		if err := d.Decode(&text); err != nil {
 			return nil, src.explain("%s[%d] breaks off or is malformed", name, len(list))
 		}
 		if d.InputOffset()-start > MaxListBytes {
-			return nil, serval.Refuse(serval.TooLarge, "The inventory is too large: %s has more than %d bytes.", name, MaxListBytes)
+			return nil, serval.Refuse(serval.TooLarge, "%s is too large: %s has more than %d bytes.", src.sentence(), name, MaxListBytes)
 		}
 		var entry T
 		strict := json.NewDecoder(bytes.NewReader(text))
@@ -286,6 +331,7 @@ type source struct {
 	until    int64 // at most most
 	most     int64 // of the whole
 	mostRole int64
+	what     string
 	err      error // other than io.EOF; the first, and the last
 }
 
@@ -318,24 +364,30 @@ func (s *source) note(err error) error {
 	return err
 }
 
-// explain returns why reading an inventory ended: the reader's error if it had
+// sentence returns what is read as a sentence begins with it.
+func (s *source) sentence() string {
+	_, noun, _ := strings.Cut(s.what, " ")
+	return "The " + noun
+}
+
+// explain returns why reading ended: the reader's error if it had
 // one, and otherwise the refusal of a text that is not an inventory.
 func (s *source) explain(format string, args ...any) error {
 	if limit, ok := errors.AsType[*http.MaxBytesError](s.err); ok {
-		return serval.Refuse(serval.TooLarge, "The inventory has more than the %d bytes that are taken.", limit.Limit)
+		return serval.Refuse(serval.TooLarge, "%s has more than the %d bytes that are taken.", s.sentence(), limit.Limit)
 	}
 	switch {
 	case errors.Is(s.err, errUntil):
 		return s.tooLarge()
 	case s.err != nil:
-		return fmt.Errorf("reading an inventory: %w", s.err)
+		return fmt.Errorf("reading %s: %w", s.what, s.err)
 	}
-	return serval.Refuse(serval.Invalid, "Not an inventory: "+format+".", args...)
+	return serval.Refuse(serval.Invalid, "Not "+s.what+": "+format+".", args...)
 }
 
 func (s *source) tooLarge() error {
-	return serval.Refuse(serval.TooLarge, "The inventory is too large: %d bytes are taken, %d for one role, and %d for anything else of it.",
-		s.most, s.mostRole, MaxEntryBytes)
+	return serval.Refuse(serval.TooLarge, "%s is too large: %d bytes are taken, %d for one role, and %d for anything else of it.",
+		s.sentence(), s.most, s.mostRole, MaxEntryBytes)
 }
 
 // isWritable reports whether t has a year that RFC 3339 can write in UTC.

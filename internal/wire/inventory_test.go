@@ -266,7 +266,7 @@ func TestReadInventory_refuses(t *testing.T) {
 		at := strings.Index(small, `"`+field+`":"`) + len(field) + 4
 		cases = append(cases, struct{ name, text, want string }{"a long " + field, small[:at] + long + small[at:], "a text of it has more than 2048 bytes"})
 	}
-	for _, field := range required {
+	for _, field := range slices.Concat(headFields, []string{"roles", "unreadable", "near_misses", "problems"}) {
 		text := small
 		if field == "roles" {
 			text = strings.Replace(text, `"roles":[{"arn":"a","tags":{"serval":""}},{}],`, "", 1)

@@ -44,6 +44,8 @@ type WorkerAccounts struct {
 // An OpenSync is the body of POST /upstream/accounts/{id}/syncs.
 type OpenSync struct {
 	Worker string `json:"worker"` // who claims it, for people to read
+	// Kind is full or delta; full where it is absent.
+	Kind serval.SyncKind `json:"kind,omitempty"`
 }
 
 // A Sync answers it: the generation that was issued, and until when it is
@@ -51,6 +53,11 @@ type OpenSync struct {
 type Sync struct {
 	Generation int64 `json:"generation"`
 	Until      Time  `json:"until"`
+	// LookedAt is when the account was last looked at, by a sync of either kind:
+	// what was created since is new.
+	LookedAt Time `json:"looked_at"`
+	// Known are the roles that are listed for the account.
+	Known []serval.KnownRole `json:"known"`
 }
 
 // A Push answers an accepted inventory or delta.

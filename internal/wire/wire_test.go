@@ -103,8 +103,8 @@ func shapes() map[string]any {
 			[]serval.Hop{{RoleARN: roleARN, ExternalID: "y"}}, "eu-central-1",
 			serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
 			"arn:aws:iam::111122223333:role/w", 7, at(0), true, []string{"AROA1"}}}},
-		"open-sync": OpenSync{"hub"},
-		"sync":      Sync{8, at(20)},
+		"open-sync": OpenSync{"hub", serval.SyncDelta},
+		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}},
 		"push":      Push{8, true, 1, 2, 3, 4, 5},
 	}
 }
@@ -175,6 +175,8 @@ func TestContract(t *testing.T) {
 		"narrow":      {Narrow{}, "read_only no_chaining network"},
 		"credentials": {Credentials{}, "Version AccessKeyId SecretAccessKey SessionToken Expiration session_id role_arn session_name ends_at console_path"},
 		"inventory":   {serval.Inventory{}, "schema account_id account_name generation started_at finished_at complete read_by roles unreadable near_misses problems"},
+		"delta":       {serval.Delta{}, "schema account_id account_name generation started_at finished_at complete read_by roles removed unreadable near_misses problems"},
+		"known role":  {serval.KnownRole{}, "role_id arn"},
 		"inventory's role": {serval.Role{}, "arn role_id name path description created_at max_session_seconds tags trust_policy permissions_boundary " +
 			"last_used_at inline_policies managed_policies"},
 		"inline policies":  {serval.InlinePolicies{}, "status policies"},

@@ -236,7 +236,7 @@ func (f far) Accounts(ctx context.Context, version string, wait time.Duration) (
 
 // OpenSync opens a sync.
 func (f far) OpenSync(ctx context.Context, accountID, name string) (int64, error) {
-	sync, err := f.client.OpenSync(ctx, accountID, name)
+	sync, err := f.client.OpenSync(ctx, accountID, name, serval.SyncFull)
 	if b, ok := errors.AsType[*upstream.Busy](err); ok {
 		return 0, &worker.Busy{Until: b.Until}
 	}
