@@ -32,7 +32,7 @@ func newFar(roleARN, externalID string) *far {
 	return &far{
 		token: rand.Text(),
 		account: wire.WorkerAccount{
-			ID: member, Name: "prod", Partition: "aws", RoleARN: roleARN, ExternalID: externalID, KnownRoles: []string{},
+			ID: member, Name: "prod", Partition: "aws", RoleARN: roleARN, ExternalID: externalID,
 		},
 	}
 }

@@ -236,11 +236,11 @@ func (w *world) push(account string, roles ...serval.Role) intake.Pushed {
 
 func (w *world) pushAs(account string, change func(*serval.Inventory), roles ...serval.Role) intake.Pushed {
 	w.t.Helper()
-	g, _, err := w.intake.OpenSync(w.t.Context(), hub(), account, "pod-1")
+	opened, err := w.intake.OpenSync(w.t.Context(), hub(), account, "pod-1", serval.SyncFull)
 	if err != nil {
 		w.t.Fatalf("opening a sync of %s: %v", account, err)
 	}
-	inv := inventory(account, g, w.clock.now())
+	inv := inventory(account, opened.Generation, w.clock.now())
 	change(&inv)
 	done, err := w.intake.Push(w.t.Context(), hub(), account, reading(inv, roles...))
 	if err != nil {

@@ -96,6 +96,7 @@ var permits = map[serval.Action]permit{
 	serval.UpstreamRead:    worker,
 	serval.SyncOpen:        worker,
 	serval.InventoryAccept: worker,
+	serval.DeltaAccept:     worker,
 
 	serval.AuditRead: auditor,
 }

@@ -17,22 +17,12 @@ import (
 // that it may read one account.
 const claimFor = 30 * time.Minute
 
-// A WorkerAccount is an account as its worker needs it.
-type WorkerAccount struct {
-	store.Account
-	KnownRoles []string // role ids
-}
+// deltaClaimFor is the same of a delta, which is read in five.
+const deltaClaimFor = 10 * time.Minute
 
 // WorkerAccounts returns the accounts that a worker was given. The version
 // changes when the list does.
-func (t *Intake) WorkerAccounts(ctx context.Context, who serval.Principal) (list []WorkerAccount, version string, err error) {
-	return t.workerAccounts(ctx, who, "")
-}
-
-// workerAccounts is WorkerAccounts, without known roles where the version is
-// still the one that the worker has: who waits looks often, and an estate has
-// a million of them.
-func (t *Intake) workerAccounts(ctx context.Context, who serval.Principal, has string) (list []WorkerAccount, version string, err error) {
+func (t *Intake) WorkerAccounts(ctx context.Context, who serval.Principal) (list []store.Account, version string, err error) {
 	err = t.view(ctx, who, serval.UpstreamRead, "", func(v *store.View) error {
 		accounts, err := v.Accounts()
 		if err != nil {
@@ -43,25 +33,14 @@ func (t *Intake) workerAccounts(ctx context.Context, who serval.Principal, has s
 			if !who.MayPush(a.ID) {
 				continue
 			}
-			list = append(list, WorkerAccount{Account: a})
+			list = append(list, a)
 			text, err := json.Marshal(a.Account)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(sum, "%s %d\n", text, a.SyncRequestedAt.UnixMicro())
 		}
-		if version = hex.EncodeToString(sum.Sum(nil)[:8]); version == has {
-			return nil
-		}
-		for i := range list {
-			known, err := v.KnownRoles(list[i].ID)
-			if err != nil {
-				return err
-			}
-			for _, k := range known {
-				list[i].KnownRoles = append(list[i].KnownRoles, k.Key.RoleID)
-			}
-		}
+		version = hex.EncodeToString(sum.Sum(nil)[:8])
 		return nil
 	})
 	if err != nil {
@@ -72,12 +51,12 @@ func (t *Intake) workerAccounts(ctx context.Context, who serval.Principal, has s
 
 // WaitAccounts is WorkerAccounts, answered as soon as the version is another
 // than the one the worker has, or when the time is up.
-func (t *Intake) WaitAccounts(ctx context.Context, who serval.Principal, version string, wait time.Duration) ([]WorkerAccount, string, error) {
+func (t *Intake) WaitAccounts(ctx context.Context, who serval.Principal, version string, wait time.Duration) ([]store.Account, string, error) {
 	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
 	for {
 		changed := t.door.Changed.Wait() // before looking, so that nothing is missed between
-		list, now, err := t.workerAccounts(ctx, who, version)
+		list, now, err := t.WorkerAccounts(ctx, who)
 		if err != nil || now != version {
 			return list, now, err
 		}
@@ -125,28 +104,65 @@ func isAccepted(a store.Account) bool {
 	return a.AcceptedGeneration > 0 && a.AcceptedGeneration == a.Generation
 }
 
+// An Opened is a sync that was claimed.
+type Opened struct {
+	Generation int64
+	Until      time.Time // the claim's end
+	LookedAt   time.Time // when the last sync of either kind that was accepted had started
+	Known      []serval.KnownRole
+}
+
 // OpenSync claims the next sync of an account for a worker and issues its
 // generation. While another worker has it, the refusal is a conflict whose
-// detail says until when.
-func (t *Intake) OpenSync(ctx context.Context, who serval.Principal, accountID, name string) (generation int64, until time.Time, err error) {
+// detail says until when. No kind means a full sync.
+func (t *Intake) OpenSync(ctx context.Context, who serval.Principal, accountID, name string, kind serval.SyncKind) (o Opened, err error) {
 	err = t.act(ctx, who, serval.SyncOpen, accountID, func(tx *store.Tx, e *serval.Event) error {
 		e.Action = "" // the push that follows is what counts
+		o = Opened{}
 		if !who.MayPush(accountID) {
 			return noAccount()
 		}
-		var ok bool
-		generation, until, ok, err = tx.IssueGeneration(accountID, claim(who, name), tx.Now.Add(claimFor))
+		hold := claimFor
+		switch kind {
+		case "", serval.SyncFull:
+		case serval.SyncDelta:
+			hold = deltaClaimFor
+		default:
+			return serval.Refuse(serval.Invalid, "kind is full or delta.")
+		}
+		a, err := tx.Account(accountID)
 		if serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
 		}
-		if err == nil && !ok {
+		if err != nil {
+			return err
+		}
+		var ok bool
+		o.LookedAt = a.LookedAt
+		if o.Generation, o.Until, ok, err = tx.IssueGeneration(accountID, claim(who, name), tx.Now.Add(hold)); err != nil {
+			return err
+		}
+		if !ok {
 			return &serval.Refusal{Kind: serval.Conflict, Reason: "Another worker is reading this account.",
-				Detail: map[string]string{"until": until.UTC().Format(time.RFC3339Nano)}}
+				Detail: map[string]string{"until": o.Until.UTC().Format(time.RFC3339Nano)}}
+		}
+		return nil
+	})
+	if err != nil {
+		return Opened{}, err
+	}
+	// Not within the claim's transaction, which holds everybody up. What changes
+	// in between can only be a push that the claim has fenced off.
+	err = t.view(ctx, who, serval.UpstreamRead, accountID, func(v *store.View) error {
+		known, err := v.KnownRoles(accountID)
+		o.Known = make([]serval.KnownRole, len(known))
+		for i, k := range known {
+			o.Known[i] = k.Role()
 		}
 		return err
 	})
 	if err != nil {
-		return 0, time.Time{}, err
+		return Opened{}, err
 	}
-	return generation, until, nil
+	return o, nil
 }

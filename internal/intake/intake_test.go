@@ -174,7 +174,7 @@ func testPushGenerations(t *testing.T, w *world) {
 	other := serval.Principal{Kind: serval.KindWorker, Worker: "hub/pod-1"}
 	open := func(who serval.Principal) int64 {
 		t.Helper()
-		g, _, err := w.intake.OpenSync(ctx, who, prod, "pod-1")
+		g, _, err := opened(w.intake.OpenSync(ctx, who, prod, "pod-1", serval.SyncFull))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestPushRefused(t *testing.T) { each(t, testPushRefused) }
 
 func testPushRefused(t *testing.T, w *world) {
 	w.push(prod, aRole(prod, "kept"))
-	g, _, err := w.intake.OpenSync(t.Context(), hub(), prod, "pod-1")
+	g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +317,7 @@ func testPushRefused(t *testing.T, w *world) {
 
 	// A push that takes so long that what it staged was swept is not half a push.
 	// (The account came back, so its sync is opened anew.)
-	if g, _, err = w.intake.OpenSync(t.Context(), hub(), prod, "pod-1"); err != nil {
+	if g, _, err = opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = w.intake.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
@@ -344,7 +344,7 @@ func testPushRefused(t *testing.T, w *world) {
 	w.push(dev)
 
 	// Many come whole.
-	g, _, err = w.intake.OpenSync(t.Context(), hub(), prod, "pod-1")
+	g, _, err = opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +447,7 @@ func TestCheckRole(t *testing.T) {
 // No quota of AWS's is raised to more roles than are taken.
 func TestPushOfTooManyRoles(t *testing.T) {
 	w := newWorld(t)
-	g, _, err := w.intake.OpenSync(t.Context(), hub(), prod, "pod-1")
+	g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +470,7 @@ func TestPushOfTooManyRoles(t *testing.T) {
 // What waits to be staged is bounded in bytes too, not only in roles.
 func TestPushOfLargeRoles(t *testing.T) {
 	w := newWorld(t)
-	g, _, err := w.intake.OpenSync(t.Context(), hub(), prod, "pod-1")
+	g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -537,7 +537,7 @@ func testPushUnread(t *testing.T, w *world) {
 	other := serval.Principal{Kind: serval.KindWorker, Worker: "other"}
 	open := func(who serval.Principal) int64 {
 		t.Helper()
-		g, _, err := w.intake.OpenSync(ctx, who, prod, "pod-1")
+		g, _, err := opened(w.intake.OpenSync(ctx, who, prod, "pod-1", serval.SyncFull))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -605,7 +605,7 @@ func testPushUnread(t *testing.T, w *world) {
 func TestPushAtOnce(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	g, _, err := w.intake.OpenSync(ctx, hub(), prod, "pod-1")
+	g, _, err := opened(w.intake.OpenSync(ctx, hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -633,7 +633,7 @@ func TestPushRefusedLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.push(prod, aRole(prod, "kept"))
 	before := w.rows("document")
-	g, _, err := w.intake.OpenSync(t.Context(), hub(), prod, "pod-1")
+	g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -669,33 +669,33 @@ func testOpenSync(t *testing.T, w *world) {
 	ctx := t.Context()
 	intakes := w.replicas()
 	bound := serval.Principal{Kind: serval.KindWorker, Worker: "hub", Bound: []string{}}
-	_, _, err := w.intake.OpenSync(ctx, bound, prod, "a")
+	_, _, err := opened(w.intake.OpenSync(ctx, bound, prod, "a", serval.SyncFull))
 	wantKind(t, "an account it was not given", err, serval.NotFound)
-	_, _, none := w.intake.OpenSync(ctx, hub(), "000000000000", "a")
+	_, _, none := opened(w.intake.OpenSync(ctx, hub(), "000000000000", "a", serval.SyncFull))
 	wantKind(t, "no account", none, serval.NotFound)
 	if err.Error() != none.Error() {
 		t.Errorf("%q and %q, want one answer", err, none)
 	}
 	before := w.head()
-	g, until, err := w.intake.OpenSync(ctx, hub(), prod, "a")
+	g, until, err := opened(w.intake.OpenSync(ctx, hub(), prod, "a", serval.SyncFull))
 	if err != nil || g != 1 || !until.Equal(w.clock.now().Add(claimFor)) || w.head() != before {
 		t.Errorf("opened %d until %s, %v, %d events; want the first for half an hour, and none", g, until, err, w.head()-before)
 	}
-	g, zero, err := w.intake.OpenSync(ctx, hub(), prod, "b")
+	g, zero, err := opened(w.intake.OpenSync(ctx, hub(), prod, "b", serval.SyncFull))
 	wantKind(t, "another replica", err, serval.Conflict)
 	if r, ok := errors.AsType[*serval.Refusal](err); !ok || r.Detail["until"] != until.Format(time.RFC3339Nano) || g != 0 || !zero.IsZero() {
 		t.Errorf("refused as %+v, %d %s; want until %s and nothing else", err, g, zero, until)
 	}
-	_, _, err = w.intake.OpenSync(ctx, serval.Principal{Kind: serval.KindWorker, Worker: "hub2"}, prod, "a")
+	_, _, err = opened(w.intake.OpenSync(ctx, serval.Principal{Kind: serval.KindWorker, Worker: "hub2"}, prod, "a", serval.SyncFull))
 	wantKind(t, "another worker", err, serval.Conflict)
-	if g, _, err = w.intake.OpenSync(ctx, hub(), prod, "a"); err != nil || g != 2 {
+	if g, _, err = opened(w.intake.OpenSync(ctx, hub(), prod, "a", serval.SyncFull)); err != nil || g != 2 {
 		t.Errorf("opened again %d, %v; want the second", g, err)
 	}
 	w.clock.move(claimFor - time.Microsecond)
-	_, _, err = w.intake.OpenSync(ctx, hub(), prod, "b")
+	_, _, err = opened(w.intake.OpenSync(ctx, hub(), prod, "b", serval.SyncFull))
 	wantKind(t, "just before the claim's end", err, serval.Conflict)
 	w.clock.move(time.Microsecond)
-	if g, _, err = w.intake.OpenSync(ctx, hub(), prod, "b"); err != nil || g != 3 {
+	if g, _, err = opened(w.intake.OpenSync(ctx, hub(), prod, "b", serval.SyncFull)); err != nil || g != 3 {
 		t.Errorf("after the claim's end: %d, %v; want the third", g, err)
 	}
 	if got := claim(hub(), "x/y"+strings.Repeat("z", 300)); len(got) != len("hub/")+200 || strings.Count(got, "/") != 1 {
@@ -708,7 +708,7 @@ func testOpenSync(t *testing.T, w *world) {
 	won := 0
 	for i := range 20 {
 		wg.Go(func() {
-			_, _, err := intakes[i%2].OpenSync(ctx, hub(), dev, fmt.Sprint("pod-", i))
+			_, _, err := opened(intakes[i%2].OpenSync(ctx, hub(), dev, fmt.Sprint("pod-", i), serval.SyncFull))
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -733,13 +733,7 @@ func TestWaitAccounts(t *testing.T) {
 	if err != nil || len(list) != 1 || list[0].ID != dev || list[0].ExternalID != "x1" {
 		t.Fatalf("accounts %+v, %v", list, err)
 	}
-	if d := cmp.Diff([]string{roleID(dev, "auditreader", 1), roleID(dev, "reader", 1)}, sorted(list[0].KnownRoles)); d != "" {
-		t.Errorf("known roles (-want +got):\n%s", d)
-	}
-	if list, _, err := w.intake.workerAccounts(ctx, bound, version); err != nil || len(list) != 1 || list[0].KnownRoles != nil {
-		t.Errorf("looking whether anything changed read %d known roles, %v", len(list[0].KnownRoles), err)
-	}
-	wait := func(version string, for_ time.Duration, meanwhile func() error) ([]WorkerAccount, string, time.Duration) {
+	wait := func(version string, for_ time.Duration, meanwhile func() error) ([]store.Account, string, time.Duration) {
 		t.Helper()
 		begin := time.Now()
 		var wg sync.WaitGroup
@@ -761,7 +755,7 @@ func TestWaitAccounts(t *testing.T) {
 	if list, v, took := wait("another", time.Minute, nothing); v != version || took > 5*time.Second || len(list) != 1 {
 		t.Errorf("another version: %d accounts, %s after %s", len(list), v, took)
 	}
-	if list, v, took := wait(version, 200*time.Millisecond, nothing); v != version || took < 200*time.Millisecond || took > 5*time.Second || len(list) != 1 || len(list[0].KnownRoles) != 2 {
+	if list, v, took := wait(version, 200*time.Millisecond, nothing); v != version || took < 200*time.Millisecond || took > 5*time.Second || len(list) != 1 {
 		t.Errorf("nothing changed: %+v, %s after %s", list, v, took)
 	}
 	// A change of another account is not this worker's.
@@ -769,7 +763,7 @@ func TestWaitAccounts(t *testing.T) {
 		t.Errorf("another's account: %s after %s", v, took)
 	}
 	list, asked, took := wait(version, time.Minute, func() error { return w.plane.RequestSync(ctx, adm, dev) })
-	if asked == version || took > time.Second || len(list) != 1 || list[0].SyncRequestedAt.IsZero() || len(list[0].KnownRoles) != 2 {
+	if asked == version || took > time.Second || len(list) != 1 || list[0].SyncRequestedAt.IsZero() {
 		t.Errorf("a sync was asked for: %+v, %s after %s", list, asked, took)
 	}
 	// Another replica's change is seen without being told.
@@ -788,5 +782,3 @@ func TestWaitAccounts(t *testing.T) {
 	wantKind(t, "an admin", err, serval.Unauthenticated)
 	wantKind(t, "a sync of no account", w.plane.RequestSync(ctx, adm, "000000000000"), serval.NotFound)
 }
-
-func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }

@@ -2,23 +2,14 @@ package intake
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"regexp"
 	"slices"
 	"time"
 	"unicode/utf8"
 
-	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
-)
-
-// How much of a push is staged in one transaction: so many roles, or fewer with
-// so many bytes of documents.
-const (
-	stageBatch = 250
-	stageBytes = 8 << 20
 )
 
 // The bounds of a push: AWS's own (IAM API Reference; IAM and STS quotas), and
@@ -43,16 +34,6 @@ const (
 // roleIDs is what a unique id of IAM's may be.
 var roleIDs = regexp.MustCompile(`^[A-Z0-9]{4,128}$`)
 
-// A Pushed is what became of a push. Its JSON form is kept, for a repeat.
-type Pushed struct {
-	Repeated bool `json:"-"`
-	Added    int  `json:"added"`
-	Changed  int  `json:"changed"`
-	Removed  int  `json:"removed"`
-	Held     int  `json:"held"`
-	Stale    int  `json:"stale"`
-}
-
 // Push takes in the inventory of an account. Read hands over its roles one by
 // one and then returns the rest of it, with a digest of all that it read. The
 // roles are staged without holding the chain and swapped in in one short
@@ -65,152 +46,50 @@ type Pushed struct {
 // is removed.
 func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID string,
 	read func(role func(serval.Role) error) (inv serval.Inventory, digest string, err error)) (Pushed, error) {
-	var done Pushed
-	var account store.Account
-	var end func()
-	err := t.view(ctx, who, serval.InventoryAccept, accountID, func(v *store.View) (err error) {
-		if !who.MayPush(accountID) {
-			return noAccount()
-		}
-		if account, err = v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
-			return noAccount()
-		}
-		if err != nil {
-			return err
-		}
-		if !isOpen(who, account) && !isAccepted(account) {
-			return serval.Refuse(serval.Conflict, "This worker has not opened the last sync of this account.")
-		}
-		var ok bool
-		if end, ok = t.door.Store.BeginPush(accountID); !ok {
-			return serval.Refuse(serval.Exhausted, "Another push of this account is under way. Push again when it has ended.")
-		}
-		return nil
+	var inv serval.Inventory
+	return t.take(ctx, who, accountID, push{
+		what: serval.InventoryAccept, noun: "inventory",
+		read: func(_ serval.Account, role func(serval.Role) error) (h head, err error) {
+			inv, h.digest, err = read(role)
+			h.accountID, h.generation = inv.AccountID, inv.Generation
+			return h, err
+		},
+		compare: func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error) {
+			return serval.Compare(known, serval.Sighting{
+				Complete: inv.Complete, Roles: staged, Unreadable: unreadable(inv), Untagged: inv.Untagged,
+			}, now), nil
+		},
+		accept: func(tx *store.Tx, digest, answer string) error { return tx.AcceptInventory(inv, digest, answer) },
+		detail: func(roles int, d serval.Difference) map[string]string {
+			detail := map[string]string{
+				"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": serval.Cut(inv.ReadBy, maxAction),
+				"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(inv.Unreadable)), "problems": fmt.Sprint(len(inv.Problems)),
+			}
+			describe(detail, d)
+			return detail
+		},
 	})
-	if end != nil {
-		defer end()
-	}
-	if err != nil {
-		return done, err
-	}
-	// Where the last sync was accepted, only its repeat has an answer: it is read
-	// for its digest, and nothing is staged.
-	staging := isOpen(who, account)
-	push := door.NewID("push")
-	if staging {
-		defer func() {
-			// After the swap there is nothing left; after a failure this cleans up.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-			defer cancel()
-			t.door.Store.DropStaged(ctx, push) // what stays behind goes with the sweep
-		}()
-	}
-	keep := func(roles []serval.Role) error {
-		if !staging {
-			return nil
-		}
-		return t.door.Store.Stage(ctx, push, accountID, t.door.Now(), roles)
-	}
-	inv, digest, n, err := stage(account.Account, keep, read)
-	if err != nil {
-		t.door.Refused(ctx, who, serval.InventoryAccept, accountID, err)
-		return done, err
-	}
-	err = t.act(ctx, who, serval.InventoryAccept, accountID, func(tx *store.Tx, e *serval.Event) error {
-		done = Pushed{}
-		a, err := tx.Account(accountID)
-		if serval.IsRefusal(err, serval.NotFound) {
-			return noAccount()
-		}
-		if err != nil {
-			return err
-		}
-		switch {
-		case inv.Generation == a.AcceptedGeneration && digest == a.AcceptedDigest:
-			e.Action, done.Repeated = "", true
-			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
-		case inv.Generation <= a.AcceptedGeneration:
-			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", inv.Generation, a.AcceptedGeneration)
-		case inv.Generation != a.Generation || !isOpen(who, a) || !staging:
-			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", inv.Generation)
-		}
-		known, err := tx.KnownRoles(accountID)
-		if err != nil {
-			return err
-		}
-		staged, err := tx.StagedRoles(push)
-		if err != nil {
-			return err
-		}
-		if len(staged) != n {
-			return fmt.Errorf("%d of %d staged roles are there", len(staged), n)
-		}
-		d := serval.Compare(known, serval.Sighting{
-			Complete: inv.Complete, Roles: staged, Unreadable: unreadable(inv), Untagged: inv.Untagged,
-		}, tx.Now)
-		if err := tx.ApplyDifference(push, accountID, d); err != nil {
-			return err
-		}
-		done = Pushed{Added: len(d.Added), Changed: len(d.Changed), Removed: len(d.Removed()), Held: len(d.Held), Stale: len(d.Stale)}
-		answer, err := json.Marshal(done)
-		if err != nil {
-			return err
-		}
-		if err := tx.AcceptInventory(inv, digest, string(answer)); err != nil {
-			return err
-		}
-		e.Detail = inventoryDetail(inv, len(staged), d)
-		// What was untagged may be tagged again; what was deleted never returns.
-		return door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
-	})
-	if err != nil {
-		return Pushed{}, err
-	}
-	t.door.Changed.Raise()
-	return done, nil
 }
 
-// stage reads a push and hands its roles to keep in batches, checking each. It
-// returns how many there were.
-func stage(account serval.Account, keep func([]serval.Role) error,
-	read func(role func(serval.Role) error) (serval.Inventory, string, error)) (inv serval.Inventory, digest string, n int, err error) {
-	var batch []serval.Role
-	var size int
-	flush := func() error {
-		if len(batch) == 0 {
-			return nil
-		}
-		err := keep(batch)
-		batch, size = batch[:0], 0
-		return err
+// checkIdentity refuses a role that is not one of the account's.
+func checkIdentity(text, roleID string, account serval.Account) (serval.RoleARN, error) {
+	refuse := func(format string, args ...any) error {
+		return serval.Refuse(serval.Invalid, "Role %s %s.", text, fmt.Sprintf(format, args...))
 	}
-	inv, digest, err = read(func(r serval.Role) error {
-		if n++; n > maxRoles {
-			return serval.Refuse(serval.TooLarge, "The inventory has more than %d roles.", maxRoles)
-		}
-		if err := checkRole(r, account); err != nil {
-			return err
-		}
-		batch = append(batch, r)
-		for _, d := range documents(r) {
-			size += len(d)
-		}
-		if len(batch) == stageBatch || size >= stageBytes {
-			return flush()
-		}
-		return nil
-	})
-	if err == nil {
-		err = flush()
-	}
+	arn, err := serval.ParseRoleARN(text)
 	switch {
 	case err != nil:
-	case inv.AccountID != account.ID:
-		err = serval.Refuse(serval.Invalid, "This inventory is of account %s, not of %s.", serval.Cut(inv.AccountID, 40), account.ID)
-	case inv.Generation < 1:
-		err = serval.Refuse(serval.Invalid, "An inventory is pushed with the generation that its sync was opened with.")
+		return arn, serval.Refuse(serval.Invalid, "Role %q: %s.", serval.Cut(text, 200), err)
+	case arn.AccountID != account.ID:
+		return arn, refuse("is not in account %s", account.ID)
+	case account.Partition != "" && arn.Partition != account.Partition:
+		return arn, refuse("is not in partition %s", account.Partition)
+	case roleID == "":
+		return arn, refuse("has no role_id")
+	case !roleIDs.MatchString(roleID):
+		return arn, refuse("has the role_id %q, which is none", serval.Cut(roleID, 40))
 	}
-	return inv, digest, n, err
+	return arn, nil
 }
 
 // checkRole refuses a role of a push that AWS cannot have shown of the account.
@@ -218,20 +97,12 @@ func checkRole(r serval.Role, account serval.Account) error {
 	refuse := func(format string, args ...any) error {
 		return serval.Refuse(serval.Invalid, "Role %s %s.", r.ARN, fmt.Sprintf(format, args...))
 	}
-	arn, err := serval.ParseRoleARN(r.ARN)
+	arn, err := checkIdentity(r.ARN, r.RoleID, account)
 	switch {
 	case err != nil:
-		return serval.Refuse(serval.Invalid, "Role %q: %s.", serval.Cut(r.ARN, 200), err)
-	case arn.AccountID != account.ID:
-		return refuse("is not in account %s", account.ID)
-	case account.Partition != "" && arn.Partition != account.Partition:
-		return refuse("is not in partition %s", account.Partition)
+		return err
 	case arn.Name != r.Name || arn.Path != r.Path:
 		return refuse("has another name and path than its ARN")
-	case r.RoleID == "":
-		return refuse("has no role_id")
-	case !roleIDs.MatchString(r.RoleID):
-		return refuse("has the role_id %q, which is none", serval.Cut(r.RoleID, 40))
 	case !serval.IsTagged(r.Tags):
 		return refuse("has no tag %q", serval.TagKey)
 	case longer(r.Description, maxDescription):
@@ -343,13 +214,11 @@ func unreadable(inv serval.Inventory) []serval.Unreadable {
 // maxNamed is how many roles an event names; it counts all.
 const maxNamed = 20
 
-func inventoryDetail(inv serval.Inventory, roles int, d serval.Difference) map[string]string {
-	detail := map[string]string{
-		"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": serval.Cut(inv.ReadBy, maxAction),
-		"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(inv.Unreadable)), "problems": fmt.Sprint(len(inv.Problems)),
-	}
+// describe puts a difference into an event's detail.
+func describe(detail map[string]string, d serval.Difference) {
 	for name, keys := range map[string][]serval.RoleKey{
 		"added": d.Added, "changed": d.Changed, "recreated": d.Recreated, "untagged": d.Untagged, "missing": d.Missing, "held": d.Held,
+		"fresh": d.Fresh,
 	} {
 		if len(keys) == 0 {
 			continue
@@ -362,5 +231,4 @@ func inventoryDetail(inv serval.Inventory, roles int, d serval.Difference) map[s
 	if len(d.Stale) > 0 {
 		detail["stale"] = fmt.Sprint(len(d.Stale))
 	}
-	return detail
 }

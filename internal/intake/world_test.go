@@ -173,6 +173,11 @@ func reading(inv serval.Inventory, roles ...serval.Role) func(func(serval.Role) 
 	}
 }
 
+// opened returns what most tests want of a sync that was opened.
+func opened(o Opened, err error) (generation int64, until time.Time, _ error) {
+	return o.Generation, o.Until, err
+}
+
 // push syncs an account: exactly these roles are there.
 func (w *world) push(account string, roles ...serval.Role) Pushed {
 	w.t.Helper()
@@ -181,7 +186,7 @@ func (w *world) push(account string, roles ...serval.Role) Pushed {
 
 func (w *world) pushAs(account string, change func(*serval.Inventory), roles ...serval.Role) Pushed {
 	w.t.Helper()
-	g, _, err := w.intake.OpenSync(w.t.Context(), hub(), account, "pod-1")
+	g, _, err := opened(w.intake.OpenSync(w.t.Context(), hub(), account, "pod-1", serval.SyncFull))
 	if err != nil {
 		w.t.Fatalf("opening a sync of %s: %v", account, err)
 	}

@@ -28,6 +28,15 @@ type KnownRole struct {
 	Shown  string `json:"shown"`
 }
 
+// Role returns the known role as its worker needs it.
+func (k Known) Role() KnownRole {
+	r := KnownRole{RoleID: k.Key.RoleID, ARN: k.Key.ARN}
+	if !k.Stale && k.HeldSince.IsZero() {
+		r.Digest, r.Shown = k.Digest, k.Shown
+	}
+	return r
+}
+
 // A Delta is what changed in an account since it was last looked at, as far as
 // was looked. It removes what it names, with what was seen, and says nothing of
 // roles that it does not name.

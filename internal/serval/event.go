@@ -64,6 +64,7 @@ const (
 	SyncRequest     Action = "sync.request"
 	SyncOpen        Action = "sync.open"
 	InventoryAccept Action = "inventory.accept"
+	DeltaAccept     Action = "delta.accept"
 	RemovalConfirm  Action = "removal.confirm"
 
 	AuditRead   Action = "audit.read"

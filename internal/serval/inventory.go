@@ -116,6 +116,7 @@ func Holds(known, missing int) bool { return known >= holdFrom && 2*missing > kn
 type Known struct {
 	Key       RoleKey
 	Digest    string
+	Shown     string
 	HeldSince time.Time // of a role whose removal is held; else zero
 	Stale     bool      // its last state could not be confirmed
 }

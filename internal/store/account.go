@@ -25,17 +25,22 @@ type Account struct {
 	ClaimedUntil    time.Time
 	SyncRequestedAt time.Time
 
-	// Of the last push that was accepted; zero before the first.
+	// Of the last push of either kind that was accepted; zero before the first.
 	AcceptedGeneration int64
 	AcceptedDigest     string
 	AcceptedAnswer     string
-	AcceptedAt         time.Time
-	StartedAt          time.Time
-	FinishedAt         time.Time
-	Complete           bool
-	ReadBy             string
 
-	// Of the same push, and long: only where FillLastSync was asked for them.
+	// LookedAt is when the last accepted sync of either kind had started.
+	LookedAt time.Time
+
+	// Of the last full sync that was accepted; zero before the first.
+	AcceptedAt time.Time
+	StartedAt  time.Time
+	FinishedAt time.Time
+	Complete   bool
+	ReadBy     string
+
+	// Of the same sync, and long: only where FillLastSync was asked for them.
 	Unreadable []serval.Unreadable
 	NearMisses []serval.NearMiss
 	Problems   []serval.Problem
@@ -51,20 +56,21 @@ type accountSettings struct {
 
 const accountColumns = `id, name, partition, role_arn, external_id, settings, source, created_at, generation, claimed_by,
 	claimed_until, sync_requested_at, accepted_generation, accepted_digest, accepted_answer, accepted_at, started_at, finished_at,
-	complete, read_by`
+	complete, read_by, looked_at`
 
 func scanAccount(row scanner) (Account, error) {
 	var a Account
 	var settings string
-	var created, claimed, requested, accepted, started, finished, complete int64
+	var created, claimed, requested, accepted, started, finished, complete, looked int64
 	err := row.Scan(&a.ID, &a.Name, &a.Partition, &a.RoleARN, &a.ExternalID, &settings, &a.Source, &created, &a.Generation, &a.ClaimedBy,
 		&claimed, &requested, &a.AcceptedGeneration, &a.AcceptedDigest, &a.AcceptedAnswer, &accepted, &started, &finished,
-		&complete, &a.ReadBy)
+		&complete, &a.ReadBy, &looked)
 	if err != nil {
 		return Account{}, fmt.Errorf("reading an account: %w", err)
 	}
 	a.CreatedAt, a.ClaimedUntil, a.SyncRequestedAt = instant(created), instant(claimed), instant(requested)
 	a.AcceptedAt, a.StartedAt, a.FinishedAt, a.Complete = instant(accepted), instant(started), instant(finished), complete == 1
+	a.LookedAt = instant(looked)
 	var s accountSettings
 	if err := json.Unmarshal([]byte(settings), &s); err != nil {
 		return Account{}, fmt.Errorf("reading the settings of account %s: %w", a.ID, err)
@@ -111,7 +117,7 @@ func (t *Tx) DeclareAccount(a serval.Account, source string) error {
 		return fmt.Errorf("encoding the settings of account %s: %w", a.ID, err)
 	}
 	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, unreadable, near_misses, problems, removed_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', '[]', '[]', '[]', 0)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', 0, '[]', '[]', '[]', 0)
 		on conflict (id) do update set name = excluded.name, partition = excluded.partition, role_arn = excluded.role_arn,
 			external_id = excluded.external_id, settings = excluded.settings, source = excluded.source, removed_at = 0`,
 		a.ID, a.Name, a.Partition, a.RoleARN, a.ExternalID, string(settings), source, micros(t.Now))
@@ -159,10 +165,26 @@ func (t *Tx) AcceptInventory(inv serval.Inventory, digest, answer string) error 
 	}
 	return t.exec("accepting the sync of account "+inv.AccountID, `update account set
 			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, accepted_at = $5,
-			started_at = $6, finished_at = $7, complete = $8, read_by = $9, unreadable = $10, near_misses = $11, problems = $12,
+			started_at = $6, finished_at = $7, looked_at = $13, complete = $8, read_by = $9, unreadable = $10, near_misses = $11, problems = $12,
 			claimed_by = '', claimed_until = 0,
 			sync_requested_at = case when sync_requested_at <= $6 then 0 else sync_requested_at end
 		where id = $1`,
 		inv.AccountID, inv.Generation, digest, answer, micros(t.Now), micros(inv.StartedAt), micros(inv.FinishedAt),
-		flag(inv.Complete), inv.ReadBy, lists[0], lists[1], lists[2])
+		flag(inv.Complete), inv.ReadBy, lists[0], lists[1], lists[2], micros(t.notLater(inv.StartedAt)))
+}
+
+// notLater returns at, or now where a worker's clock says later.
+func (t *Tx) notLater(at time.Time) time.Time {
+	if at.After(t.Now) {
+		return t.Now
+	}
+	return at
+}
+
+// AcceptDelta notes that a delta was accepted, with the answer that a repeat of
+// it is given. What the last full sync said of the account stays.
+func (t *Tx) AcceptDelta(d serval.Delta, digest, answer string) error {
+	return t.exec("accepting the delta of account "+d.AccountID, `update account set
+			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, looked_at = $5, claimed_by = '', claimed_until = 0
+		where id = $1`, d.AccountID, d.Generation, digest, answer, micros(t.notLater(d.StartedAt)))
 }

@@ -51,16 +51,16 @@ type policyRef struct {
 
 // The columns that a staged role and a role share.
 const roleFacts = `role_id, partition, arn, name, path, description, created_at, max_session_seconds, tags, trust, boundary,
-	last_used_at, policies, complete, digest`
+	last_used_at, policies, complete, digest, shown`
 
 const roleColumns = `account_id, ` + roleFacts + `, seen_at, stale_since, stale_reason, held_since`
 
 func scanRole(row scanner) (Role, error) {
 	var r Role
-	var tags, policies, boundary string
+	var tags, policies, boundary, shown string
 	var created, used, complete, seen, stale, held int64
 	err := row.Scan(&r.Key.AccountID, &r.RoleID, &r.Key.Partition, &r.ARN, &r.Name, &r.Path, &r.Description, &created,
-		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &policies, &complete, &r.Digest, &seen, &stale, &r.StaleReason, &held)
+		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &policies, &complete, &r.Digest, &shown, &seen, &stale, &r.StaleReason, &held)
 	if err != nil {
 		return Role{}, fmt.Errorf("reading a role: %w", err)
 	}
@@ -169,10 +169,10 @@ func (v *View) KnownRoles(accountID string) ([]serval.Known, error) {
 	known, err := all(v, func(row scanner) (k serval.Known, err error) {
 		var held, stale int64
 		k.Key.AccountID = accountID
-		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &held, &stale)
+		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Shown, &held, &stale)
 		k.HeldSince, k.Stale = instant(held), stale != 0
 		return k, err
-	}, `select role_id, partition, arn, digest, held_since, stale_since from role where account_id = $1 and removed_at = 0`, accountID)
+	}, `select role_id, partition, arn, digest, shown, held_since, stale_since from role where account_id = $1 and removed_at = 0`, accountID)
 	if err != nil {
 		return nil, fmt.Errorf("listing the known roles of account %s: %w", accountID, err)
 	}
@@ -293,10 +293,10 @@ func (v *View) stage(push, accountID string, now time.Time, r serval.Role) error
 		used = micros(*r.LastUsedAt)
 	}
 	n, err := v.execCount("staging role "+r.ARN, `insert into staged_role (push, account_id, staged_at, `+roleFacts+`)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 		on conflict do nothing`,
 		push, accountID, micros(now), r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
-		string(tagText), r.TrustPolicy.Digest(), boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest())
+		string(tagText), r.TrustPolicy.Digest(), boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest(), r.Shown())
 	if err == nil && n == 0 {
 		return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
 	}
@@ -370,7 +370,7 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 		on conflict (account_id, role_id) do update set partition = excluded.partition, arn = excluded.arn, name = excluded.name,
 			path = excluded.path, description = excluded.description, created_at = excluded.created_at, max_session_seconds = excluded.max_session_seconds, tags = excluded.tags,
 			trust = excluded.trust, boundary = excluded.boundary, last_used_at = excluded.last_used_at,
-			policies = excluded.policies, complete = excluded.complete, digest = excluded.digest, seen_at = excluded.seen_at,
+			policies = excluded.policies, complete = excluded.complete, digest = excluded.digest, shown = excluded.shown, seen_at = excluded.seen_at,
 			stale_since = 0, stale_reason = '', held_since = 0, removed_at = 0, removed_reason = ''`, push, now)
 	if err != nil {
 		return err

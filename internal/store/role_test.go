@@ -567,6 +567,7 @@ func TestAccount(t *testing.T) {
 		d.act(t, later.Add(2*time.Minute), func(tx *Tx) error { return tx.AcceptInventory(inv, "digest", `{"added":1}`) })
 		w := want[0]
 		w.Generation, w.AcceptedGeneration, w.AcceptedDigest, w.AcceptedAnswer = 1, 1, "digest", `{"added":1}`
+		w.LookedAt = inv.StartedAt
 		w.AcceptedAt, w.StartedAt, w.FinishedAt, w.Complete, w.ReadBy = later.Add(2*time.Minute), inv.StartedAt, inv.FinishedAt, true, inv.ReadBy
 		w.Unreadable, w.NearMisses, w.Problems = inv.Unreadable, inv.NearMisses, inv.Problems
 		same := func() {
@@ -579,12 +580,26 @@ func TestAccount(t *testing.T) {
 			}
 		}
 		same()
-		inv.Generation = 2
-		if err := d.Write(t.Context(), later, func(tx *Tx) error { return tx.AcceptInventory(inv, "", "") }); err == nil {
+		// A delta ends the claim, and what the full sync said stays.
+		d.act(t, later.Add(2*time.Minute), func(tx *Tx) error {
+			_, _, _, err := tx.IssueGeneration(prod, "w/1", later.Add(time.Hour))
+			return errors.Join(err, tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Minute)}, "delta", "{}"))
+		})
+		w.Generation, w.AcceptedGeneration, w.AcceptedDigest, w.AcceptedAnswer, w.LookedAt = 2, 2, "delta", "{}", later.Add(time.Minute)
+		same()
+		// A worker's clock that is ahead is not believed.
+		d.act(t, later.Add(2*time.Minute), func(tx *Tx) error {
+			return tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Hour)}, "delta", "{}")
+		})
+		w.LookedAt = later.Add(2 * time.Minute)
+		same()
+		inv.Generation = 3
+		if err := d.Write(t.Context(), later.Add(2*time.Minute), func(tx *Tx) error { return tx.AcceptInventory(inv, "", "") }); err == nil {
 			t.Error("a generation was accepted that was never issued")
 		}
 		// A wish that came while the account was being read still stands.
-		inv.Generation = 1
+		inv.Generation = 2
+		w.AcceptedDigest, w.AcceptedAnswer, w.LookedAt = "digest", `{"added":1}`, inv.StartedAt
 		w.SyncRequestedAt = later.Add(3 * time.Minute)
 		w.AcceptedAt = w.SyncRequestedAt
 		d.act(t, w.SyncRequestedAt, func(tx *Tx) error {

@@ -54,7 +54,7 @@ type far struct {
 	applied    int
 	roles      int
 	removed    []serval.Removal
-	kind       serval.SyncKind // of the last sync that was opened
+	kind       serval.SyncKind                                   // of the last sync that was opened
 	answer     func(w http.ResponseWriter, r *http.Request) bool // answers in place of all this
 	after      func(w http.ResponseWriter)                       // answers a push that was taken
 }
@@ -81,7 +81,7 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("wait") != "30" || r.URL.Query().Get("version") != "a b" {
 			f.t.Errorf("asked with %q, want version and wait", r.URL.RawQuery)
 		}
-		json.NewEncoder(w).Encode(wire.WorkerAccounts{Version: "c", Accounts: []wire.WorkerAccount{{ID: account, KnownRoles: []string{"AROA1"}}}})
+		json.NewEncoder(w).Encode(wire.WorkerAccounts{Version: "c", Accounts: []wire.WorkerAccount{{ID: account}}})
 	case "POST /base/api/v1/upstream/accounts/" + account + "/syncs":
 		var in wire.OpenSync
 		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Worker == "" || r.Header.Get("Content-Type") != "application/json" {
@@ -182,7 +182,7 @@ func TestASyncFromEndToEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := wire.WorkerAccounts{Version: "c", Accounts: []wire.WorkerAccount{{ID: account, KnownRoles: []string{"AROA1"}}}}
+	want := wire.WorkerAccounts{Version: "c", Accounts: []wire.WorkerAccount{{ID: account}}}
 	if diff := cmp.Diff(want, list); diff != "" {
 		t.Errorf("accounts (-want +got):\n%s", diff)
 	}
@@ -424,8 +424,11 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 	}
 	defer c.Close()
 	for name, call := range map[string]func(context.Context) error{
-		"Accounts":      func(ctx context.Context) error { _, err := c.Accounts(ctx, "", time.Minute); return err },
-		"OpenSync":      func(ctx context.Context) error { _, err := c.OpenSync(ctx, account, "worker-0", serval.SyncFull); return err },
+		"Accounts": func(ctx context.Context) error { _, err := c.Accounts(ctx, "", time.Minute); return err },
+		"OpenSync": func(ctx context.Context) error {
+			_, err := c.OpenSync(ctx, account, "worker-0", serval.SyncFull)
+			return err
+		},
 		"PushInventory": func(ctx context.Context) error { _, err := c.PushInventory(ctx, inventory(1, 2000)); return err },
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)

@@ -439,6 +439,41 @@ func TestPush(t *testing.T) {
 	if res, text := put(body.Bytes(), ""); res.StatusCode != 200 || !strings.Contains(text, `"repeated":true`) {
 		t.Errorf("the same without gzip answered %d, want 200 and repeated: %s", res.StatusCode, text)
 	}
+	// A delta goes the same way, by the same generations.
+	hub.json("POST", at+"/syncs", wire.OpenSync{Worker: "w1", Kind: serval.SyncDelta}, 200, &sync)
+	if len(sync.Known) != 2 || sync.Known[0].RoleID == "" || sync.Known[0].Digest == "" || sync.Known[0].Shown == "" || sync.LookedAt.IsZero() {
+		t.Fatalf("the delta was opened with %+v, want what is known", sync)
+	}
+	gone := serval.Removal{RoleID: sync.Known[0].RoleID, ARN: sync.Known[0].ARN, Reason: serval.RemovedUntagged}
+	delta := serval.Delta{AccountID: prod, Generation: sync.Generation, StartedAt: time.Now(), FinishedAt: time.Now(), Complete: true, ReadBy: serval.ByRoles, Removed: []serval.Removal{gone}}
+	delta.Normalize()
+	body.Reset()
+	if err := wire.WriteDelta(&body, delta); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string][]byte{
+		"an inventory as a delta": bytes.Replace(body.Bytes(), []byte("serval.delta/v1"), []byte("serval.inventory/v1"), 1),
+		"half of a delta":         body.Bytes()[:body.Len()/2],
+	} {
+		if res, text := hub.do("PUT", at+"/delta", io.Reader(bytes.NewReader(text))); res.StatusCode != 400 {
+			t.Errorf("%s: answered %d, want 400: %.300s", name, res.StatusCode, text)
+		}
+	}
+	hub.header = http.Header{"Content-Encoding": {"gzip"}}
+	for i, repeated := range []bool{false, true} {
+		res, text := hub.do("PUT", at+"/delta", io.Reader(bytes.NewReader(zip(body.Bytes()))))
+		var push wire.Push
+		if err := json.Unmarshal([]byte(text), &push); err != nil || res.StatusCode != 200 || push.Repeated != repeated || push.Removed != 1 || push.Generation != sync.Generation {
+			t.Fatalf("push %d of the delta answered %d, want 200, one removed, repeated %t: %s", i+1, res.StatusCode, repeated, text)
+		}
+	}
+	hub.header = http.Header{}
+	var later wire.WorkerAccounts
+	hub.json("GET", "/api/v1/upstream/accounts", nil, 200, &later)
+	if before, now := accounts.Accounts[0], later.Accounts[0]; now.LastSyncAt.IsZero() || now.Generation != 2 || before.ID != now.ID {
+		t.Errorf("after the delta the account is %+v", now)
+	}
+
 	for _, token := range []string{"", "x", hubToken + "x", hubToken[:len(hubToken)-1], "Bearer"} {
 		if res, _ := w.worker(token).do("GET", "/api/v1/upstream/accounts", nil); res.StatusCode != 401 || res.Header.Get("WWW-Authenticate") == "" {
 			t.Errorf("token %q answered %d, want 401", token, res.StatusCode)

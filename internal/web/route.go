@@ -88,6 +88,7 @@ var table = []route{
 	on("GET", "/api/v1/upstream/accounts", Worker, (*Server).workerAccounts).within(pollTime),
 	on("POST", "/api/v1/upstream/accounts/{id}/syncs", Worker, (*Server).openSync),
 	on("PUT", "/api/v1/upstream/accounts/{id}/inventory", Worker, (*Server).pushInventory).within(pushTime).streaming(),
+	on("PUT", "/api/v1/upstream/accounts/{id}/delta", Worker, (*Server).pushDelta).within(pushTime).streaming(),
 
 	on("GET", "/{$}", Anyone, (*Server).homePage),
 	on("GET", "/roles", Person, (*Server).rolesPage),

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -71,7 +72,6 @@ func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit
 			ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: list(a.Via),
 			DefaultRegion: a.DefaultRegion, STS: a.STS, WorkflowRoleARN: a.WorkflowRoleARN,
 			Generation: a.Generation, LastSyncAt: wire.Time{Time: a.StartedAt}, SyncRequested: !a.SyncRequestedAt.IsZero(),
-			KnownRoles: list(a.KnownRoles),
 		})
 	}
 	return edge.WriteJSON(w, http.StatusOK, answer)
@@ -85,11 +85,13 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 			return err
 		}
 	}
-	generation, until, err := s.c.Intake.OpenSync(r.Context(), v.who, r.PathValue("id"), body.Worker)
+	o, err := s.c.Intake.OpenSync(r.Context(), v.who, r.PathValue("id"), body.Worker, body.Kind)
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, wire.Sync{Generation: generation, Until: wire.Time{Time: until}})
+	return edge.WriteJSON(w, http.StatusOK, wire.Sync{
+		Generation: o.Generation, Until: wire.Time{Time: o.Until}, LookedAt: wire.Time{Time: o.LookedAt}, Known: list(o.Known),
+	})
 }
 
 // pushInventory answers PUT /api/v1/upstream/accounts/{id}/inventory. The body
@@ -97,15 +99,38 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var generation int64
 	pushed, err := s.c.Intake.Push(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Inventory, string, error) {
-		body, err := inventoryBody(w, r)
-		if err != nil {
-			return serval.Inventory{}, "", err
-		}
-		sum := sha256.New()
-		inv, err := wire.ReadInventory(io.TeeReader(body, sum), role)
+		inv, digest, err := digested(w, r, role, wire.ReadInventory)
 		generation = inv.Generation
-		return inv, hex.EncodeToString(sum.Sum(nil)), err
+		return inv, digest, err
 	})
+	return answerPush(w, generation, pushed, err)
+}
+
+// pushDelta answers PUT /api/v1/upstream/accounts/{id}/delta, likewise.
+func (s *Server) pushDelta(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var generation int64
+	pushed, err := s.c.Intake.PushDelta(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Delta, string, error) {
+		delta, digest, err := digested(w, r, role, wire.ReadDelta)
+		generation = delta.Generation
+		return delta, digest, err
+	})
+	return answerPush(w, generation, pushed, err)
+}
+
+// digested reads the text of a push, with a digest of it.
+func digested[T any](w http.ResponseWriter, r *http.Request, role func(serval.Role) error,
+	read func(io.Reader, func(serval.Role) error) (T, error)) (T, string, error) {
+	body, err := pushBody(w, r)
+	if err != nil {
+		var none T
+		return none, "", err
+	}
+	sum := sha256.New()
+	whole, err := read(io.TeeReader(body, sum), role)
+	return whole, hex.EncodeToString(sum.Sum(nil)), err
+}
+
+func answerPush(w http.ResponseWriter, generation int64, pushed intake.Pushed, err error) error {
 	if err != nil {
 		return err
 	}
@@ -115,11 +140,11 @@ func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit)
 	})
 }
 
-// inventoryBody returns the text of a push, out of gzip where it comes in it.
+// pushBody returns the text of a push, out of gzip where it comes in it.
 // What is wrong with that is the sender's fault.
-func inventoryBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
+func pushBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, serval.Refuse(serval.Invalid, "An inventory is JSON: send Content-Type: application/json.")
+		return nil, serval.Refuse(serval.Invalid, "What is pushed is JSON: send Content-Type: application/json.")
 	}
 	if a, ok := w.(*edge.Answer); ok {
 		w = a.ResponseWriter

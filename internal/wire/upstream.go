@@ -20,9 +20,6 @@ type WorkerAccount struct {
 	LastSyncAt Time  `json:"last_sync_at"`
 	// SyncRequested says that somebody asked for a sync since then.
 	SyncRequested bool `json:"sync_requested"`
-	// KnownRoles are the ids of the roles the upstream lists: what the worker
-	// has to say "untagged" of when it sees them without the tag.
-	KnownRoles []string `json:"known_roles"`
 }
 
 // Account returns the account in the dictionary's form.
@@ -56,7 +53,8 @@ type Sync struct {
 	// LookedAt is when the account was last looked at, by a sync of either kind:
 	// what was created since is new.
 	LookedAt Time `json:"looked_at"`
-	// Known are the roles that are listed for the account.
+	// Known are the roles that are listed for the account: what the worker has to
+	// say "untagged" of when it sees them without the tag.
 	Known []serval.KnownRole `json:"known"`
 }
 

@@ -102,7 +102,7 @@ func shapes() map[string]any {
 		"worker-accounts": WorkerAccounts{"v1", []WorkerAccount{{"111122223333", "prod", "aws", "arn:aws:iam::111122223333:role/serval-ingestion", "x",
 			[]serval.Hop{{RoleARN: roleARN, ExternalID: "y"}}, "eu-central-1",
 			serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
-			"arn:aws:iam::111122223333:role/w", 7, at(0), true, []string{"AROA1"}}}},
+			"arn:aws:iam::111122223333:role/w", 7, at(0), true}}},
 		"open-sync": OpenSync{"hub", serval.SyncDelta},
 		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}},
 		"push":      Push{8, true, 1, 2, 3, 4, 5},

@@ -108,28 +108,28 @@ func (f *far) Accounts(ctx context.Context, version string, wait time.Duration) 
 	return list, fmt.Sprint(f.version), nil
 }
 
-func (f *far) OpenSync(ctx context.Context, id, name string) (int64, error) {
+func (f *far) OpenSync(ctx context.Context, id, name string, kind serval.SyncKind) (worker.Opened, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.opens++
 	if err := ask(f.away); err != nil {
-		return 0, err
+		return worker.Opened{}, err
 	}
 	if f.onOpen != nil {
 		if err := f.onOpen(id); err != nil {
-			return 0, err
+			return worker.Opened{}, err
 		}
 	}
 	r := f.accounts[id]
 	if r == nil {
-		return 0, serval.Refuse(serval.NotFound, "There is no such account for this worker.")
+		return worker.Opened{}, serval.Refuse(serval.NotFound, "There is no such account for this worker.")
 	}
 	if time.Now().Before(r.until) && r.claimed != name {
-		return 0, &worker.Busy{Until: r.until}
+		return worker.Opened{}, &worker.Busy{Until: r.until}
 	}
 	r.opened++
 	r.claimed, r.until = name, time.Now().Add(30*time.Minute)
-	return r.opened, nil
+	return worker.Opened{Generation: r.opened}, nil
 }
 
 func (f *far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, error) {

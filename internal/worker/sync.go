@@ -150,12 +150,16 @@ func (s *syncing) guard(ctx context.Context) (err error) {
 // out by itself; a crash in it leaves an inventory that was taken whole or not at
 // all. Either way the account is due and is read anew.
 func (s *syncing) run(ctx context.Context) error {
-	generation, err := s.Upstream.OpenSync(ctx, s.account.ID, s.Name)
+	opened, err := s.Upstream.OpenSync(ctx, s.account.ID, s.Name, serval.SyncFull)
 	if err != nil {
 		return fmt.Errorf("opening a sync: %w", err)
 	}
-	s.out.Generation, s.out.StartedAt = generation, s.Now()
-	inv, err := s.Reader.Inventory(ctx, s.account.Account, s.account.KnownRoles)
+	s.out.Generation, s.out.StartedAt = opened.Generation, s.Now()
+	known := make([]string, len(opened.Known))
+	for i, k := range opened.Known {
+		known[i] = k.RoleID
+	}
+	inv, err := s.Reader.Inventory(ctx, s.account.Account, known)
 	s.reading = s.Now().Sub(s.out.StartedAt)
 	if ctx.Err() != nil {
 		return ctx.Err() // what was read so far is not an inventory
@@ -167,7 +171,7 @@ func (s *syncing) run(ctx context.Context) error {
 	if !inv.StartedAt.IsZero() {
 		s.out.StartedAt = inv.StartedAt
 	}
-	inv.Generation = generation
+	inv.Generation = opened.Generation
 	inv.Normalize()
 	s.inv, s.out.Complete = inv, inv.Complete
 	if err := s.push(ctx); err != nil {

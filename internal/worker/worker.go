@@ -48,7 +48,7 @@ type Upstream interface {
 	// is another than the one given, and after the wait at the latest.
 	Accounts(ctx context.Context, version string, wait time.Duration) (list []Account, now string, err error)
 	// OpenSync claims the next sync of the account and issues its generation.
-	OpenSync(ctx context.Context, accountID, worker string) (generation int64, err error)
+	OpenSync(ctx context.Context, accountID, worker string, kind serval.SyncKind) (Opened, error)
 	// Push puts what was read. Repeating it is the same as doing it once.
 	Push(ctx context.Context, inv serval.Inventory) (Pushed, error)
 }
@@ -58,7 +58,13 @@ type Account struct {
 	serval.Account
 	LastSyncAt    time.Time // when the last accepted sync started; zero for none
 	SyncRequested bool      // somebody asked for a sync since then
-	KnownRoles    []string  // the ids of the roles the upstream lists
+}
+
+// An Opened is a sync that was claimed.
+type Opened struct {
+	Generation int64
+	LookedAt   time.Time          // when the account was last looked at, by a sync of either kind; zero for never
+	Known      []serval.KnownRole // the roles that the upstream lists
 }
 
 // A Pushed is what became of a push.

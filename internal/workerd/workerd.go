@@ -227,7 +227,7 @@ func (f far) Accounts(ctx context.Context, version string, wait time.Duration) (
 	list := make([]worker.Account, len(answer.Accounts))
 	for i, a := range answer.Accounts {
 		list[i] = worker.Account{
-			Account: a.Account(), LastSyncAt: a.LastSyncAt.Time, SyncRequested: a.SyncRequested, KnownRoles: a.KnownRoles,
+			Account: a.Account(), LastSyncAt: a.LastSyncAt.Time, SyncRequested: a.SyncRequested,
 		}
 	}
 	f.metrics.listed(list)
@@ -235,12 +235,12 @@ func (f far) Accounts(ctx context.Context, version string, wait time.Duration) (
 }
 
 // OpenSync opens a sync.
-func (f far) OpenSync(ctx context.Context, accountID, name string) (int64, error) {
-	sync, err := f.client.OpenSync(ctx, accountID, name, serval.SyncFull)
+func (f far) OpenSync(ctx context.Context, accountID, name string, kind serval.SyncKind) (worker.Opened, error) {
+	sync, err := f.client.OpenSync(ctx, accountID, name, kind)
 	if b, ok := errors.AsType[*upstream.Busy](err); ok {
-		return 0, &worker.Busy{Until: b.Until}
+		return worker.Opened{}, &worker.Busy{Until: b.Until}
 	}
-	return sync.Generation, err
+	return worker.Opened{Generation: sync.Generation, LookedAt: sync.LookedAt.Time, Known: sync.Known}, err
 }
 
 // Push puts an inventory.

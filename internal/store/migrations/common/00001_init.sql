@@ -57,8 +57,9 @@ create table account (
   accepted_generation bigint not null,
   accepted_digest     text   not null,
   accepted_answer     text   not null, -- what the worker was told, for a repeat
-  accepted_at         bigint not null,
-  started_at          bigint not null, -- of the accepted sync
+  looked_at           bigint not null, -- when the last accepted sync, full or delta, started
+  accepted_at         bigint not null, -- of the last full sync, as is what follows
+  started_at          bigint not null,
   finished_at         bigint not null,
   complete            bigint not null check (complete in (0, 1)),
   read_by             text   not null,
@@ -103,6 +104,7 @@ create table role (
   policies            text   not null, -- inline and managed, documents by digest
   complete            bigint not null check (complete in (0, 1)),
   digest              text   not null,
+  shown               text   not null, -- digest of what GetRole alone shows
   seen_at             bigint not null,
   stale_since         bigint not null,
   stale_reason        text   not null,
@@ -134,6 +136,7 @@ create table staged_role (
   policies            text   not null,
   complete            bigint not null,
   digest              text   not null,
+  shown               text   not null,
   push                text   not null, -- which push staged it
   primary key (push, role_id),
   unique (push, arn)

@@ -1,0 +1,207 @@
+package intake
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// How much of a push is staged in one transaction: so many roles, or fewer with
+// so many bytes of documents.
+const (
+	stageBatch = 250
+	stageBytes = 8 << 20
+)
+
+// A Pushed is what became of a push. Its JSON form is kept, for a repeat.
+type Pushed struct {
+	Repeated bool `json:"-"`
+	Added    int  `json:"added"`
+	Changed  int  `json:"changed"`
+	Removed  int  `json:"removed"`
+	Held     int  `json:"held"`
+	Stale    int  `json:"stale"`
+}
+
+// A push is what is told apart in taking in an inventory and a delta.
+type push struct {
+	what serval.Action
+	noun string
+	// read hands over the account's roles, and notes the rest.
+	read    func(account serval.Account, role func(serval.Role) error) (head, error)
+	compare func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error)
+	accept  func(tx *store.Tx, digest, answer string) error
+	// detail is the event's; nil where there is none.
+	detail func(roles int, d serval.Difference) map[string]string
+}
+
+// A head says of which sync a push is.
+type head struct {
+	accountID  string
+	generation int64
+	digest     string
+}
+
+// take takes in a push; see Push.
+func (t *Intake) take(ctx context.Context, who serval.Principal, accountID string, p push) (Pushed, error) {
+	var done Pushed
+	var account store.Account
+	var end func()
+	err := t.view(ctx, who, p.what, accountID, func(v *store.View) (err error) {
+		if !who.MayPush(accountID) {
+			return noAccount()
+		}
+		if account, err = v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
+			return noAccount()
+		}
+		if err != nil {
+			return err
+		}
+		if !isOpen(who, account) && !isAccepted(account) {
+			return serval.Refuse(serval.Conflict, "This worker has not opened the last sync of this account.")
+		}
+		var ok bool
+		if end, ok = t.door.Store.BeginPush(accountID); !ok {
+			return serval.Refuse(serval.Exhausted, "Another push of this account is under way. Push again when it has ended.")
+		}
+		return nil
+	})
+	if end != nil {
+		defer end()
+	}
+	if err != nil {
+		return done, err
+	}
+	// Where the last sync was accepted, only its repeat has an answer: it is read
+	// for its digest, and nothing is staged.
+	staging := isOpen(who, account)
+	id, dirty := door.NewID("push"), false
+	defer func() {
+		if !dirty {
+			return
+		}
+		// After the swap there is nothing left; after a failure this cleans up.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		t.door.Store.DropStaged(ctx, id) // what stays behind goes with the sweep
+	}()
+	keep := func(roles []serval.Role) error {
+		if !staging {
+			return nil
+		}
+		dirty = true
+		return t.door.Store.Stage(ctx, id, accountID, t.door.Now(), roles)
+	}
+	h, n, err := stage(account.Account, keep, p)
+	if err != nil {
+		t.door.Refused(ctx, who, p.what, accountID, err)
+		return done, err
+	}
+	quiet := false
+	err = t.act(ctx, who, p.what, accountID, func(tx *store.Tx, e *serval.Event) error {
+		done, quiet = Pushed{}, false
+		a, err := tx.Account(accountID)
+		if serval.IsRefusal(err, serval.NotFound) {
+			return noAccount()
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case h.generation == a.AcceptedGeneration && h.digest == a.AcceptedDigest:
+			e.Action, done.Repeated = "", true
+			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
+		case h.generation <= a.AcceptedGeneration:
+			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", h.generation, a.AcceptedGeneration)
+		case h.generation != a.Generation || !isOpen(who, a) || !staging:
+			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", h.generation)
+		}
+		known, err := tx.KnownRoles(accountID)
+		if err != nil {
+			return err
+		}
+		staged, err := tx.StagedRoles(id)
+		if err != nil {
+			return err
+		}
+		if len(staged) != n {
+			return fmt.Errorf("%d of %d staged roles are there", len(staged), n)
+		}
+		d, err := p.compare(known, staged, tx.Now)
+		if err != nil {
+			return err
+		}
+		if n > 0 || !d.IsEmpty() {
+			if err := tx.ApplyDifference(id, accountID, d); err != nil {
+				return err
+			}
+		}
+		done = Pushed{Added: len(d.Added), Changed: len(d.Changed), Removed: len(d.Removed()), Held: len(d.Held), Stale: len(d.Stale)}
+		answer, err := json.Marshal(done)
+		if err != nil {
+			return err
+		}
+		if err := p.accept(tx, h.digest, string(answer)); err != nil {
+			return err
+		}
+		if e.Detail = p.detail(n, d); e.Detail == nil {
+			e.Action, quiet = "", true
+		}
+		// What was untagged may be tagged again; what was deleted never returns.
+		return door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
+	})
+	if err != nil {
+		return Pushed{}, err
+	}
+	if !quiet {
+		t.door.Changed.Raise()
+	}
+	return done, nil
+}
+
+// stage reads a push and hands its roles to keep in batches, checking each. It
+// returns how many there were.
+func stage(account serval.Account, keep func([]serval.Role) error, p push) (h head, n int, err error) {
+	var batch []serval.Role
+	var size int
+	flush := func() error {
+		if len(batch) == 0 {
+			return nil
+		}
+		err := keep(batch)
+		batch, size = batch[:0], 0
+		return err
+	}
+	h, err = p.read(account, func(r serval.Role) error {
+		if n++; n > maxRoles {
+			return serval.Refuse(serval.TooLarge, "The %s has more than %d roles.", p.noun, maxRoles)
+		}
+		if err := checkRole(r, account); err != nil {
+			return err
+		}
+		batch = append(batch, r)
+		for _, d := range documents(r) {
+			size += len(d)
+		}
+		if len(batch) == stageBatch || size >= stageBytes {
+			return flush()
+		}
+		return nil
+	})
+	if err == nil {
+		err = flush()
+	}
+	switch {
+	case err != nil:
+	case h.accountID != account.ID:
+		err = serval.Refuse(serval.Invalid, "This %s is of account %s, not of %s.", p.noun, serval.Cut(h.accountID, 40), account.ID)
+	case h.generation < 1:
+		err = serval.Refuse(serval.Invalid, "The %s bears no generation: it is pushed with the one that its sync was opened with.", p.noun)
+	}
+	return h, n, err
+}
