@@ -296,6 +296,7 @@ type file struct {
 		RequireJustification bool `yaml:"require_justification"`
 		AllowSelfApproval    bool `yaml:"allow_self_approval"`
 		AllowChaining        bool `yaml:"allow_chaining"`
+		BreakGlass           bool `yaml:"break_glass"`
 	} `yaml:"access_policies"`
 	Admins         people `yaml:"admins"`
 	Auditors       people `yaml:"auditors"`
@@ -377,6 +378,7 @@ func (f file) check(s source) (File, []Fault) {
 			Approval:   serval.Approval{Automatic: p.Approval.Automatic},
 			MaxMinutes: p.MaxMinutes, MaxTotalMinutes: p.MaxTotalMinutes, RecommendedMinutes: p.RecommendedMinutes,
 			RequireJustification: p.RequireJustification, AllowSelfApproval: p.AllowSelfApproval, AllowChaining: p.AllowChaining,
+			BreakGlass: p.BreakGlass,
 		}
 		for _, step := range p.Approval.Steps {
 			policy.Approval.Steps = append(policy.Approval.Steps, step.serval())

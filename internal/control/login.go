@@ -170,7 +170,7 @@ func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, err
 	who, err := tx.PersonBySubject(id.Issuer, id.Subject)
 	switch {
 	case serval.IsRefusal(err, serval.NotFound):
-		who = serval.Person{ID: door.NewID("person"), Issuer: id.Issuer, Subject: id.Subject, Email: id.Email}
+		who = serval.Person{ID: door.NewID("person"), Issuer: id.Issuer, Subject: id.Subject, Email: id.Email, CreatedAt: tx.Now}
 		same, err := tx.PeopleByEmail(id.Email)
 		if err != nil {
 			return serval.Person{}, err
@@ -181,9 +181,10 @@ func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, err
 	case err != nil:
 		return serval.Person{}, err
 	case !serval.SameEmail(who.Email, id.Email):
+		who.NewEmail = id.Email
 		who.Suspended = "Your email was " + who.Email + " and is " + id.Email + " now. An admin has to say that both are you."
 	}
-	who.Groups, who.GroupsAt = id.Groups, tx.Now
+	who.Groups, who.GroupsAt, who.GroupsNote = id.Groups, tx.Now, id.GroupsNote
 	return who, tx.SavePerson(who)
 }
 

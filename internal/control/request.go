@@ -2,8 +2,11 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -24,11 +27,27 @@ const maxOpen = 200
 type Ask struct {
 	RoleARNs []string
 	serval.Ask
+	BreakGlass bool // approve it oneself, where the policy allows that
+}
+
+// A Request is a request as it is shown, with what of it depends on the moment.
+type Request struct {
+	*serval.Request
+	AccountName string
+
+	// Suspended says why an approval that stands cannot be used now; empty where
+	// it can, and for what is not approved.
+	Suspended string
+
+	// Notices are of what people had to be told; read where one request is asked
+	// for or changed, and not in lists.
+	Notices []serval.Notice
 }
 
 // Request asks for roles: one request each, all or none. Where the policy
-// approves automatically they are approved in the same transaction.
-func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (made []*serval.Request, err error) {
+// approves automatically they are approved in the same transaction; so they are
+// where the glass is broken.
+func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (made []Request, err error) {
 	var target string
 	if _, err := serval.ParseRoleARN(first(ask.RoleARNs)); err == nil {
 		target = ask.RoleARNs[0] // of a refusal; never another thing's name
@@ -61,11 +80,15 @@ func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (mad
 				return serval.Refuse(serval.Invalid, "The role %s is named twice.", arn)
 			}
 			asked[arn] = true
-			r, err := p.request(tx, who, arn, ask.Ask, batch)
+			r, err := p.request(tx, who, arn, ask, batch)
 			if err != nil {
 				return err
 			}
-			made = append(made, r)
+			one, err := p.shown(&tx.View, r)
+			if err != nil {
+				return err
+			}
+			made = append(made, one)
 		}
 		e.Action = "" // each request has its own
 		return nil
@@ -76,13 +99,13 @@ func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (mad
 	return made, nil
 }
 
-func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask serval.Ask, batch string) (*serval.Request, error) {
+func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask Ask, batch string) (*serval.Request, error) {
 	if _, err := serval.ParseRoleARN(arn); err != nil {
 		return nil, err
 	}
 	role, err := tx.RoleByARN(arn)
 	if serval.IsRefusal(err, serval.NotFound) {
-		return nil, noRole()
+		return nil, noRole(who.Person)
 	}
 	if err != nil {
 		return nil, err
@@ -93,12 +116,12 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask serv
 	}
 	policy, ok := access.Decide(policies, target(role), who.Person)
 	if !ok {
-		return nil, noRole()
+		return nil, noRole(who.Person)
 	}
 	if !role.HeldSince.IsZero() {
 		return nil, held(role)
 	}
-	r, err := serval.NewRequest(door.NewID("req"), who.Person, role.Key, policy.Terms(), ask, p.settings.RequestExpiry, tx.Now)
+	r, err := serval.NewRequest(door.NewID("req"), who.Person, role.Key, policy.Terms(), ask.Ask, p.settings.RequestExpiry, tx.Now)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +132,64 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask serv
 	if err := p.approveAutomatically(tx, r); err != nil {
 		return nil, err
 	}
+	// The request is kept before what tells of it.
+	if err := tx.SaveRequest(r); err != nil || !ask.BreakGlass {
+		return r, err
+	}
+	if !r.MayBreakGlass(who) {
+		return nil, serval.Refuse(serval.Invalid, "Policy %s has no glass to break for %s. Request it as usual.", r.Terms.Policy, role.ARN)
+	}
+	act, err := p.breakGlass(tx, who, r, "")
+	if err != nil {
+		return nil, err
+	}
+	if err := tx.Append(requestEvent(who, act, r)); err != nil {
+		return nil, err
+	}
 	return r, tx.SaveRequest(r)
+}
+
+// breakGlass has who approve what waits on their own r, where the policy of
+// today allows that as well as the one that r was made under, and has everybody
+// told whom the steps name. A group that makes who eligible counts only as
+// fresh as for any decision.
+func (p *Plane) breakGlass(tx *store.Tx, who serval.Principal, r *serval.Request, reason string) (serval.Action, error) {
+	fresh := who.Person
+	if !hasFreshGroups(fresh, tx.Now) {
+		fresh.Groups = nil
+	}
+	_, policy, err := p.usable(&tx.View, r, who.Person)
+	if err != nil {
+		return "", err
+	}
+	if !policy.BreakGlass {
+		return "", serval.Refuse(serval.Denied, "Policy %s, which decides now, has no glass to break.", policy.Name)
+	}
+	if !policy.Eligible.Include(fresh) {
+		return "", staleGroups()
+	}
+	act, err := r.BreakGlass(who, reason, p.settings.RequestExpiry, tx.Now)
+	if err != nil {
+		return "", err
+	}
+	return act, p.tell(tx, who, act, r)
+}
+
+// tell has everybody told whom the steps of r name, that who did act. It is
+// kept with what it tells of, and blocks nothing: no channel is configured yet,
+// so it fails at once, and that is recorded too.
+func (p *Plane) tell(tx *store.Tx, who serval.Principal, act serval.Action, r *serval.Request) error {
+	n := serval.Notice{
+		ID: door.NewID("notice"), Kind: act, RequestID: r.ID, To: r.Terms.Named(), Facts: r.Facts(), CreatedAt: tx.Now,
+		State: serval.NoticeFailed, EndedAt: tx.Now, Error: "no channel configured",
+	}
+	if err := tx.CreateNotice(n); err != nil {
+		return err
+	}
+	e := door.Event(who, serval.NoticeFail, r.ID, serval.OutcomeFailed)
+	e.Reason = n.Error
+	e.Detail = map[string]string{"notice_id": n.ID, "of": string(act), "recipients": serval.Clip(n.To.String(), 2000)}
+	return tx.Append(e)
 }
 
 // approveAutomatically decides what waits on r where its terms ask nobody.
@@ -168,81 +248,243 @@ func hasDecided(r *serval.Request, who serval.Person) bool {
 	return false
 }
 
+// usable returns the role and the policy of today that let person use what is
+// approved on r: its very role is still there, and a policy still fits. Where
+// there is none the approval stands, and can be used again when there is.
+func (p *Plane) usable(v *store.View, r *serval.Request, person serval.Person) (store.Role, serval.AccessPolicy, error) {
+	refuse := func(err error) (store.Role, serval.AccessPolicy, error) {
+		return store.Role{}, serval.AccessPolicy{}, err
+	}
+	if person.Suspended != "" {
+		return refuse(suspended(person))
+	}
+	if !serval.SameEmail(person.Email, r.Email) {
+		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "email_changed"},
+			Reason: fmt.Sprintf("This request was made as %s; you are %s now.", r.Email, person.Email)})
+	}
+	role, err := v.RoleByKey(r.Role)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_gone"},
+			Reason: "The role that was approved is not there any more, or is no longer tagged. If it was created again it is another role, and has to be requested anew."})
+	}
+	if err != nil {
+		return refuse(err)
+	}
+	if !role.HeldSince.IsZero() {
+		return refuse(held(role))
+	}
+	policies, err := p.inForce(v)
+	if err != nil {
+		return refuse(err)
+	}
+	policy, ok := access.Decide(policies, target(role), person)
+	if !ok {
+		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "not_eligible"},
+			Reason: "No access policy makes you eligible for this role any more. The approval stands and can be used again when one does." + groupsCause(person)})
+	}
+	return role, policy, nil
+}
+
+// suspensions says why an approval cannot be used now, to whoever sees it, by the
+// cause that usable refuses with. It is read only.
+var suspensions = map[string]string{
+	"person_suspended": "The person is suspended until an admin links their identity again.",
+	"email_changed":    "It was requested under another email than the person has now.",
+	"role_gone":        "The role is not there any more, or is no longer tagged.",
+	"role_held":        "The role was missing from the last sync together with most others of its account, and that is not confirmed yet.",
+	"not_eligible":     "No access policy makes the person eligible for this role any more.",
+}
+
+// groupsCause names missing groups as what may be behind a refusal; empty for
+// whoever has theirs.
+func groupsCause(who serval.Person) string {
+	if who.GroupsNote == "" {
+		return ""
+	}
+	return " Your groups are not known: " + who.GroupsNote
+}
+
+// shown returns r as it is shown, with its notices.
+func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
+	list, err := p.listed(v, []*serval.Request{r})
+	if err != nil {
+		return Request{}, err
+	}
+	list[0].Notices, err = v.NoticesOf(r.ID)
+	return list[0], err
+}
+
+// listed returns requests as they are shown.
+func (p *Plane) listed(v *store.View, requests []*serval.Request) ([]Request, error) {
+	names := map[string]string{}
+	people := map[string]serval.Person{}
+	list := make([]Request, 0, len(requests))
+	for _, r := range requests {
+		one := Request{Request: r}
+		name, known := names[r.Role.AccountID]
+		if !known {
+			var err error
+			if name, err = v.AccountName(r.Role.AccountID); err != nil {
+				return nil, err
+			}
+			names[r.Role.AccountID] = name
+		}
+		one.AccountName = name
+		if r.Status == serval.StatusApproved {
+			person, known := people[r.PersonID]
+			if !known {
+				var err error
+				if person, err = v.Person(r.PersonID); err != nil {
+					return nil, err
+				}
+				people[r.PersonID] = person
+			}
+			_, _, err := p.usable(v, r, person)
+			why, refused := errors.AsType[*serval.Refusal](err)
+			if err != nil && !refused {
+				return nil, err
+			}
+			if refused {
+				one.Suspended = suspensions[why.Detail["cause"]]
+			}
+		}
+		list = append(list, one)
+	}
+	return list, nil
+}
+
 // RequestByID returns a request of who's, one that who may decide or has
 // decided, or any for admins and auditors.
-func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string) (r *serval.Request, err error) {
+func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string) (r Request, err error) {
 	err = p.view(ctx, who, serval.RequestRead, id, func(v *store.View) error {
-		r, err = visible(v, who, id)
+		found, err := visible(v, who, id)
+		if err != nil {
+			return err
+		}
+		r, err = p.shown(v, found)
 		return err
 	})
 	return r, err
 }
 
-// A RequestFilter chooses requests.
+// A RequestFilter chooses requests; empty fields choose all of who's own.
 type RequestFilter struct {
-	Status serval.Status // empty for all
-	After  string        // the id of a request of the same list: those behind it
-	Limit  int
+	Status  serval.Status
+	Running bool // those whose clock runs
+
+	// For admins and auditors: everybody's, or those of whoever has the email.
+	All   bool
+	Email string
+
+	After string // the page token of the page before
+	Limit int
 }
 
-// Requests returns who's own requests, newest first, and whether there are more.
-func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFilter) (list []*serval.Request, more bool, err error) {
+// Requests returns who's own requests, or for admins and auditors everybody's,
+// newest first, and the token of the page behind; empty where there is none.
+func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFilter) (list []Request, next string, err error) {
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
-		filter := store.RequestFilter{PersonID: who.Person.ID, Status: f.Status, Limit: f.Limit + 1}
-		if f.After != "" {
-			last, err := v.Request(f.After)
-			if serval.IsRefusal(err) || err == nil && last.PersonID != who.Person.ID {
-				return noPage()
+		filter := store.RequestFilter{PersonID: who.Person.ID, Status: f.Status, Running: f.Running, Limit: f.Limit + 1}
+		if f.All || f.Email != "" {
+			if !who.Admin && !who.Auditor {
+				return serval.Refuse(serval.Denied, "Other people's requests are listed for admins and auditors.")
 			}
-			if err != nil {
-				return err
-			}
-			filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID
+			filter.PersonID, filter.Email = "", f.Email
 		}
-		list, err = v.Requests(filter)
+		if filter.BeforeAt, filter.BeforeID, err = readPlace(f.After); err != nil {
+			return err
+		}
+		found, err := v.Requests(filter)
+		if err != nil {
+			return err
+		}
+		if len(found) > f.Limit {
+			found = found[:f.Limit]
+			next = place(found[f.Limit-1])
+		}
+		list, err = p.listed(v, found)
 		return err
 	})
-	if len(list) > f.Limit {
-		return list[:f.Limit], true, err
+	return list, next, err
+}
+
+// place names a request's place in a list that is newest first, and readPlace
+// reads it. It says nothing about whether the request is there.
+func place(r *serval.Request) string { return fmt.Sprint(r.CreatedAt.UnixMicro(), ".", r.ID) }
+
+func readPlace(token string) (at time.Time, id string, err error) {
+	if token == "" {
+		return time.Time{}, "", nil
 	}
-	return list, false, err
+	text, id, _ := strings.Cut(token, ".")
+	us, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || us <= 0 || id == "" {
+		return time.Time{}, "", noPage()
+	}
+	return time.UnixMicro(us).UTC(), id, nil
 }
 
 // noPage is the answer for a page token that this list did not give.
 func noPage() error { return serval.Refuse(serval.Invalid, "This page_token is not of this list.") }
 
-// maxAwaiting bounds how many undecided requests are looked through for one
-// approver.
-const maxAwaiting = 5000
+// How many undecided requests are looked through for one page of an approver's,
+// and how many at a time.
+const (
+	maxAwaiting   = 5000
+	someOfWaiting = 200
+)
 
 // Approvals returns the requests that wait for a decision which who may make,
-// newest first.
-func (p *Plane) Approvals(ctx context.Context, who serval.Principal) (list []*serval.Request, err error) {
+// newest first, and the token of the page behind; empty where there is none. A
+// page may hold fewer than limit where many others wait, even none.
+func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after string, limit int) (list []Request, next string, err error) {
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
+		filter := store.RequestFilter{Awaiting: true, Limit: someOfWaiting}
+		if filter.BeforeAt, filter.BeforeID, err = readPlace(after); err != nil {
+			return err
+		}
 		if who.Person.Suspended != "" {
 			return nil // nothing is theirs to decide
 		}
-		waiting, err := v.Requests(store.RequestFilter{Awaiting: true, Limit: maxAwaiting})
-		if err != nil {
-			return err
-		}
 		now := p.now()
-		for _, r := range waiting {
-			if _, _, due := r.Due(now); !due && r.Awaits(who.Person) {
-				list = append(list, r)
+		var mine []*serval.Request
+		for seen := 0; ; {
+			waiting, err := v.Requests(filter)
+			if err != nil {
+				return err
+			}
+			for _, r := range waiting {
+				if _, _, due := r.Due(now); due || !r.Awaits(who.Person) {
+					continue
+				}
+				if len(mine) == limit {
+					next = place(mine[limit-1])
+					break
+				}
+				mine = append(mine, r)
+			}
+			if seen += len(waiting); next != "" || len(waiting) < someOfWaiting {
+				break
+			}
+			last := waiting[len(waiting)-1]
+			if filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID; seen >= maxAwaiting {
+				next = place(last)
+				break
 			}
 		}
-		return nil
+		list, err = p.listed(v, mine)
+		return err
 	})
-	return list, err
+	return list, next, err
 }
 
 // change runs one act of the dictionary on a request that who can see, and
 // records the event that it returns.
 func (p *Plane) change(ctx context.Context, who serval.Principal, what serval.Action, id string,
-	f func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error)) (r *serval.Request, err error) {
+	f func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error)) (changed Request, err error) {
 	err = p.act(ctx, who, what, id, func(tx *store.Tx, e *serval.Event) error {
-		if r, err = visible(&tx.View, who, id); err != nil {
+		r, err := visible(&tx.View, who, id)
+		if err != nil {
 			return err
 		}
 		e.Detail = map[string]string{}
@@ -252,39 +494,59 @@ func (p *Plane) change(ctx context.Context, who serval.Principal, what serval.Ac
 		}
 		e.Action = act
 		maps.Copy(e.Detail, r.Facts())
-		return tx.SaveRequest(r)
+		if err := tx.SaveRequest(r); err != nil {
+			return err
+		}
+		changed, err = p.shown(&tx.View, r)
+		return err
 	})
 	if err != nil {
-		return nil, err
+		return Request{}, err
 	}
 	p.door.Changed.Raise()
-	return r, nil
+	return changed, nil
+}
+
+// hasFreshGroups reports whether the person's groups are young enough for a
+// decision.
+func hasFreshGroups(who serval.Person, now time.Time) bool {
+	return now.Sub(who.GroupsAt) <= groupsLast
+}
+
+func staleGroups() error {
+	return serval.Refuse(serval.LoginRequired, "Your groups were read more than an hour ago. Sign in again to decide.")
 }
 
 // Decide approves or denies what waits on a request. A group that names the
-// approver counts only as fresh as an hour.
-func (p *Plane) Decide(ctx context.Context, who serval.Principal, id string, d serval.Decision) (*serval.Request, error) {
+// approver counts only as fresh as an hour. Whoever approves their own, where
+// no step is theirs, breaks the glass if the policy allows that.
+func (p *Plane) Decide(ctx context.Context, who serval.Principal, id string, d serval.Decision) (Request, error) {
 	return p.change(ctx, who, serval.RequestDecide, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
 		if who.Person.Suspended != "" {
 			return "", suspended(who.Person)
 		}
-		by := who
-		if tx.Now.Sub(who.Person.GroupsAt) > groupsLast {
-			by.Person.Groups = nil
-			if r.Awaits(who.Person) && !r.Awaits(by.Person) {
-				return "", serval.Refuse(serval.LoginRequired, "Your groups were read more than an hour ago. Sign in again to decide.")
-			}
-		}
-		act, err := r.Decide(by, d, p.settings.RequestExpiry, tx.Now)
 		if d.Reason != "" {
 			e.Detail["decision_reason"] = d.Reason
 		}
-		return act, err
+		if d.Approve && r.MayBreakGlass(who) && !r.Awaits(who.Person) {
+			if d.Minutes != 0 {
+				return "", serval.Refuse(serval.Invalid, "Whoever breaks the glass does so for the minutes that they asked for; leave minutes out.")
+			}
+			return p.breakGlass(tx, who, r, d.Reason)
+		}
+		by := who
+		if !hasFreshGroups(who.Person, tx.Now) {
+			by.Person.Groups = nil
+			if r.Awaits(who.Person) && !r.Awaits(by.Person) {
+				return "", staleGroups()
+			}
+		}
+		return r.Decide(by, d, p.settings.RequestExpiry, tx.Now)
 	})
 }
 
 // Extend asks for more time on a request of who's.
-func (p *Plane) Extend(ctx context.Context, who serval.Principal, id string, minutes int, justification string) (*serval.Request, error) {
+func (p *Plane) Extend(ctx context.Context, who serval.Principal, id string, minutes int, justification string) (Request, error) {
 	return p.change(ctx, who, serval.ExtensionCreate, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
 		if who.Person.Suspended != "" {
 			return "", suspended(who.Person)
@@ -309,7 +571,7 @@ func (p *Plane) Extend(ctx context.Context, who serval.Principal, id string, min
 
 // Shorten lets the access end at the instant end, or where that is zero, after
 // so many minutes.
-func (p *Plane) Shorten(ctx context.Context, who serval.Principal, id string, minutes int, end time.Time) (*serval.Request, error) {
+func (p *Plane) Shorten(ctx context.Context, who serval.Principal, id string, minutes int, end time.Time) (Request, error) {
 	return p.change(ctx, who, serval.RequestShorten, id, func(tx *store.Tx, r *serval.Request, _ *serval.Event) (serval.Action, error) {
 		if !end.IsZero() {
 			return r.Shorten(who, end, tx.Now)
@@ -319,21 +581,21 @@ func (p *Plane) Shorten(ctx context.Context, who serval.Principal, id string, mi
 }
 
 // Cancel withdraws a request of who's that was not used yet.
-func (p *Plane) Cancel(ctx context.Context, who serval.Principal, id string) (*serval.Request, error) {
+func (p *Plane) Cancel(ctx context.Context, who serval.Principal, id string) (Request, error) {
 	return p.change(ctx, who, serval.RequestCancel, id, func(tx *store.Tx, r *serval.Request, _ *serval.Event) (serval.Action, error) {
 		return r.Cancel(who, tx.Now)
 	})
 }
 
 // Done ends who's access early.
-func (p *Plane) Done(ctx context.Context, who serval.Principal, id string) (*serval.Request, error) {
+func (p *Plane) Done(ctx context.Context, who serval.Principal, id string) (Request, error) {
 	return p.change(ctx, who, serval.RequestDone, id, func(tx *store.Tx, r *serval.Request, _ *serval.Event) (serval.Action, error) {
 		return r.Done(who, tx.Now)
 	})
 }
 
 // Revoke takes an access away, at once for every further session.
-func (p *Plane) Revoke(ctx context.Context, who serval.Principal, id, reason string) (*serval.Request, error) {
+func (p *Plane) Revoke(ctx context.Context, who serval.Principal, id, reason string) (Request, error) {
 	return p.change(ctx, who, serval.RequestRevoke, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
 		if utf8.RuneCountInString(reason) > serval.MaxJustification {
 			return "", serval.Refuse(serval.Invalid, "A reason has at most %d characters.", serval.MaxJustification)
@@ -348,8 +610,8 @@ func suspended(who serval.Person) error {
 }
 
 func held(r store.Role) error {
-	return serval.Refuse(serval.FailedPrecondition,
-		"The role %s was missing from the last sync together with most others of its account. Until that is confirmed no session is opened for it.", r.ARN)
+	return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_held"}, Reason: fmt.Sprintf(
+		"The role %s was missing from the last sync together with most others of its account. Until that is confirmed no session is opened for it.", r.ARN)}
 }
 
 func first(list []string) string {

@@ -25,7 +25,7 @@ func (w *world) people() people {
 }
 
 // decide approves or denies as somebody whose groups were read just now.
-func (w *world) decide(who serval.Principal, id string, approve bool) (*serval.Request, error) {
+func (w *world) decide(who serval.Principal, id string, approve bool) (Request, error) {
 	return w.plane.Decide(w.t.Context(), who, id, serval.Decision{Approve: approve})
 }
 
@@ -87,8 +87,8 @@ func testRequest(t *testing.T, w *world) {
 			before, had := w.head(), len(w.mine(test.who))
 			made, err := w.plane.Request(t.Context(), test.who, Ask{RoleARNs: test.arns, Ask: test.ask})
 			wantKind(t, "requesting", err, test.want)
-			if test.want == serval.NotFound && err.Error() != noRole().Error() {
-				t.Errorf("%q, want %q for no role and for one that is not theirs", err, noRole())
+			if test.want == serval.NotFound && err.Error() != noRole(test.who.Person).Error() {
+				t.Errorf("%q, want %q for no role and for one that is not theirs", err, noRole(test.who.Person))
 			}
 			want, n := []string{}, 0
 			if test.want == "" {
@@ -106,7 +106,7 @@ func testRequest(t *testing.T, w *world) {
 				t.Errorf("%d requests are kept and %d returned, want %d", got, len(made), n)
 			}
 			for i, r := range made {
-				if d := cmp.Diff(w.request(r.ID), r); d != "" {
+				if d := cmp.Diff(w.request(r.ID), r.Request); d != "" {
 					t.Errorf("kept and returned (-kept +returned):\n%s", d)
 				}
 				if r.Role.ARN != test.arns[i] || r.Status != serval.StatusApproved || (r.BatchID != "") != (n > 1) || r.BatchID != made[0].BatchID {
@@ -146,7 +146,7 @@ func testRequest(t *testing.T, w *world) {
 }
 
 // mine returns who's requests.
-func (w *world) mine(who serval.Principal) []*serval.Request {
+func (w *world) mine(who serval.Principal) []Request {
 	w.t.Helper()
 	list, _, err := w.plane.Requests(w.t.Context(), who, RequestFilter{Limit: 1000})
 	if err != nil {
@@ -392,10 +392,10 @@ func TestSuspended(t *testing.T) {
 	wantKind(t, "approving", err, serval.NotFound)
 	_, err = w.plane.Revoke(t.Context(), newcomer, r.ID, "")
 	wantKind(t, "revoking", err, serval.NotFound)
-	if list, err := w.plane.Approvals(t.Context(), newcomer); err != nil || len(list) != 0 {
+	if list, _, err := w.plane.Approvals(t.Context(), newcomer, "", 9); err != nil || len(list) != 0 {
 		t.Errorf("approvals: %d, %v; want none", len(list), err)
 	}
-	if list, err := w.plane.Approvals(t.Context(), p.cto); err != nil || len(list) != 1 {
+	if list, _, err := w.plane.Approvals(t.Context(), p.cto, "", 9); err != nil || len(list) != 1 {
 		t.Errorf("approvals of the one they are: %d, %v; want one", len(list), err)
 	}
 
@@ -494,25 +494,33 @@ func TestLists(t *testing.T) {
 		if ids[1] < ids[2] {
 			ids[1], ids[2] = ids[2], ids[1] // by id where the instant is one
 		}
+		w.clock.move(time.Second)
 		theirs := w.ask(p.bob, roleARN(prod, "admin"), 10)
 		var got []string
 		var after string
 		for pages := range 3 {
-			list, more, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 2, After: after})
-			if err != nil || more != (pages < 2) {
-				t.Fatalf("page %d: more %v, %v", pages, more, err)
+			list, next, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 2, After: after})
+			if err != nil || (next != "") != (pages < 2) {
+				t.Fatalf("page %d: next %q, %v", pages, next, err)
 			}
+			after = next
 			for _, r := range list {
 				got = append(got, r.ID)
 			}
-			after = got[len(got)-1]
 		}
 		if d := cmp.Diff(ids, got); d != "" {
 			t.Errorf("requests in pages (-want +got):\n%s", d)
 		}
-		for name, token := range map[string]string{"another's": theirs.ID, "nobody's": "req_none"} {
+		for _, token := range []string{theirs.ID, "req_none", "1", "1.", "0.x", "-1.x", ".", "x.1", "99999999999999999999.x"} {
 			_, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 2, After: token})
-			wantKind(t, name+" page token", err, serval.Invalid)
+			wantKind(t, "requests behind "+token, err, serval.Invalid)
+			_, _, err = w.plane.Approvals(t.Context(), p.lea, token, 2)
+			wantKind(t, "approvals behind "+token, err, serval.Invalid)
+		}
+		// S-71: a place tells nothing of what is there.
+		other, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 9, After: place(theirs)})
+		if err != nil || len(other) != len(ids) {
+			t.Errorf("behind another's request: %d, %v; want all %d", len(other), err, len(ids))
 		}
 		if _, err := w.plane.Cancel(t.Context(), p.ana, ids[0]); err != nil {
 			t.Fatal(err)
@@ -523,7 +531,7 @@ func TestLists(t *testing.T) {
 		}
 
 		approvals := func(who serval.Principal) (got []string) {
-			list, err := w.plane.Approvals(t.Context(), who)
+			list, _, err := w.plane.Approvals(t.Context(), who, "", 9)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -16,7 +16,7 @@ type Role struct {
 	store.Role
 	AccountName string
 	Policy      serval.AccessPolicy
-	MyRequest   *serval.Request // the newest that is pending or approved; nil where there is none
+	MyRequest   *Request // the newest that is pending or approved; nil where there is none
 	// Trust says whether the trust policy accepts the person who asks.
 	Trust trust.Verdict
 }
@@ -32,8 +32,8 @@ type RoleFilter struct {
 
 // noRole is the answer both for a role that is not there and for one that who
 // is not eligible for.
-func noRole() error {
-	return serval.Refuse(serval.NotFound, "There is no such role, or you are not eligible for it.")
+func noRole(who serval.Person) error {
+	return serval.Refuse(serval.NotFound, "There is no such role, or you are not eligible for it.%s", groupsCause(who))
 }
 
 // Roles returns the roles that who is eligible for, in the order of account and
@@ -55,7 +55,7 @@ func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (
 		if err != nil {
 			return err
 		}
-		mine, err := openByRole(v, who)
+		mine, err := p.openByRole(v, who)
 		if err != nil {
 			return err
 		}
@@ -113,13 +113,13 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 			}
 			policy, ok := access.Decide(policies, target(r), who.Person)
 			if !ok {
-				return noRole()
+				return noRole(who.Person)
 			}
 			names, err := accountNames(v)
 			if err != nil {
 				return err
 			}
-			mine, err := openByRole(v, who)
+			mine, err := p.openByRole(v, who)
 			if err != nil {
 				return err
 			}
@@ -129,7 +129,7 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 			}
 			return v.FillDocuments(&role.Role)
 		}
-		return noRole()
+		return noRole(who.Person)
 	})
 	return role, err
 }
@@ -151,15 +151,19 @@ func accountNames(v *store.View) (map[string]string, error) {
 }
 
 // openByRole returns who's newest open request for each role.
-func openByRole(v *store.View, who serval.Principal) (map[serval.RoleKey]*serval.Request, error) {
+func (p *Plane) openByRole(v *store.View, who serval.Principal) (map[serval.RoleKey]*Request, error) {
 	requests, err := v.OpenRequests(who.Person.ID)
 	if err != nil {
 		return nil, err
 	}
-	open := make(map[serval.RoleKey]*serval.Request, len(requests))
-	for _, r := range requests {
+	list, err := p.listed(v, requests)
+	if err != nil {
+		return nil, err
+	}
+	open := make(map[serval.RoleKey]*Request, len(list))
+	for i, r := range list {
 		if open[r.Role] == nil {
-			open[r.Role] = r
+			open[r.Role] = &list[i]
 		}
 	}
 	return open, nil

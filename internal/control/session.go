@@ -12,7 +12,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -245,37 +244,15 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 	if err != nil {
 		return refuse(err)
 	}
-	if person.Suspended != "" {
-		return refuse(suspended(person))
-	}
-	if !serval.SameEmail(person.Email, r.Email) {
-		return refuse(serval.Refuse(serval.FailedPrecondition, "This request was made as %s; you are %s now.", r.Email, person.Email))
-	}
 	if _, err := signedIn(v, who, now); err != nil {
 		return refuse(err)
 	}
 	if err := r.CheckMint(now); err != nil {
 		return refuse(err)
 	}
-	role, err := v.RoleByKey(r.Role)
-	if serval.IsRefusal(err, serval.NotFound) {
-		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_gone"},
-			Reason: "The role that was approved is not there any more, or is no longer tagged. If it was created again it is another role, and has to be requested anew."})
-	}
+	role, policy, err := p.usable(v, r, person)
 	if err != nil {
 		return refuse(err)
-	}
-	if !role.HeldSince.IsZero() {
-		return refuse(held(role))
-	}
-	policies, err := p.inForce(v)
-	if err != nil {
-		return refuse(err)
-	}
-	policy, ok := access.Decide(policies, target(role), person)
-	if !ok {
-		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "not_eligible"},
-			Reason: "No access policy makes you eligible for this role any more. The approval stands and can be used again when one does."})
 	}
 	return r, role, policy, nil
 }

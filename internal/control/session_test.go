@@ -203,7 +203,7 @@ func TestOpenPreconditions(t *testing.T) {
 				person.Email = "ana.new@example.com"
 				return tx.SavePerson(person)
 			})
-		}, serval.FailedPrecondition, ""},
+		}, serval.FailedPrecondition, "email_changed"},
 		{"email in another case", func(s *setting) {
 			keep(s, func(tx *store.Tx) error {
 				person := s.p.ana.Person
@@ -218,7 +218,7 @@ func TestOpenPreconditions(t *testing.T) {
 		{"role untagged", func(s *setting) {
 			s.pushAs(prod, func(i *serval.Inventory) { i.Untagged = []string{roleID(prod, "reader", 1)} })
 		}, serval.FailedPrecondition, "role_gone"},
-		{"role held", func(s *setting) { s.push(prod) }, serval.FailedPrecondition, ""},
+		{"role held", func(s *setting) { s.push(prod) }, serval.FailedPrecondition, "role_held"},
 		{"account disconnected", func(s *setting) {
 			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts()[1:], policies()))
 		}, serval.FailedPrecondition, "role_gone"},

@@ -249,10 +249,10 @@ func (w *world) pushAs(account string, change func(*serval.Inventory), roles ...
 	return done
 }
 
-// stock pushes the roles that most tests need.
-func (w *world) stock() *world {
+// stock pushes the roles that most tests need, and more in prod.
+func (w *world) stock(more ...serval.Role) *world {
 	w.t.Helper()
-	w.push(prod, aRole(prod, "reader"), aRole(prod, "admin"), aRole(prod, "own"), aRole(prod, "peer"), aRole(prod, "chain"), aRole(prod, "secret"))
+	w.push(prod, append(more, aRole(prod, "reader"), aRole(prod, "admin"), aRole(prod, "own"), aRole(prod, "peer"), aRole(prod, "chain"), aRole(prod, "secret"))...)
 	w.push(dev, aRole(dev, "reader"), aRole(dev, "auditreader"))
 	return w
 }
@@ -323,7 +323,7 @@ func (w *world) ask(who serval.Principal, arn string, minutes int, change ...fun
 	if err != nil {
 		w.t.Fatalf("requesting %s: %v", arn, err)
 	}
-	return made[0]
+	return made[0].Request
 }
 
 // request returns the request as the database has it.

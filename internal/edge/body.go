@@ -168,6 +168,18 @@ func Query(r *http.Request, known ...string) (url.Values, error) {
 	return values, nil
 }
 
+// Yes reads a parameter that is true, or left out.
+func Yes(q url.Values, name string) (bool, error) {
+	switch q.Get(name) {
+	case "":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, serval.Refuse(serval.Invalid, "The parameter %q is true, or left out.", name)
+	}
+}
+
 // How many items a page has, where nobody says, and at most.
 const (
 	DefaultPage = 100

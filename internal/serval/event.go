@@ -28,6 +28,7 @@ const (
 	RequestCreate      Action = "request.create"
 	RequestApprove     Action = "request.approve"
 	RequestApproveStep Action = "request.approve_step"
+	RequestBreakGlass  Action = "request.break_glass"
 	RequestDecide      Action = "request.decide" // of a decision that was refused
 	RequestDeny        Action = "request.deny"
 	RequestCancel      Action = "request.cancel"
@@ -36,12 +37,14 @@ const (
 	RequestRevoke      Action = "request.revoke"
 	RequestExpire      Action = "request.expire"
 	RequestFail        Action = "request.fail"
-	RequestSuspend     Action = "request.suspend"
 
 	ExtensionCreate      Action = "extension.create"
 	ExtensionApprove     Action = "extension.approve"
 	ExtensionApproveStep Action = "extension.approve_step"
+	ExtensionBreakGlass  Action = "extension.break_glass"
 	ExtensionDeny        Action = "extension.deny"
+
+	NoticeFail Action = "notice.fail" // somebody who had to be told was not
 
 	SessionOpen   Action = "session.open"   // the intent: STS is about to be asked
 	SessionIssue  Action = "session.issue"  // STS answered and the answer was right

@@ -23,6 +23,7 @@ type AccessPolicy struct {
 	RequireJustification bool `json:"require_justification,omitempty"`
 	AllowSelfApproval    bool `json:"allow_self_approval,omitempty"`
 	AllowChaining        bool `json:"allow_chaining,omitempty"`
+	BreakGlass           bool `json:"break_glass,omitempty"` // requesters may approve their own, and everybody named is told
 }
 
 // A RoleMatch says which roles; all that are given must match. Accounts are
@@ -146,6 +147,9 @@ func (p AccessPolicy) Faults() []string {
 		fault("approval: either automatic or steps, not both.")
 	case !p.Approval.Automatic && len(p.Approval.Steps) == 0:
 		fault("approval: say automatic: true, or name the steps.")
+	}
+	if p.BreakGlass && len(p.Approval.Steps) == 0 {
+		fault("break_glass: it goes past steps, and there are none.")
 	}
 	for i, step := range p.Approval.Steps {
 		people(fmt.Sprintf("approval.steps[%d]", i), step)

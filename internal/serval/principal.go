@@ -16,12 +16,15 @@ type Person struct {
 	Subject string
 	Email   string // as the provider wrote it; compare with SameEmail
 
-	Groups   []string  // as of GroupsAt
-	GroupsAt time.Time // the login or refresh the groups were read from
+	Groups     []string  // as of GroupsAt
+	GroupsAt   time.Time // the login or refresh the groups were read from
+	GroupsNote string    // why groups are missing; empty where they are not
 
 	// Suspended says why this person may open no session until an admin links
 	// the two identities again; empty for everybody else.
 	Suspended string
+	NewEmail  string // that the provider says now, where that is why
+	CreatedAt time.Time
 }
 
 // IsInGroup reports whether the person was in group at GroupsAt. Group names

@@ -52,11 +52,13 @@ type Act string
 const (
 	ActApprove          Act = "approve"      // the last step, or no step
 	ActApproveStep      Act = "approve step" // a step, with others to come
+	ActBreakGlass       Act = "break glass"  // all steps at once, by the requester
 	ActDeny             Act = "deny"
 	ActCancel           Act = "cancel" // never mind
 	ActExtend           Act = "extend" // ask for more time
 	ActApproveExtension Act = "approve extension"
 	ActExtensionStep    Act = "approve extension step"
+	ActBreakExtension   Act = "break glass for extension"
 	ActDenyExtension    Act = "deny extension"
 	ActShorten          Act = "shorten"
 	ActMint             Act = "mint" // a session; the first starts the clock
@@ -95,6 +97,7 @@ var transitions = []Transition{
 	{StatePending, ActApprove, Approver, StateApproved, RequestApprove},
 	{StatePending, ActApprove, Clockwork, StateApproved, RequestApprove},
 	{StatePending, ActApproveStep, Approver, StatePending, RequestApproveStep},
+	{StatePending, ActBreakGlass, Requester, StateApproved, RequestBreakGlass},
 	{StatePending, ActDeny, Approver, State(StatusDenied), RequestDeny},
 	{StatePending, ActCancel, Requester, State(StatusCanceled), RequestCancel},
 	{StatePending, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
@@ -107,6 +110,7 @@ var transitions = []Transition{
 	{StateApproved, ActApproveExtension, Approver, StateApproved, ExtensionApprove},
 	{StateApproved, ActApproveExtension, Clockwork, StateApproved, ExtensionApprove},
 	{StateApproved, ActExtensionStep, Approver, StateApproved, ExtensionApproveStep},
+	{StateApproved, ActBreakExtension, Requester, StateApproved, ExtensionBreakGlass},
 	{StateApproved, ActDenyExtension, Approver, StateApproved, ExtensionDeny},
 	{StateApproved, ActShorten, Requester, StateApproved, RequestShorten},
 	{StateApproved, ActShorten, Approver, StateApproved, RequestShorten},
@@ -121,6 +125,7 @@ var transitions = []Transition{
 	{StateRunning, ActApproveExtension, Approver, StateRunning, ExtensionApprove},
 	{StateRunning, ActApproveExtension, Clockwork, StateRunning, ExtensionApprove},
 	{StateRunning, ActExtensionStep, Approver, StateRunning, ExtensionApproveStep},
+	{StateRunning, ActBreakExtension, Requester, StateRunning, ExtensionBreakGlass},
 	{StateRunning, ActDenyExtension, Approver, StateRunning, ExtensionDeny},
 	{StateRunning, ActShorten, Requester, StateRunning, RequestShorten},
 	{StateRunning, ActShorten, Approver, StateRunning, RequestShorten},
@@ -140,6 +145,21 @@ type Terms struct {
 	MaxTotalMinutes      int      `json:"max_total_minutes"`
 	RequireJustification bool     `json:"require_justification,omitempty"`
 	AllowSelfApproval    bool     `json:"allow_self_approval,omitempty"`
+	BreakGlass           bool     `json:"break_glass,omitempty"`
+}
+
+// Named returns everybody whom a step names: those who are told where the glass
+// is broken.
+func (t Terms) Named() People {
+	var all People
+	for _, step := range t.Steps {
+		all.Groups = append(all.Groups, step.Groups...)
+		all.Emails = append(all.Emails, step.Emails...)
+	}
+	slices.Sort(all.Groups)
+	slices.Sort(all.Emails)
+	all.Groups, all.Emails = slices.Compact(all.Groups), slices.Compact(all.Emails)
+	return all
 }
 
 // Terms returns what a request made under the policy is fixed to.
@@ -152,6 +172,7 @@ func (p AccessPolicy) Terms() Terms {
 		MaxTotalMinutes:      p.TotalMinutes(),
 		RequireJustification: p.RequireJustification,
 		AllowSelfApproval:    p.AllowSelfApproval,
+		BreakGlass:           p.BreakGlass,
 	}
 }
 
@@ -205,7 +226,8 @@ type Allocation struct {
 	DecidedBy     string // email, or system
 	DecidedAt     time.Time
 	SupersededAt  time.Time
-	Reason        string // of a denial
+	Reason        string // of the decision
+	BreakGlass    bool   // in force without its steps, by the requester
 	Steps         []Step // as many as the terms have
 }
 
@@ -224,6 +246,10 @@ const (
 	MaxTicket        = 200
 	MaxStartAhead    = 30 * 24 * time.Hour
 )
+
+// MinBreakGlass is the fewest characters that somebody writes to break the
+// glass.
+const MinBreakGlass = 30
 
 // DefaultRequestExpiry is how long a request may stay undecided, or approved
 // and unused, where no other time is set.
@@ -428,6 +454,66 @@ func (r *Request) check(act Act, now time.Time, as ...Standing) error {
 	return Refuse(Conflict, "This request is %s, which does not allow: %s.", state, act)
 }
 
+// MayBreakGlass reports whether who may put in force what waits on the request
+// without its steps.
+func (r *Request) MayBreakGlass(who Principal) bool {
+	return r.Terms.BreakGlass && len(r.Terms.Steps) > 0 && r.Asked() != nil && slices.Contains(r.Standings(who), Requester)
+}
+
+// BreakGlass puts what waits on the request in force at once, without its steps,
+// where the terms allow the requester that: a person at three in the morning.
+// They justify it, in what they asked with or now, by at least MinBreakGlass
+// characters; white space at the ends does not count. The caller tells
+// Terms.Named.
+func (r *Request) BreakGlass(who Principal, reason string, expiry time.Duration, now time.Time) (Action, error) {
+	act := ActBreakGlass
+	if r.Status == StatusApproved {
+		act = ActBreakExtension
+	}
+	if err := r.check(act, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	a := r.Asked()
+	switch {
+	case a == nil:
+		return "", nothingWaits()
+	case !r.MayBreakGlass(who):
+		return "", ownRequest()
+	}
+	if err := checkText("A reason", reason, MaxJustification); err != nil {
+		return "", err
+	}
+	length := func(text string) int { return utf8.RuneCountInString(strings.TrimSpace(text)) }
+	if max(length(a.Justification), length(reason)) < MinBreakGlass {
+		return "", Refuse(Invalid, "To break the glass, justify it with at least %d characters: everybody who would have decided is told.", MinBreakGlass)
+	}
+	a.BreakGlass = true
+	a.DecidedBy, a.DecidedAt, a.Reason = who.Name(), now, reason
+	event := r.event(act)
+	r.inForce(a, expiry, now)
+	return event, nil
+}
+
+func nothingWaits() error {
+	return Refuse(Conflict, "Nothing about this request waits for a decision.")
+}
+
+// inForce makes an allocation that was decided the active one: the request's
+// first, or an extension of it.
+func (r *Request) inForce(a *Allocation, expiry time.Duration, now time.Time) {
+	if r.Status == StatusApproved {
+		r.extend(a, now)
+		return
+	}
+	a.State = Active
+	r.Status = StatusApproved
+	from := now
+	if r.StartAt.After(from) {
+		from = r.StartAt
+	}
+	r.ExpiresAt = from.Add(expiry)
+}
+
 // A Decision is what an approver says.
 type Decision struct {
 	Approve bool
@@ -462,7 +548,7 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 		return "", err
 	}
 	if a == nil {
-		return "", Refuse(Conflict, "Nothing about this request waits for a decision.")
+		return "", nothingWaits()
 	}
 	if who.Kind == KindPerson {
 		if err := r.mayDecide(who.Person); err != nil {
@@ -502,16 +588,8 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 		r.end(StatusDenied, "", now)
 	case ActDenyExtension:
 		a.State = Refused
-	case ActApprove:
-		a.State = Active
-		r.Status = StatusApproved
-		from := now
-		if r.StartAt.After(from) {
-			from = r.StartAt
-		}
-		r.ExpiresAt = from.Add(expiry)
-	case ActApproveExtension:
-		r.extend(a, now)
+	default:
+		r.inForce(a, expiry, now)
 	}
 	return event, nil
 }
@@ -713,6 +791,9 @@ func (r *Request) Facts() map[string]string {
 	add("ticket", r.Ticket)
 	add("batch_id", r.BatchID)
 	add("ended_by", string(r.EndedBy))
+	if a := r.Active(); a != nil && a.BreakGlass {
+		add("break_glass", "true")
+	}
 	if !r.EndsAt.IsZero() {
 		add("ends_at", r.EndsAt.UTC().Format(time.RFC3339))
 	}

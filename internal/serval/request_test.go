@@ -111,44 +111,47 @@ func kindOf(err error) Kind {
 // line is neither added, lost nor changed without saying so twice.
 func TestTransitions(t *testing.T) {
 	const want = `
-pending   approve                 approver   approved  request.approve
-pending   approve                 system     approved  request.approve
-pending   approve step            approver   pending   request.approve_step
-pending   deny                    approver   denied    request.deny
-pending   cancel                  requester  canceled  request.cancel
-pending   revoke                  admin      revoked   request.revoke
-pending   expire                  system     expired   request.expire
-pending   fail                    system     failed    request.fail
-approved  mint                    requester  running   session.open
-approved  cancel                  requester  canceled  request.cancel
-approved  extend                  requester  approved  extension.create
-approved  approve extension       approver   approved  extension.approve
-approved  approve extension       system     approved  extension.approve
-approved  approve extension step  approver   approved  extension.approve_step
-approved  deny extension          approver   approved  extension.deny
-approved  shorten                 requester  approved  request.shorten
-approved  shorten                 approver   approved  request.shorten
-approved  done                    requester  expired   request.done
-approved  revoke                  approver   revoked   request.revoke
-approved  revoke                  admin      revoked   request.revoke
-approved  expire                  system     expired   request.expire
-approved  fail                    system     failed    request.fail
-running   mint                    requester  running   session.open
-running   extend                  requester  running   extension.create
-running   approve extension       approver   running   extension.approve
-running   approve extension       system     running   extension.approve
-running   approve extension step  approver   running   extension.approve_step
-running   deny extension          approver   running   extension.deny
-running   shorten                 requester  running   request.shorten
-running   shorten                 approver   running   request.shorten
-running   done                    requester  expired   request.done
-running   revoke                  approver   revoked   request.revoke
-running   revoke                  admin      revoked   request.revoke
-running   expire                  system     expired   request.expire
+pending   approve                     approver   approved  request.approve
+pending   approve                     system     approved  request.approve
+pending   approve step                approver   pending   request.approve_step
+pending   break glass                 requester  approved  request.break_glass
+pending   deny                        approver   denied    request.deny
+pending   cancel                      requester  canceled  request.cancel
+pending   revoke                      admin      revoked   request.revoke
+pending   expire                      system     expired   request.expire
+pending   fail                        system     failed    request.fail
+approved  mint                        requester  running   session.open
+approved  cancel                      requester  canceled  request.cancel
+approved  extend                      requester  approved  extension.create
+approved  approve extension           approver   approved  extension.approve
+approved  approve extension           system     approved  extension.approve
+approved  approve extension step      approver   approved  extension.approve_step
+approved  break glass for extension   requester  approved  extension.break_glass
+approved  deny extension              approver   approved  extension.deny
+approved  shorten                     requester  approved  request.shorten
+approved  shorten                     approver   approved  request.shorten
+approved  done                        requester  expired   request.done
+approved  revoke                      approver   revoked   request.revoke
+approved  revoke                      admin      revoked   request.revoke
+approved  expire                      system     expired   request.expire
+approved  fail                        system     failed    request.fail
+running   mint                        requester  running   session.open
+running   extend                      requester  running   extension.create
+running   approve extension           approver   running   extension.approve
+running   approve extension           system     running   extension.approve
+running   approve extension step      approver   running   extension.approve_step
+running   break glass for extension   requester  running   extension.break_glass
+running   deny extension              approver   running   extension.deny
+running   shorten                     requester  running   request.shorten
+running   shorten                     approver   running   request.shorten
+running   done                        requester  expired   request.done
+running   revoke                      approver   revoked   request.revoke
+running   revoke                      admin      revoked   request.revoke
+running   expire                      system     expired   request.expire
 `
 	got := "\n"
 	for _, l := range Transitions() {
-		got += fmt.Sprintf("%-9s %-23s %-10s %-9s %s\n", l.From, l.Act, l.By, l.To, l.Event)
+		got += fmt.Sprintf("%-9s %-27s %-10s %-9s %s\n", l.From, l.Act, l.By, l.To, l.Event)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the transition table changed (-want +got):\n%s", diff)

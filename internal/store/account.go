@@ -1,7 +1,9 @@
 package store
 
 import (
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -187,4 +189,14 @@ func (t *Tx) AcceptDelta(d serval.Delta, digest, answer string) error {
 	return t.exec("accepting the delta of account "+d.AccountID, `update account set
 			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, looked_at = $5, claimed_by = '', claimed_until = 0
 		where id = $1`, d.AccountID, d.Generation, digest, answer, micros(t.notLater(d.StartedAt)))
+}
+
+// AccountName returns the name of an account, connected or not any more; empty
+// where there never was one.
+func (v *View) AccountName(id string) (name string, err error) {
+	err = v.scan(`select name from account where id = $1`, []any{id}, &name)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", fmt.Errorf("reading the name of account %s: %w", id, err)
+	}
+	return name, nil
 }

@@ -217,6 +217,7 @@ func TestPerson(t *testing.T) {
 		}
 		p := kim
 		p.Email, p.Groups, p.GroupsAt, p.Suspended = "KIM@Example.com", nil, noon.Add(time.Hour), "why"
+		p.GroupsNote, p.NewEmail, p.CreatedAt = "none came", "kimberly@example.com", noon
 		if err := save(p); err != nil {
 			t.Fatal(err)
 		}

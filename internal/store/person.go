@@ -1,22 +1,25 @@
 package store
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"math"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-const personColumns = `id, issuer, subject, email, groups, groups_at, suspended`
+const personColumns = `id, issuer, subject, email, groups, groups_at, groups_note, suspended, new_email, created_at`
 
 func scanPerson(row scanner) (serval.Person, error) {
 	var p serval.Person
 	var groups string
-	var groupsAt int64
-	if err := row.Scan(&p.ID, &p.Issuer, &p.Subject, &p.Email, &groups, &groupsAt, &p.Suspended); err != nil {
+	var groupsAt, created int64
+	if err := row.Scan(&p.ID, &p.Issuer, &p.Subject, &p.Email, &groups, &groupsAt, &p.GroupsNote, &p.Suspended, &p.NewEmail, &created); err != nil {
 		return serval.Person{}, fmt.Errorf("reading a person: %w", err)
 	}
-	p.GroupsAt = instant(groupsAt)
+	p.GroupsAt, p.CreatedAt = instant(groupsAt), instant(created)
 	if err := json.Unmarshal([]byte(groups), &p.Groups); err != nil {
 		return serval.Person{}, fmt.Errorf("reading the groups of person %s: %w", p.ID, err)
 	}
@@ -39,6 +42,43 @@ func (v *View) PeopleByEmail(email string) ([]serval.Person, error) {
 	return all(v, scanPerson, `select `+personColumns+` from person where email_fold = $1 order by created_at, id`, serval.FoldEmail(email))
 }
 
+// A PersonFilter chooses people; empty fields choose all.
+type PersonFilter struct {
+	Email     string // in any case of its letters
+	Suspended bool   // those who are
+
+	// Those made before the person with this instant and id; zero for the newest.
+	BeforeAt time.Time
+	BeforeID string
+	Limit    int // at most so many
+}
+
+// The people that a filter lets through; see eventsWhere for why what is
+// filtered by is said twice.
+const (
+	peopleWhere = ` ($1 = '' or email_fold = $1) and (cast($2 as bigint) = 0 or suspended <> '')
+			and created_at <= $3 and (created_at < $3 or id collate "C" < $4)
+		order by created_at desc, id collate "C" desc limit $5`
+	peopleOfAll     = `select ` + personColumns + ` from person where` + peopleWhere
+	peopleOfEmail   = `select ` + personColumns + ` from person where email_fold = $1 and` + peopleWhere
+	peopleSuspended = `select ` + personColumns + ` from person where suspended <> '' and` + peopleWhere
+)
+
+// People returns people, the newest first.
+func (v *View) People(f PersonFilter) ([]serval.Person, error) {
+	list := func(query string) ([]serval.Person, error) {
+		return all(v, scanPerson, query, serval.FoldEmail(f.Email), flag(f.Suspended), cmp.Or(micros(f.BeforeAt), math.MaxInt64), f.BeforeID, f.Limit)
+	}
+	switch {
+	case f.Email != "":
+		return list(peopleOfEmail)
+	case f.Suspended:
+		return list(peopleSuspended)
+	default:
+		return list(peopleOfAll)
+	}
+}
+
 // SavePerson keeps p; issuer and subject of a known person stay as they are.
 func (t *Tx) SavePerson(p serval.Person) error {
 	groups, err := json.Marshal(p.Groups)
@@ -46,9 +86,11 @@ func (t *Tx) SavePerson(p serval.Person) error {
 		return fmt.Errorf("encoding groups: %w", err)
 	}
 	return t.exec("keeping a person", `insert into person
-		(id, issuer, subject, email, email_fold, groups, groups_at, suspended, created_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		(id, issuer, subject, email, email_fold, groups, groups_at, groups_note, suspended, new_email, created_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 		on conflict (id) do update set email = excluded.email, email_fold = excluded.email_fold,
-			groups = excluded.groups, groups_at = excluded.groups_at, suspended = excluded.suspended`,
-		p.ID, p.Issuer, p.Subject, p.Email, serval.FoldEmail(p.Email), string(groups), micros(p.GroupsAt), p.Suspended, micros(t.Now))
+			groups = excluded.groups, groups_at = excluded.groups_at,
+			groups_note = excluded.groups_note, suspended = excluded.suspended, new_email = excluded.new_email`,
+		p.ID, p.Issuer, p.Subject, p.Email, serval.FoldEmail(p.Email), string(groups), micros(p.GroupsAt),
+		p.GroupsNote, p.Suspended, p.NewEmail, micros(t.Now))
 }

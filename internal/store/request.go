@@ -47,9 +47,11 @@ func (v *View) Request(id string) (*serval.Request, error) {
 // A RequestFilter chooses requests; empty fields choose all.
 type RequestFilter struct {
 	PersonID string
+	Email    string // of people who have it now, in any case of its letters
 	Status   serval.Status
 	RoleID   string
 	Awaiting bool // those with an allocation that waits for a decision
+	Running  bool // approved, with a clock that has started
 
 	// Those older than the request with this instant and id; zero for the newest.
 	BeforeAt time.Time
@@ -62,12 +64,17 @@ type RequestFilter struct {
 const (
 	requestsWhere = ` ($1 = '' or person_id = $1) and ($2 = '' or status = $2) and ($3 = '' or role_id = $3)
 			and (cast($4 as bigint) = 0 or id in (select request_id from allocation where state = 'pending'))
+			and ($8 = '' or person_id in (select id from person where email_fold = $8))
+			and (cast($9 as bigint) = 0 or status = 'approved' and clock_started_at <> 0)
 			and created_at <= $5 and (created_at < $5 or id collate "C" < $6)
 		order by created_at desc, id collate "C" desc limit $7`
-	requestsOfAll      = `select ` + requestColumns + ` from request where` + requestsWhere
-	requestsOfPerson   = `select ` + requestColumns + ` from request where person_id = $1 and` + requestsWhere
-	requestsOfStatus   = `select ` + requestColumns + ` from request where status = $2 and` + requestsWhere
-	requestsOfRole     = `select ` + requestColumns + ` from request where role_id = $3 and` + requestsWhere
+	requestsOfAll    = `select ` + requestColumns + ` from request where` + requestsWhere
+	requestsOfPerson = `select ` + requestColumns + ` from request where person_id = $1 and` + requestsWhere
+	requestsOfStatus = `select ` + requestColumns + ` from request where status = $2 and` + requestsWhere
+	requestsOfRole   = `select ` + requestColumns + ` from request where role_id = $3 and` + requestsWhere
+	requestsOfEmail  = `select ` + requestColumns + ` from request
+		where person_id in (select id from person where email_fold = $8) and` + requestsWhere
+	requestsRunning    = `select ` + requestColumns + ` from request where status = 'approved' and` + requestsWhere
 	requestsOfAwaiting = `select ` + requestColumns + ` from request
 		where id in (select request_id from allocation where state = 'pending') and` + requestsWhere
 )
@@ -76,15 +83,19 @@ const (
 func (v *View) Requests(f RequestFilter) ([]*serval.Request, error) {
 	list := func(query string) ([]*serval.Request, error) {
 		return all(v, scanRequest, query, f.PersonID, string(f.Status), f.RoleID, flag(f.Awaiting),
-			cmp.Or(micros(f.BeforeAt), math.MaxInt64), f.BeforeID, f.Limit)
+			cmp.Or(micros(f.BeforeAt), math.MaxInt64), f.BeforeID, f.Limit, serval.FoldEmail(f.Email), flag(f.Running))
 	}
 	var requests []*serval.Request
 	var err error
 	switch {
 	case f.PersonID != "":
 		requests, err = list(requestsOfPerson)
+	case f.Email != "":
+		requests, err = list(requestsOfEmail)
 	case f.Awaiting:
 		requests, err = list(requestsOfAwaiting)
+	case f.Running:
+		requests, err = list(requestsRunning)
 	case f.RoleID != "":
 		requests, err = list(requestsOfRole)
 	case f.Status != "":
@@ -150,7 +161,7 @@ func (v *View) allocations(requests ...*serval.Request) error {
 			}
 		}
 		allocations, err := all(v, scanAllocation, `select request_id, minutes, state, justification, asked_at, decided_by, decided_at,
-			superseded_at, reason, steps from allocation
+			superseded_at, reason, break_glass, steps from allocation
 			where request_id in ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 			order by request_id, number`, ids...)
 		if err != nil {
@@ -170,12 +181,13 @@ func (v *View) allocations(requests ...*serval.Request) error {
 func scanAllocation(row scanner) (allocation, error) {
 	var a allocation
 	var steps string
-	var asked, decided, superseded int64
-	err := row.Scan(&a.requestID, &a.Minutes, &a.State, &a.Justification, &asked, &a.DecidedBy, &decided, &superseded, &a.Reason, &steps)
+	var asked, decided, superseded, glass int64
+	err := row.Scan(&a.requestID, &a.Minutes, &a.State, &a.Justification, &asked, &a.DecidedBy, &decided, &superseded, &a.Reason, &glass, &steps)
 	if err != nil {
 		return allocation{}, err
 	}
 	a.AskedAt, a.DecidedAt, a.SupersededAt = instant(asked), instant(decided), instant(superseded)
+	a.BreakGlass = glass != 0
 	if err := json.Unmarshal([]byte(steps), &a.Steps); err != nil {
 		return allocation{}, err
 	}
@@ -195,7 +207,7 @@ func (t *Tx) SaveRequest(r *serval.Request) error {
 	}
 	err = t.exec("keeping request "+r.ID, `insert into request (`+requestColumns+`, due_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-		on conflict (id) do update set status = excluded.status, ended_by = excluded.ended_by, start_at = excluded.start_at,
+		on conflict (id) do update set person_id = excluded.person_id, email = excluded.email, status = excluded.status, ended_by = excluded.ended_by, start_at = excluded.start_at,
 			expires_at = excluded.expires_at, ended_at = excluded.ended_at, clock_started_at = excluded.clock_started_at,
 			ends_at = excluded.ends_at, due_at = excluded.due_at`,
 		r.ID, r.BatchID, r.PersonID, r.Email, r.Role.Partition, r.Role.AccountID, r.Role.RoleID, r.Role.ARN,
@@ -211,13 +223,13 @@ func (t *Tx) SaveRequest(r *serval.Request) error {
 			return fmt.Errorf("encoding steps: %w", err)
 		}
 		err = t.exec("keeping an allocation of request "+r.ID, `insert into allocation
-			(request_id, number, minutes, state, justification, asked_at, decided_by, decided_at, superseded_at, reason, steps)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+			(request_id, number, minutes, state, justification, asked_at, decided_by, decided_at, superseded_at, reason, break_glass, steps)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			on conflict (request_id, number) do update set minutes = excluded.minutes, state = excluded.state,
 				decided_by = excluded.decided_by, decided_at = excluded.decided_at, superseded_at = excluded.superseded_at,
-				reason = excluded.reason, steps = excluded.steps`,
+				reason = excluded.reason, break_glass = excluded.break_glass, steps = excluded.steps`,
 			r.ID, number, a.Minutes, a.State, a.Justification, micros(a.AskedAt), a.DecidedBy, micros(a.DecidedAt),
-			micros(a.SupersededAt), a.Reason, string(steps))
+			micros(a.SupersededAt), a.Reason, flag(a.BreakGlass), string(steps))
 		if err != nil {
 			return err
 		}

@@ -267,7 +267,8 @@ func TestRequestsKeepHostileText(t *testing.T) {
 			if len(text) > 2000 {
 				continue // an index does not take an id of this length
 			}
-			p := serval.Person{ID: "p" + text, Issuer: text, Subject: text, Email: text, Groups: []string{text}, GroupsAt: noon, Suspended: text}
+			p := serval.Person{ID: "p" + text, Issuer: text, Subject: text, Email: text, Groups: []string{text}, GroupsAt: noon,
+				GroupsNote: text, Suspended: text, NewEmail: text, CreatedAt: noon}
 			r := &serval.Request{
 				ID: text, BatchID: text, PersonID: p.ID, Email: text, Role: serval.RoleKey{Partition: text, AccountID: text, RoleID: text, ARN: text},
 				Terms:  serval.Terms{Policy: text, Digest: text, Steps: []serval.People{{Groups: []string{text}, Emails: []string{text}}}},
@@ -281,8 +282,12 @@ func TestRequestsKeepHostileText(t *testing.T) {
 				ID: text, RequestID: text, PersonID: p.ID, Kind: serval.ForCredentials, State: serval.SessionFailed, Role: r.Role, SessionName: text,
 				Seconds: 900, StartedAt: noon, AccessKeyID: text, AssumedRoleID: text, Error: text,
 			}
+			n := serval.Notice{
+				ID: text, Kind: serval.Action(text), RequestID: text, Channel: text, To: serval.People{Groups: []string{text}, Emails: []string{text}},
+				Facts: map[string]string{text: text}, CreatedAt: noon, State: serval.NoticePending, NextAt: noon, Error: text,
+			}
 			d.act(t, noon, func(tx *Tx) error {
-				for _, err := range []error{tx.SavePerson(p), tx.SaveRequest(r), tx.SaveSession(s), tx.SetMeta(text, text)} {
+				for _, err := range []error{tx.SavePerson(p), tx.SaveRequest(r), tx.SaveSession(s), tx.CreateNotice(n), tx.SetMeta(text, text)} {
 					if err != nil {
 						return fmt.Errorf("text %d: %w", i, err)
 					}
@@ -291,6 +296,9 @@ func TestRequestsKeepHostileText(t *testing.T) {
 			})
 			if diff := cmp.Diff(r, look(t, d, func(v *View) (*serval.Request, error) { return v.Request(text) })); diff != "" {
 				t.Errorf("request %q (-want +got):\n%s", text, diff)
+			}
+			if diff := cmp.Diff([]serval.Notice{n}, look(t, d, func(v *View) ([]serval.Notice, error) { return v.NoticesOf(text) })); diff != "" {
+				t.Errorf("notice %q (-want +got):\n%s", text, diff)
 			}
 			if diff := cmp.Diff(p, look(t, d, func(v *View) (serval.Person, error) { return v.PersonBySubject(text, text) })); diff != "" {
 				t.Errorf("person %q (-want +got):\n%s", text, diff)

@@ -587,7 +587,7 @@ func TestAtMostOneActiveAllocation(t *testing.T) {
 		newRequest(t, d, "raw")
 		insert := func(number int, state string) error {
 			_, err := d.write.ExecContext(t.Context(), `insert into allocation (request_id, number, minutes, state, justification, asked_at,
-				decided_by, decided_at, superseded_at, reason, steps) values ('raw', $1, 5, $2, '', 1, '', 0, 0, '', '[]')`, number, state)
+				decided_by, decided_at, superseded_at, reason, break_glass, steps) values ('raw', $1, 5, $2, '', 1, '', 0, 0, '', 0, '[]')`, number, state)
 			return err
 		}
 		var kept atomic.Int32

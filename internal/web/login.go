@@ -149,7 +149,7 @@ func (s *Server) me(w http.ResponseWriter, r *http.Request, v *visit) error {
 	}
 	p := v.who.Person
 	return edge.WriteJSON(w, http.StatusOK, wire.Me{
-		ID: p.ID, Email: p.Email, Groups: list(p.Groups), GroupsAt: wire.Time{Time: p.GroupsAt},
+		ID: p.ID, Email: p.Email, Groups: list(p.Groups), GroupsAt: wire.Time{Time: p.GroupsAt}, GroupsNote: p.GroupsNote,
 		Admin: v.who.Admin, Auditor: v.who.Auditor, LoginID: v.login.ID,
 		LoginEndsAt: wire.Time{Time: v.login.EndsAt}, IDTokenEndsAt: wire.Time{Time: v.login.IDTokenEndsAt}, Suspended: p.Suspended,
 	})

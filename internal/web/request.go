@@ -15,7 +15,7 @@ import (
 )
 
 // requestJSON returns a request as who sees it.
-func (s *Server) requestJSON(r *serval.Request, who serval.Principal) wire.Request {
+func (s *Server) requestJSON(r control.Request, who serval.Principal) wire.Request {
 	_, _, due := r.Due(s.c.Now())
 	request := wire.Request{
 		ID: r.ID, BatchID: text(r.BatchID), Person: wire.Person{Email: r.Email}, RoleARN: r.Role.ARN, AccountID: r.Role.AccountID,
@@ -24,6 +24,23 @@ func (s *Server) requestJSON(r *serval.Request, who serval.Principal) wire.Reque
 		Steps: []wire.Step{}, Justification: r.Justification, Ticket: r.Ticket, CreatedAt: wire.Time{Time: r.CreatedAt},
 		StartAt: wire.Time{Time: r.StartAt}, ExpiresAt: wire.Time{Time: r.ExpiresAt}, EndedAt: wire.Time{Time: r.EndedAt},
 		Allocations: []wire.Allocation{}, MayDecide: !due && who.Person.Suspended == "" && r.Awaits(who.Person),
+		AccountName: r.AccountName, RoleName: r.Role.ARN, PolicyDigest: r.Terms.Digest, Notices: []wire.Notice{},
+	}
+	request.MayBreakGlass = !due && who.Person.Suspended == "" && !request.MayDecide && r.MayBreakGlass(who)
+	if arn, err := serval.ParseRoleARN(r.Role.ARN); err == nil {
+		request.RoleName = arn.Name
+	}
+	if !due {
+		request.Suspended = r.Suspended
+	}
+	if a := r.Active(); a != nil {
+		request.BreakGlass = a.BreakGlass
+	}
+	for _, n := range r.Notices {
+		request.Notices = append(request.Notices, wire.Notice{
+			Kind: string(n.Kind), Channel: n.Channel, Recipients: peopleJSON(n.To), CreatedAt: wire.Time{Time: n.CreatedAt},
+			State: string(n.State), Attempts: n.Attempts, EndedAt: wire.Time{Time: n.EndedAt}, Error: n.Error,
+		})
 	}
 	for _, step := range r.Steps() {
 		request.Steps = append(request.Steps, wire.Step{
@@ -34,6 +51,7 @@ func (s *Server) requestJSON(r *serval.Request, who serval.Principal) wire.Reque
 		request.Allocations = append(request.Allocations, wire.Allocation{
 			Minutes: a.Minutes, State: string(a.State), Justification: a.Justification, AskedAt: wire.Time{Time: a.AskedAt},
 			DecidedBy: text(a.DecidedBy), DecidedAt: wire.Time{Time: a.DecidedAt}, SupersededAt: wire.Time{Time: a.SupersededAt}, Reason: a.Reason,
+			BreakGlass: a.BreakGlass,
 		})
 	}
 	return request
@@ -60,7 +78,7 @@ func (s *Server) createRequests(w http.ResponseWriter, r *http.Request, v *visit
 	if body.RoleARN != "" {
 		arns = []string{body.RoleARN}
 	}
-	made, err := s.c.Plane.Request(r.Context(), v.who, control.Ask{RoleARNs: arns, Ask: serval.Ask{
+	made, err := s.c.Plane.Request(r.Context(), v.who, control.Ask{RoleARNs: arns, BreakGlass: body.BreakGlass, Ask: serval.Ask{
 		Minutes: body.Minutes, Justification: body.Justification, Ticket: body.Ticket, StartAt: body.StartAt.Time,
 	}})
 	if err != nil {
@@ -84,7 +102,7 @@ var statuses = []serval.Status{
 
 // requests answers GET /api/v1/requests.
 func (s *Server) requests(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := edge.Query(r, "status", "page_size", "page_token")
+	q, err := edge.Query(r, "status", "running", "all", "email", "page_size", "page_token")
 	if err != nil {
 		return err
 	}
@@ -96,16 +114,20 @@ func (s *Server) requests(w http.ResponseWriter, r *http.Request, v *visit) erro
 	if status != "" && !slices.Contains(statuses, status) {
 		return serval.Refuse(serval.Invalid, "There is no status %q.", serval.Clip(string(status), 40))
 	}
-	found, more, err := s.c.Plane.Requests(r.Context(), v.who, control.RequestFilter{Status: status, After: after, Limit: size})
+	filter := control.RequestFilter{Status: status, Email: q.Get("email"), After: after, Limit: size}
+	if filter.Running, err = edge.Yes(q, "running"); err != nil {
+		return err
+	}
+	if filter.All, err = edge.Yes(q, "all"); err != nil {
+		return err
+	}
+	found, next, err := s.c.Plane.Requests(r.Context(), v.who, filter)
 	if err != nil {
 		return err
 	}
-	answer := wire.Requests{Requests: []wire.Request{}}
+	answer := wire.Requests{Requests: []wire.Request{}, NextPageToken: edge.PageToken(next != "", next)}
 	for _, one := range found {
 		answer.Requests = append(answer.Requests, s.requestJSON(one, v.who))
-	}
-	if more {
-		answer.NextPageToken = edge.PageToken(more, found[len(found)-1].ID)
 	}
 	return edge.WriteJSON(w, http.StatusOK, answer)
 }
@@ -120,7 +142,7 @@ func (s *Server) request(w http.ResponseWriter, r *http.Request, v *visit) error
 }
 
 // answerRequest answers with what became of a request.
-func (s *Server) answerRequest(w http.ResponseWriter, v *visit, r *serval.Request, err error) error {
+func (s *Server) answerRequest(w http.ResponseWriter, v *visit, r control.Request, err error) error {
 	if err != nil {
 		return err
 	}
@@ -197,14 +219,19 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, v *visit) error 
 
 // approvals answers GET /api/v1/approvals.
 func (s *Server) approvals(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := edge.Query(r); err != nil {
-		return err
-	}
-	waiting, err := s.c.Plane.Approvals(r.Context(), v.who)
+	q, err := edge.Query(r, "page_size", "page_token")
 	if err != nil {
 		return err
 	}
-	answer := wire.Approvals{Requests: []wire.Request{}}
+	size, after, err := edge.Page(q)
+	if err != nil {
+		return err
+	}
+	waiting, next, err := s.c.Plane.Approvals(r.Context(), v.who, after, size)
+	if err != nil {
+		return err
+	}
+	answer := wire.Approvals{Requests: []wire.Request{}, NextPageToken: edge.PageToken(next != "", next)}
 	for _, one := range waiting {
 		answer.Requests = append(answer.Requests, s.requestJSON(one, v.who))
 	}
@@ -215,7 +242,6 @@ func (s *Server) approvals(w http.ResponseWriter, r *http.Request, v *visit) err
 type requestView struct {
 	wire.Request
 	Path        string
-	RoleName    string
 	RolePath    string
 	State       string // in words, one or two
 	Tone        string // good, wait, bad or over
@@ -243,16 +269,16 @@ func may(r *serval.Request, who serval.Principal, act serval.Act) bool {
 	})
 }
 
-func (s *Server) viewRequest(r *serval.Request, v *visit) requestView {
+func (s *Server) viewRequest(r control.Request, v *visit) requestView {
 	now := s.c.Now()
 	_, _, due := r.Due(now)
 	view := requestView{
-		Request: s.requestJSON(r, v.who), Path: pathEscape("/requests/%s", r.ID), RoleName: r.Role.ARN,
+		Request: s.requestJSON(r, v.who), Path: pathEscape("/requests/%s", r.ID),
 		Running: r.State() == serval.StateRunning && !due, Mine: r.PersonID == v.who.Person.ID,
 		MaxMinutes: r.Terms.MaxMinutes, NeedsReason: r.Terms.RequireJustification,
 	}
 	if arn, err := serval.ParseRoleARN(r.Role.ARN); err == nil {
-		view.RoleName, view.RolePath = arn.Name, pathEscape("/roles/%s/%s", arn.AccountID, arn.Name)
+		view.RolePath = pathEscape("/roles/%s/%s", arn.AccountID, arn.Name)
 	}
 	if a := r.Asked(); a != nil && !due {
 		view.Asked = a.Minutes
@@ -269,14 +295,14 @@ func (s *Server) viewRequest(r *serval.Request, v *visit) requestView {
 	if view.Running {
 		view.Left = long(int(r.EndsAt.Sub(now) / time.Minute))
 	}
-	view.State, view.Tone = s.standing(r)
+	view.State, view.Tone = s.standing(r.Request)
 	open := !due && v.who.Person.Suspended == ""
 	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
-	view.MayExtend = open && view.Extension == nil && may(r, v.who, serval.ActExtend)
-	view.MayShorten = open && may(r, v.who, serval.ActShorten)
-	view.MayDone = open && may(r, v.who, serval.ActDone)
-	view.MayCancel = open && may(r, v.who, serval.ActCancel)
-	view.MayRevoke = open && !view.Mine && may(r, v.who, serval.ActRevoke)
+	view.MayExtend = open && view.Extension == nil && may(r.Request, v.who, serval.ActExtend)
+	view.MayShorten = open && may(r.Request, v.who, serval.ActShorten)
+	view.MayDone = open && may(r.Request, v.who, serval.ActDone)
+	view.MayCancel = open && may(r.Request, v.who, serval.ActCancel)
+	view.MayRevoke = open && !view.Mine && may(r.Request, v.who, serval.ActRevoke)
 	return view
 }
 
@@ -339,16 +365,13 @@ func (s *Server) requestsPage(w http.ResponseWriter, r *http.Request, v *visit) 
 	if status != "" && !slices.Contains(statuses, status) {
 		status = ""
 	}
-	found, more, err := s.c.Plane.Requests(r.Context(), v.who, control.RequestFilter{Status: status, After: after, Limit: 50})
+	found, next, err := s.c.Plane.Requests(r.Context(), v.who, control.RequestFilter{Status: status, After: after, Limit: 50})
 	if err != nil {
 		return err
 	}
-	view := requestsView{Status: string(status)}
+	view := requestsView{Status: string(status), Next: edge.PageToken(next != "", next)}
 	for _, one := range found {
 		view.Requests = append(view.Requests, s.viewRequest(one, v))
-	}
-	if more {
-		view.Next = edge.PageToken(more, found[len(found)-1].ID)
 	}
 	return s.show(w, v, http.StatusOK, "requests", "My requests", view)
 }
@@ -391,7 +414,7 @@ func (s *Server) requestPage(w http.ResponseWriter, r *http.Request, v *visit) e
 
 // approvalsPage shows what waits for somebody's decision.
 func (s *Server) approvalsPage(w http.ResponseWriter, r *http.Request, v *visit) error {
-	waiting, err := s.c.Plane.Approvals(r.Context(), v.who)
+	waiting, _, err := s.c.Plane.Approvals(r.Context(), v.who, "", edge.MaxPage)
 	if err != nil {
 		return err
 	}
@@ -410,7 +433,7 @@ func (s *Server) postRequest(w http.ResponseWriter, r *http.Request, v *visit) e
 		return err
 	}
 	n, err := minutes(f.Get("minutes"))
-	var made []*serval.Request
+	var made []control.Request
 	if err == nil {
 		made, err = s.c.Plane.Request(r.Context(), v.who, control.Ask{RoleARNs: f["role_arn"], Ask: serval.Ask{
 			Minutes: n, Justification: strings.TrimSpace(f.Get("justification")), Ticket: strings.TrimSpace(f.Get("ticket")),
@@ -501,7 +524,7 @@ func (s *Server) postDone(w http.ResponseWriter, r *http.Request, v *visit) erro
 
 // postAct does to a request what needs nothing but the request.
 func (s *Server) postAct(w http.ResponseWriter, r *http.Request, v *visit,
-	act func(context.Context, serval.Principal, string) (*serval.Request, error)) error {
+	act func(context.Context, serval.Principal, string) (control.Request, error)) error {
 	f, err := edge.Form(r)
 	if err != nil {
 		return err

@@ -24,7 +24,7 @@ func (s *Server) roleJSON(r control.Role, who serval.Principal) wire.Role {
 		StaleSince: wire.Time{Time: r.StaleSince}, StaleReason: r.StaleReason, Held: !r.HeldSince.IsZero(),
 		Entitlement: wire.Entitlement{Name: serval.EntitlementName, Description: serval.EntitlementDescription},
 		MaxMinutes:  r.Policy.MaxMinutes, RecommendedMinutes: r.Policy.RecommendedMinutes, RequireJustification: r.Policy.RequireJustification,
-		Approval: wire.Approval{Automatic: r.Policy.Approval.Automatic, Steps: []wire.People{}},
+		BreakGlass: r.Policy.BreakGlass, Approval: wire.Approval{Automatic: r.Policy.Approval.Automatic, Steps: []wire.People{}},
 	}
 	if role.Tags == nil {
 		role.Tags = map[string]string{}
@@ -36,7 +36,7 @@ func (s *Server) roleJSON(r control.Role, who serval.Principal) wire.Role {
 		role.Approval.Steps = append(role.Approval.Steps, peopleJSON(step))
 	}
 	if r.MyRequest != nil {
-		mine := s.requestJSON(r.MyRequest, who)
+		mine := s.requestJSON(*r.MyRequest, who)
 		role.MyRequest = &mine
 	}
 	return role
@@ -138,7 +138,7 @@ func (s *Server) viewRole(r control.Role, v *visit) roleView {
 		Minutes: cmp.Or(r.Policy.RecommendedMinutes, min(60, r.Policy.MaxMinutes)),
 	}
 	if r.MyRequest != nil {
-		mine := s.viewRequest(r.MyRequest, v)
+		mine := s.viewRequest(*r.MyRequest, v)
 		view.Mine = &mine
 	}
 	text := []string{view.ARN, view.Description, view.AccountName}

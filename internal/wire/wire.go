@@ -34,6 +34,7 @@ type Me struct {
 	LoginEndsAt   Time   `json:"login_ends_at"`
 	IDTokenEndsAt Time   `json:"id_token_ends_at"`
 	Suspended     string `json:"suspended"`
+	GroupsNote    string `json:"groups_note"` // why groups are missing; empty where they are not
 }
 
 // A Time is an instant or null.
@@ -78,6 +79,7 @@ type Role struct {
 	MaxMinutes           int         `json:"max_minutes"`
 	RecommendedMinutes   int         `json:"recommended_minutes"`
 	RequireJustification bool        `json:"require_justification"`
+	BreakGlass           bool        `json:"break_glass"`
 	Approval             Approval    `json:"approval"`
 
 	// Documents is there when one role is asked for, and null in lists.
@@ -144,6 +146,9 @@ type NewRequest struct {
 	Justification string   `json:"justification"`
 	Ticket        string   `json:"ticket,omitempty"`
 	StartAt       Time     `json:"start_at,omitzero"`
+	// BreakGlass approves it at once, by the one who asks, where the policy
+	// allows that; the justification has 30 characters then.
+	BreakGlass bool `json:"break_glass,omitempty"`
 }
 
 // A Batch answers a POST /requests for several roles.
@@ -174,8 +179,29 @@ type Request struct {
 	ExpiresAt   Time         `json:"expires_at"`
 	EndedAt     Time         `json:"ended_at"`
 	Allocations []Allocation `json:"allocations"`
-	// MayDecide tells the one who asks that the open decision is theirs.
-	MayDecide bool `json:"may_decide"`
+	// MayDecide tells the one who asks that the open decision is theirs;
+	// MayBreakGlass that they may approve it although it is their own.
+	MayDecide     bool `json:"may_decide"`
+	MayBreakGlass bool `json:"may_break_glass"`
+
+	AccountName  string   `json:"account_name"`
+	RoleName     string   `json:"role_name"`
+	PolicyDigest string   `json:"policy_digest"`
+	Suspended    string   `json:"suspended"`   // why what is approved cannot be used now; empty where it can
+	BreakGlass   bool     `json:"break_glass"` // what is in force was approved by its requester, past the steps
+	Notices      []Notice `json:"notices"`     // empty in lists
+}
+
+// A Notice is what people had to be told, and whether they were.
+type Notice struct {
+	Kind       string `json:"kind"`
+	Channel    string `json:"channel"`
+	Recipients People `json:"recipients"`
+	CreatedAt  Time   `json:"created_at"`
+	State      string `json:"state"` // pending, sent or failed
+	Attempts   int    `json:"attempts"`
+	EndedAt    Time   `json:"ended_at"`
+	Error      string `json:"error"`
 }
 
 // A Person is somebody else, as far as others need to know.
@@ -201,6 +227,7 @@ type Allocation struct {
 	DecidedAt     Time    `json:"decided_at"`
 	SupersededAt  Time    `json:"superseded_at"`
 	Reason        string  `json:"reason"`
+	BreakGlass    bool    `json:"break_glass"`
 }
 
 // A Requests is a page of requests.
@@ -211,7 +238,8 @@ type Requests struct {
 
 // Approvals are the requests that wait for a decision of the one who asks.
 type Approvals struct {
-	Requests []Request `json:"requests"`
+	Requests      []Request `json:"requests"`
+	NextPageToken string    `json:"next_page_token"`
 }
 
 // A Decision is the body of POST /requests/{id}/decisions.

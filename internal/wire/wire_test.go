@@ -69,22 +69,24 @@ func shapes() map[string]any {
 		Status: "expired", EndedBy: text("time"), Minutes: 60, ClockStartedAt: at(5), EndsAt: at(65), Policy: "dev",
 		Steps:         []Step{{People{[]string{"leads"}, []string{"cy@example.com"}}, text(bo), text("approve"), at(2)}},
 		Justification: "a <b> reason", Ticket: "T-1", CreatedAt: at(0), StartAt: at(1), ExpiresAt: at(10080), EndedAt: at(65),
-		Allocations: []Allocation{{60, "active", "a <b> reason", at(0), text(bo), at(2), at(3), "fine"}}, MayDecide: true,
+		Allocations: []Allocation{{60, "active", "a <b> reason", at(0), text(bo), at(2), at(3), "fine", true}}, MayDecide: true, MayBreakGlass: true,
+		AccountName: "prod", RoleName: "dev", PolicyDigest: "d1", Suspended: "it is gone", BreakGlass: true,
+		Notices: []Notice{{"request.break_glass", "mail", People{[]string{"leads"}, []string{bo}}, at(1), "failed", 3, at(4), "refused"}},
 	}
 	role := Role{
 		ARN: roleARN, RoleID: "AROA1", AccountID: "111122223333", AccountName: "prod", Name: "dev", Description: "for developers",
 		MaxSessionSeconds: 3600, Tags: map[string]string{"serval": ""}, Policy: "dev", Trust: Trust{"fails", "refuses you", "statement 1", "StringEquals x:aud", []string{"resource control policies"}, &Mend{"{}", "x"}},
 		Completeness: "incomplete", StaleSince: at(1), StaleReason: "iam:GetRole answered AccessDenied", Held: true, MyRequest: &request,
 		Entitlement: Entitlement{"Assume Role", "Ability to assume this AWS IAM role"}, MaxMinutes: 120, RecommendedMinutes: 60,
-		RequireJustification: true, Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
+		RequireJustification: true, BreakGlass: true, Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
 		Documents: &Documents{json.RawMessage(`{"Version":"2012-10-17"}`), "arn:aws:iam::aws:policy/B", []any{}, []any{}},
 	}
 	session := Session{"s1", "r1", "console", "issued", roleARN, "ana@example.com", "ASIA", "AROA1:ana@example.com", at(5), at(65), at(65), "no"}
 	return map[string]any{
 		"error":       Error{"conflict", "Another worker has it.", map[string]string{"until": "2026-01-05T09:10:00Z"}},
-		"me":          Me{"p1", "ana@example.com", []string{"leads"}, at(0), true, true, "l1", at(480), at(60), "because"},
+		"me":          Me{"p1", "ana@example.com", []string{"leads"}, at(0), true, true, "l1", at(480), at(60), "because", "none came"},
 		"roles":       Roles{[]Role{role}, "next"},
-		"new-request": NewRequest{"", []string{roleARN, "b"}, 60, "a reason", "T-1", at(60)},
+		"new-request": NewRequest{"", []string{roleARN, "b"}, 60, "a reason", "T-1", at(60), true},
 		"batch":       Batch{"b1", []Request{request}},
 		"requests":    Requests{[]Request{request}, "next"},
 		"decision":    Decision{"approve", 30, "fine"},

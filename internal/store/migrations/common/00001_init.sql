@@ -160,12 +160,16 @@ create table person (
   email_fold text   not null,
   groups     text   not null,
   groups_at  bigint not null,
+  groups_note text  not null, -- why groups are missing; empty where they are not
   suspended  text   not null,
+  new_email  text   not null, -- of a person suspended because it changed
   created_at bigint not null,
   unique (issuer, subject)
 );
 
 create index person_by_email on person (email_fold);
+create index person_by_time on person (created_at);
+create index person_suspended on person (created_at) where suspended <> '';
 
 -- A login attempt between /oidc/auth/login and the callback. It is taken once.
 create table login_attempt (
@@ -239,12 +243,37 @@ create table allocation (
   decided_at    bigint not null,
   superseded_at bigint not null,
   reason        text   not null,
+  break_glass   bigint not null check (break_glass in (0, 1)),
   steps         text   not null,
   primary key (request_id, number)
 );
 
 create unique index allocation_one_active on allocation (request_id) where state = 'active';
 create unique index allocation_one_pending on allocation (request_id) where state = 'pending';
+
+-- What people are to be told outside of the pages, one row for each channel.
+-- Written in the transaction of what it tells of. Whoever delivers claims a
+-- pending row by moving next_at past its own deadline, and counts the attempt
+-- with that; a row is sent, or failed for good.
+create table notice (
+  id         text   not null primary key,
+  kind       text   not null, -- the action that it tells of
+  request_id text   not null references request (id),
+  channel    text   not null, -- empty where none is configured
+  recipients text   not null, -- groups and emails
+  facts      text   not null,
+  created_at bigint not null,
+  state      text   not null check (state in ('pending', 'sent', 'failed')),
+  attempts   bigint not null,
+  next_at    bigint not null, -- 0 once it is sent or failed
+  ended_at   bigint not null, -- 0 while it is pending
+  error      text   not null,
+  check ((state = 'pending') = (ended_at = 0)),
+  check ((state = 'pending') = (next_at <> 0))
+);
+
+create index notice_by_request on notice (request_id, created_at);
+create index notice_due on notice (next_at) where state = 'pending';
 
 create table session (
   id              text   not null primary key,
@@ -274,6 +303,7 @@ create index session_open on session (started_at) where state = 'started';
 
 -- +goose Down
 drop table session;
+drop table notice;
 drop table allocation;
 drop table request;
 drop table login;
