@@ -50,6 +50,7 @@ type Config struct {
 	TrustedProxies string        `env:"SERVAL_TRUSTED_PROXIES" usage:"networks of proxies whose X-Forwarded-For is believed, separated by spaces or commas"`
 	RequestExpiry  time.Duration `env:"SERVAL_REQUEST_EXPIRY" envDefault:"168h" usage:"how long a request may stay undecided, or approved and unused"`
 	MintRate       int           `env:"SERVAL_MINT_RATE" envDefault:"60" usage:"sessions that one person may open in a minute"`
+	DeviceLogin    bool          `env:"SERVAL_DEVICE_LOGIN" usage:"let clients sign in by a code that is typed in a browser; whoever types one can be phished"`
 	DrainDelay     time.Duration `env:"SERVAL_DRAIN_DELAY" envDefault:"5s" usage:"how long to go on serving after a signal to stop, so that balancers notice"`
 	LogLevel       string        `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
 }
@@ -76,7 +77,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		},
 		Secret: root, OlderSecrets: older, ExternalIDSecret: c.ExternalIDSecret, DatabaseURL: c.DatabaseURL,
 		TrustedAccount: c.TrustedAccount, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint,
-		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, DrainDelay: c.DrainDelay,
+		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, DrainDelay: c.DrainDelay, DeviceLogin: c.DeviceLogin,
 	}
 	for _, text := range strings.FieldsFunc(c.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' }) {
 		prefix, err := netip.ParsePrefix(text)

@@ -56,6 +56,7 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 	RequestExpiry  time.Duration
 	MintRate       int
+	DeviceLogin    bool // clients may sign in by a typed code
 
 	// AcceptNewExternalIDs starts although team or ExternalIDSecret changed.
 	AcceptNewExternalIDs bool
@@ -244,7 +245,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	edge, err := web.New(web.Config{
 		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		UpstreamTokens: c.upstreamTokens(), TrustedProxies: c.TrustedProxies,
+		UpstreamTokens: c.upstreamTokens(), TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		TrustedAccount: func() string { return c.TrustedAccount }, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {

@@ -42,6 +42,10 @@ type Identity struct {
 	GroupsNote string // why groups are missing; empty where they are not
 	IDToken    serval.Secret
 	ExpiresAt  time.Time // of the ID token
+
+	AuthorizedParty string        // the ID token's claim azp; empty where it has none
+	AuthTime        time.Time     // of the sign-in at the provider; zero where it does not say
+	RefreshToken    serval.Secret // empty where there is none
 }
 
 // BeginLogin keeps a sign-in that leaves for the identity provider, to be taken
@@ -92,9 +96,10 @@ func endBefore(tx *store.Tx, who serval.Principal, l store.Login) error {
 	return tx.Append(e)
 }
 
-// A SignedIn is a login that was just made. Token is what the browser holds
-// from now on; the store has its digest.
+// A SignedIn is a login that was just made. Token is what the browser or client
+// holds from now on; the store has its digest.
 type SignedIn struct {
+	LoginID  string
 	Token    serval.Secret
 	Person   serval.Person
 	ReturnTo string
@@ -136,6 +141,7 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 
 	in := SignedIn{Token: newToken(), ReturnTo: kept.ReturnTo}
 	loginID := door.NewID("login")
+	in.LoginID = loginID
 	err = p.act(ctx, who, serval.LoginCreate, loginID, func(tx *store.Tx, e *serval.Event) error {
 		known, err := p.recogniseIdentity(tx, id)
 		if err != nil {
@@ -150,16 +156,31 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		if known.Suspended != "" {
 			e.Detail["suspended"] = known.Suspended
 		}
+		given := p.sealed(door.NewID("token"), id, tx.Now)
+		if err := tx.SaveIDToken(given); err != nil {
+			return err
+		}
 		return tx.CreateLogin(store.Login{
-			ID: loginID, Token: digest(in.Token), PersonID: known.ID, Kind: "browser",
-			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: serval.Cut(agent, maxAgentText),
-			IDToken: p.sealer.seal(id.IDToken, loginID), IDTokenEndsAt: id.ExpiresAt,
+			ID: loginID, Token: digest(in.Token), PersonID: known.ID, Kind: store.BrowserLogin,
+			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: serval.Cut(agent, maxAgentText), IDToken: given,
 		})
 	})
 	if err != nil {
 		return SignedIn{}, err
 	}
 	return in, nil
+}
+
+// sealed returns what the provider gave as it is kept, in the row with the id.
+func (p *Plane) sealed(row string, id Identity, now time.Time) store.IDToken {
+	k := store.IDToken{
+		ID: row, Sealed: p.sealer.seal(id.IDToken, row), EndsAt: id.ExpiresAt,
+		AuthorizedParty: id.AuthorizedParty, AuthTime: id.AuthTime, RefreshedAt: now,
+	}
+	if !id.RefreshToken.Empty() {
+		k.Refresh = p.sealer.seal(id.RefreshToken, row+" refresh")
+	}
+	return k
 }
 
 // recogniseIdentity returns the person behind an identity, making one at the
@@ -195,10 +216,22 @@ type Login struct {
 	IDTokenEndsAt time.Time
 }
 
-// Recognise returns who holds the token of a login, with the request id
-// and address of who asks. Nobody, or a login that has ended or was idle for
+// Recognise returns who holds the token of a browser's login, with the request
+// id and address of who asks. Nobody, or a login that has ended or was idle for
 // half an hour, is refused as unauthenticated.
 func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
+	return p.recognise(ctx, who, token, store.BrowserLogin)
+}
+
+// RecogniseClient is Recognise for the token of a client, which may be idle: it
+// is used whenever some program on the laptop needs credentials.
+func (p *Plane) RecogniseClient(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
+	return p.recognise(ctx, who, token, store.ClientLogin)
+}
+
+// recognise returns who holds the token of a login of one kind; one of the other
+// kind is nobody's.
+func (p *Plane) recognise(ctx context.Context, who serval.Principal, token serval.Secret, kind string) (serval.Principal, Login, error) {
 	refused := serval.Refuse(serval.Unauthenticated, "You are not signed in.")
 	who = serval.Principal{RequestID: who.RequestID, Address: who.Address}
 	if token.Empty() {
@@ -209,7 +242,8 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 	var known serval.Person
 	err := p.view(ctx, who, serval.LoginRead, "", func(v *store.View) (err error) {
 		l, err = v.LoginByToken(digest(token))
-		if serval.IsRefusal(err) || err == nil && (!l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) || now.Sub(l.SeenAt) >= loginIdle) {
+		idle := l.Kind == store.BrowserLogin && now.Sub(l.SeenAt) >= loginIdle
+		if serval.IsRefusal(err) || err == nil && (l.Kind != kind || idle || !l.EndedAt.IsZero() || !now.Before(l.ExpiresAt)) {
 			return refused
 		}
 		if err != nil {
@@ -230,7 +264,7 @@ func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serva
 	// Whoever is suspended may not be who their email says.
 	who.Admin = known.Suspended == "" && p.settings.Admins.Include(known)
 	who.Auditor = known.Suspended == "" && p.settings.Auditors.Include(known)
-	return who, Login{ID: l.ID, EndsAt: l.ExpiresAt, IDTokenEndsAt: l.IDTokenEndsAt}, nil
+	return who, Login{ID: l.ID, EndsAt: l.ExpiresAt, IDTokenEndsAt: l.IDToken.EndsAt}, nil
 }
 
 // Logins returns the logins that who is signed in with, without what they hold.
@@ -238,7 +272,7 @@ func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []stor
 	err = p.view(ctx, who, serval.LoginList, "", func(v *store.View) error {
 		logins, err = v.Logins(who.Person.ID, p.now())
 		for i := range logins {
-			logins[i].Token, logins[i].IDToken = "", ""
+			logins[i].Token, logins[i].IDToken = "", store.IDToken{}
 		}
 		return err
 	})

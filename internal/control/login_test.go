@@ -161,7 +161,7 @@ func TestBeginLoginEndsTheCurrentOne(t *testing.T) {
 		if d := cmp.Diff([]string{"ana@example.com login.end done"}, told(w.events(before))); d != "" {
 			t.Errorf("events (-want +got):\n%s", d)
 		}
-		if l := w.login(ana); l.IDToken != "" || l.EndedAt.IsZero() {
+		if l := w.login(ana); l.IDToken.Sealed != "" || l.EndedAt.IsZero() {
 			t.Errorf("the login is still there: %+v", l)
 		}
 	})
@@ -338,7 +338,7 @@ func testRecognise(t *testing.T, w *world) {
 		t.Fatalf("logins %+v, %v; want two", logins, err)
 	}
 	for _, l := range logins {
-		if l.Token != "" || l.IDToken != "" || l.Agent != "Mozilla/5.0" || l.Address != "198.51.100.7" {
+		if l.Token != "" || l.IDToken.Sealed != "" || l.Agent != "Mozilla/5.0" || l.Address != "198.51.100.7" {
 			t.Errorf("login %+v, want agent and address, and nothing it holds", l)
 		}
 	}
@@ -351,7 +351,7 @@ func testRecognise(t *testing.T, w *world) {
 	wantKind(t, "it is ended", recognise(otherToken), serval.Unauthenticated)
 	wantKind(t, "twice", w.plane.EndLogin(t.Context(), ana, other.LoginID), serval.NotFound)
 	wantKind(t, "the present one stays", recognise(token), "")
-	if l := w.login(other); l.IDToken != "" {
+	if l := w.login(other); l.IDToken.Sealed != "" {
 		t.Error("the ID token of an ended login is kept") // S-60
 	}
 	want := []string{"eve@example.com login.end refused", "eve@example.com login.end refused", "ana@example.com login.end done", "ana@example.com login.end refused"}
@@ -364,23 +364,30 @@ func testRecognise(t *testing.T, w *world) {
 // sealed or digested, never as they are; and go with their time.
 func TestSealed(t *testing.T) {
 	w := newWorld(t)
-	who, token, err := w.signInAs(w.plane, w.identity("ana@example.com"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.begin(w.plane, canary+"-state", canary+"-browser", "")
-	if l := w.login(who); l.IDToken == "" || l.Token != digest(token) {
-		t.Fatalf("login %+v, want a sealed ID token and the digest", l)
-	}
-	w.wantNoCanary()
+	for _, test := range []struct {
+		name       string
+		life, wait time.Duration
+	}{{"its end", 10 * time.Minute, 10 * time.Minute}, {"its browser was idle", time.Hour, loginIdle}} {
+		id := w.identity("ana@example.com")
+		id.ExpiresAt, id.RefreshToken = w.clock.now().Add(test.life), serval.NewSecret(canary+"-refresh-token")
+		who, token, err := w.signInAs(w.plane, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.begin(w.plane, canary+"-state"+test.name, canary+"-browser", "")
+		if l := w.login(who); l.IDToken.Sealed == "" || l.IDToken.Refresh == "" || l.Token != digest(token) {
+			t.Fatalf("login %+v, want sealed tokens and the digest", l)
+		}
+		w.wantNoCanary()
 
-	w.clock.move(time.Hour - time.Microsecond)
-	if err := w.plane.Sweep(t.Context()); err != nil || w.login(who).IDToken == "" {
-		t.Errorf("%v, and the ID token is gone before its end", err)
-	}
-	w.clock.move(time.Microsecond)
-	if err := w.plane.Sweep(t.Context()); err != nil || w.login(who).IDToken != "" {
-		t.Errorf("%v, and the ID token is there after its end", err)
+		w.clock.move(test.wait - time.Microsecond)
+		if err := w.plane.Sweep(t.Context()); err != nil || w.login(who).IDToken.Sealed == "" {
+			t.Errorf("%v, and the ID token is gone before %s", err, test.name)
+		}
+		w.clock.move(time.Microsecond)
+		if err := w.plane.Sweep(t.Context()); err != nil || w.login(who).IDToken.Sealed != "" {
+			t.Errorf("%v, and the ID token is there after %s", err, test.name)
+		}
 	}
 }
 

@@ -193,10 +193,10 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 	if err != nil {
 		return intent{}, err
 	}
-	if l.IDToken == "" || l.IDTokenEndsAt.Sub(tx.Now) <= tokenMargin {
+	if l.IDToken.Sealed == "" || l.IDToken.EndsAt.Sub(tx.Now) <= tokenMargin {
 		return intent{}, serval.Refuse(serval.LoginRequired, "The identity provider's token of your sign-in has ended. Sign in again to open a session.")
 	}
-	token, err := p.sealer.open(l.IDToken, l.ID)
+	token, err := p.sealer.open(l.IDToken.Sealed, l.IDToken.ID)
 	if err != nil {
 		p.door.Log.Warn("a sealed ID token does not open", zap.String("login", l.ID), zap.Error(err))
 		return intent{}, serval.Refuse(serval.LoginRequired, "Your sign-in is from before the server's secret changed. Sign in again to open a session.")

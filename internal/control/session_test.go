@@ -229,17 +229,17 @@ func TestOpenPreconditions(t *testing.T) {
 		{"ID token at its margin", func(s *setting) { s.clock.move(time.Hour - tokenMargin) }, serval.LoginRequired, ""}, // S-61
 		{"ID token before its margin", func(s *setting) { s.clock.move(time.Hour - tokenMargin - time.Microsecond) }, "", ""},
 		{"ID token ended", func(s *setting) { s.clock.move(time.Hour + time.Second) }, serval.LoginRequired, ""},
-		{"ID token wiped", func(s *setting) { must(s.t, s.store.WipeTokens(s.t.Context(), s.clock.now().Add(time.Hour))) }, serval.LoginRequired, ""},
+		{"ID token wiped", func(s *setting) { must(s.t, s.store.WipeTokens(s.t.Context(), s.clock.now().Add(time.Hour), noon)) }, serval.LoginRequired, ""},
 		{"login ended", func(s *setting) {
 			must(s.t, s.plane.EndLogin(s.t.Context(), s.who, s.who.LoginID))
 		}, serval.LoginRequired, ""},
 		{"login ended, and its ID token left behind", func(s *setting) {
 			s.who.LoginID = "login_left"
 			keep(s, func(tx *store.Tx) error {
-				return tx.CreateLogin(store.Login{
-					ID: "login_left", Token: "x", PersonID: s.who.Person.ID, Kind: "browser", ExpiresAt: tx.Now.Add(time.Hour), EndedAt: tx.Now,
-					IDToken: s.plane.sealer.seal(idToken("00u-ana"), "login_left"), IDTokenEndsAt: tx.Now.Add(time.Hour),
-				})
+				left := s.plane.sealed("token_left", s.identity("ana@example.com"), tx.Now)
+				return errors.Join(tx.SaveIDToken(left), tx.CreateLogin(store.Login{
+					ID: "login_left", Token: "x", PersonID: s.who.Person.ID, Kind: store.BrowserLogin, ExpiresAt: tx.Now.Add(time.Hour), EndedAt: tx.Now, IDToken: left,
+				}))
 			})
 		}, serval.LoginRequired, ""},
 		{"login of another", func(s *setting) { s.who.LoginID = s.p.bob.LoginID }, serval.LoginRequired, ""},

@@ -50,6 +50,7 @@ func TestPermits(t *testing.T) {
 	system := []string{d, d, d, d, d, d, y, d, d}
 	want := map[serval.Action][]string{
 		serval.LoginStart: anyone, serval.LoginCreate: anyone, serval.LoginRead: anyone, serval.LoginList: people, serval.LoginEnd: people,
+		serval.ClientStart: anyone, serval.ClientRead: people, serval.ClientApprove: people, serval.ClientDeny: people,
 		serval.RoleRead: people, serval.RequestRead: people, serval.RequestCreate: people, serval.RequestDecide: people,
 		serval.ExtensionCreate: people, serval.RequestShorten: people, serval.RequestCancel: people, serval.RequestDone: people,
 		serval.RequestRevoke: people, serval.RequestExpire: system, serval.RequestFail: system,
@@ -58,7 +59,7 @@ func TestPermits(t *testing.T) {
 		serval.AccountRead: admins, serval.AccountDeclare: system, serval.AccountRemove: system, serval.PolicyDeclare: system,
 		serval.PolicyRead: admins, serval.PolicyCreate: admins, serval.PolicyChange: admins, serval.PolicyDelete: admins, serval.AccessExplain: admins,
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
-		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker,
+		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker, serval.DeltaAccept: worker,
 		serval.AuditRead: audits,
 	}
 	for action := range permits {

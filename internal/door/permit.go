@@ -62,6 +62,11 @@ var permits = map[serval.Action]permit{
 	serval.LoginList:   person,
 	serval.LoginEnd:    person,
 
+	serval.ClientStart:   anyone,
+	serval.ClientRead:    person,
+	serval.ClientApprove: person,
+	serval.ClientDeny:    person,
+
 	serval.RoleRead:        person,
 	serval.RequestRead:     person,
 	serval.RequestCreate:   person,

@@ -1,7 +1,6 @@
 package edge
 
 import (
-	"net/netip"
 	"strconv"
 	"sync"
 	"time"
@@ -24,7 +23,7 @@ const maxCounted = 100_000
 
 // Take counts one more, or refuses with the seconds to wait.
 func (l *Limiter) Take(address string, now time.Time) error {
-	key := network(address)
+	key := serval.NetworkOf(address)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if m := now.Unix() / 60; m != l.minute || l.used == nil {
@@ -39,19 +38,4 @@ func (l *Limiter) Take(address string, now time.Time) error {
 	}
 	l.used[key]++
 	return nil
-}
-
-// network returns what is counted as one: an IPv4 address, and of IPv6 the /64
-// that one line has all of.
-func network(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil {
-		return ""
-	}
-	if a.Is6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return a.String()
 }

@@ -20,6 +20,11 @@ const (
 	LoginList   Action = "login.list"
 	LoginEnd    Action = "login.end"
 
+	ClientStart   Action = "client.start"   // a device asks to be let in
+	ClientRead    Action = "client.read"    // somebody looks at what they typed for one
+	ClientApprove Action = "client.approve" // somebody lets a client in under their name
+	ClientDeny    Action = "client.deny"
+
 	RoleRead    Action = "role.read"
 	RequestRead Action = "request.read"
 	SessionRead Action = "session.read"

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -95,7 +96,10 @@ func TestLogin(t *testing.T) {
 		login := func(id string, created time.Time) Login {
 			return Login{
 				ID: id, Token: "token " + id, PersonID: kim.ID, Kind: "browser", CreatedAt: created, SeenAt: created, ExpiresAt: created.Add(time.Hour),
-				Address: "192.0.2.1", Agent: "Agent/1.0", IDToken: "sealed " + id, IDTokenEndsAt: created.Add(30 * time.Minute),
+				Address: "192.0.2.1", Agent: "Agent/1.0", IDToken: IDToken{
+					ID: "token " + id, Sealed: "sealed " + id, EndsAt: created.Add(30 * time.Minute), AuthorizedParty: "serval",
+					AuthTime: created.Add(-time.Hour), Refresh: "refresh " + id, RefreshedAt: created, ClaimedUntil: created.Add(time.Second),
+				},
 			}
 		}
 		a, b := login("a", noon), login("b", noon.Add(time.Minute))
@@ -106,7 +110,7 @@ func TestLogin(t *testing.T) {
 				}
 			}
 			for _, l := range []Login{a, b} {
-				if err := tx.CreateLogin(l); err != nil {
+				if err := errors.Join(tx.SaveIDToken(l.IDToken), tx.CreateLogin(l)); err != nil {
 					return err
 				}
 			}
@@ -149,16 +153,17 @@ func TestLogin(t *testing.T) {
 		}
 		is(a)
 
+		idle := noon.Add(-time.Hour) // nobody is
 		wipe := func(now time.Time) {
 			t.Helper()
-			if err := d.WipeTokens(t.Context(), now); err != nil {
+			if err := d.WipeTokens(t.Context(), now, idle); err != nil {
 				t.Error(err)
 			}
 		}
-		wipe(a.IDTokenEndsAt.Add(-time.Microsecond))
+		wipe(a.IDToken.EndsAt.Add(-time.Microsecond))
 		is(a)
-		wipe(a.IDTokenEndsAt)
-		a.IDToken = ""
+		wipe(a.IDToken.EndsAt)
+		a.IDToken.Sealed = "" // the refresh token may still get another
 		is(a)
 		is(b)
 
@@ -174,7 +179,7 @@ func TestLogin(t *testing.T) {
 		if !end(kim.ID, "b", noon.Add(3*time.Minute)) {
 			t.Error("kim's login was not found")
 		}
-		b.EndedAt, b.IDToken = noon.Add(3*time.Minute), "" // S-60
+		b.EndedAt, b.IDToken.Sealed, b.IDToken.Refresh = noon.Add(3*time.Minute), "", "" // S-60
 		is(b)
 		if end(kim.ID, "b", noon.Add(4*time.Minute)) {
 			t.Error("a login was ended twice")
@@ -185,24 +190,140 @@ func TestLogin(t *testing.T) {
 		}
 
 		c := login("c", noon)
-		c.IDTokenEndsAt = noon.AddDate(1, 0, 0)
-		d.act(t, noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(c) })
-		wipe(c.ExpiresAt)
-		c.IDToken = ""
+		c.IDToken.EndsAt = noon.AddDate(1, 0, 0)
+		keep := func(l Login) {
+			t.Helper()
+			d.act(t, noon.Add(4*time.Minute), func(tx *Tx) error { return errors.Join(tx.SaveIDToken(l.IDToken), tx.CreateLogin(l)) })
+		}
+		keep(c)
+		wipe(c.ExpiresAt.Add(-time.Microsecond))
 		is(c)
+		wipe(c.ExpiresAt)
+		c.IDToken.Sealed, c.IDToken.Refresh = "", ""
+		is(c)
+
+		// A client's login stands on the browser's ID token, and holds it up.
+		e, f := login("e", noon), login("f", noon)
+		f.Kind, f.IDToken = ClientLogin, e.IDToken
+		keep(e)
+		keep(f)
+		if !end(kim.ID, "e", noon.Add(4*time.Minute+time.Second)) {
+			t.Error("the browser's login was not found")
+		}
+		is(f)
+		idle = noon.Add(10 * time.Minute) // which a client may be
+		wipe(noon.Add(10 * time.Minute))
+		is(f)
+		if !end(kim.ID, "f", noon.Add(4*time.Minute+2*time.Second)) {
+			t.Error("the client's login was not found")
+		}
+		f.EndedAt, f.IDToken.Sealed, f.IDToken.Refresh = noon.Add(4*time.Minute+2*time.Second), "", ""
+		is(f)
+		g := login("g", noon)
+		keep(g)
+		wipe(noon.Add(10 * time.Minute))
+		g.IDToken.Sealed, g.IDToken.Refresh = "", ""
+		is(g)
+		if got := look(t, d, func(v *View) (Login, error) { return v.LoginByID("g") }); got.ID != "g" {
+			t.Errorf("the login by its id is %+v", got)
+		}
 
 		// A browser may call itself anything.
 		for i, agent := range append(hostile, unkept...) {
 			l := login(fmt.Sprint("agent ", i), noon)
 			l.Agent = agent
-			if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(l) }); err != nil {
+			if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return errors.Join(tx.SaveIDToken(l.IDToken), tx.CreateLogin(l)) }); err != nil {
 				t.Errorf("a browser that calls itself %.20q: %v", agent, err)
 			}
 		}
 		same := login("d", noon)
 		same.Token = a.Token
-		if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(same) }); err == nil {
+		if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return errors.Join(tx.SaveIDToken(same.IDToken), tx.CreateLogin(same)) }); err == nil {
 			t.Error("two logins have one token")
+		}
+		alone := login("alone", noon)
+		if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(alone) }); err == nil {
+			t.Error("a login stands on no ID token")
+		}
+	})
+}
+
+// S-9, R-44: of all who bring a client's code, on all replicas, one gets it.
+func TestClientAttempt(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		stores := d.replicas(t)
+		a := ClientAttempt{
+			Code: "code", Typed: "typed", Challenge: "challenge", RedirectURI: "http://127.0.0.1:1/", Name: "serval", Host: "laptop", Address: "192.0.2.1",
+			StartedFrom: "192.0.2.1", Pause: 5 * time.Second, CreatedAt: noon, ExpiresAt: noon.Add(time.Minute),
+		}
+		save := func(now time.Time, a ClientAttempt) {
+			t.Helper()
+			d.act(t, now, func(tx *Tx) error { return tx.SaveClientAttempt(a) })
+		}
+		save(noon, a)
+		a.Outcome, a.LoginID, a.PolledAt, a.Pause = ClientApproved, "login", noon.Add(time.Second), 10*time.Second
+		changed := a
+		changed.Challenge, changed.Address = "another", "another" // what it began with stays
+		save(noon, changed)
+		last := a.ExpiresAt.Add(-time.Microsecond)
+		for name, find := range map[string]func(*View) (ClientAttempt, error){
+			"code":  func(v *View) (ClientAttempt, error) { return v.ClientAttempt("code", last) },
+			"typed": func(v *View) (ClientAttempt, error) { return v.TypedAttempt("typed", last) },
+		} {
+			if diff := cmp.Diff(a, look(t, d, find)); diff != "" {
+				t.Errorf("by its %s (-want +got):\n%s", name, diff)
+			}
+		}
+		for name, find := range map[string]func(*View) (ClientAttempt, error){
+			"an expired code":  func(v *View) (ClientAttempt, error) { return v.ClientAttempt("code", a.ExpiresAt) },
+			"an expired typed": func(v *View) (ClientAttempt, error) { return v.TypedAttempt("typed", a.ExpiresAt) },
+			"another code":     func(v *View) (ClientAttempt, error) { return v.ClientAttempt("typed", noon) },
+			"nothing typed":    func(v *View) (ClientAttempt, error) { return v.TypedAttempt("", noon) },
+		} {
+			refused(t, name, d.Read(t.Context(), func(v *View) error { _, err := find(v); return err }), serval.NotFound)
+		}
+		other := a
+		other.Code, other.Typed, other.Address = "code 2", "", "2001:db8::/64"
+		save(noon, other)
+		other.Code = "code 3"
+		save(noon, other) // two that are not typed
+		for address, want := range map[string]string{"192.0.2.1": "3 1", "2001:db8::/64": "3 2", "": "3 0"} {
+			var all, here int
+			if err := d.Read(t.Context(), func(v *View) (err error) { all, here, err = v.CountClientAttempts(address, last); return err }); err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(all, here); got != want {
+				t.Errorf("under way, and from %q: %s, want %s", address, got, want)
+			}
+		}
+		twin := a
+		twin.Code = "code 4"
+		if err := d.Write(t.Context(), noon, func(tx *Tx) error { return tx.SaveClientAttempt(twin) }); err == nil {
+			t.Error("two devices show the same")
+		}
+
+		var taken atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 20 {
+			wg.Go(func() {
+				err := stores[i%len(stores)].Write(t.Context(), last, func(tx *Tx) error { _, err := tx.TakeClientAttempt("code"); return err })
+				if err == nil {
+					taken.Add(1)
+				} else if !serval.IsRefusal(err, serval.NotFound) {
+					t.Errorf("a taker: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if taken.Load() != 1 {
+			t.Errorf("%d of 20 takers got the attempt, want 1", taken.Load())
+		}
+		err := d.Write(t.Context(), a.ExpiresAt, func(tx *Tx) error { _, err := tx.TakeClientAttempt("code 2"); return err })
+		refused(t, "an attempt at its expiry", err, serval.NotFound)
+		other.Code, other.ExpiresAt = "later", noon.Add(time.Hour)
+		save(a.ExpiresAt, other)
+		if n := d.number(t, `select count(*) from client_attempt`); n != 1 {
+			t.Errorf("%d attempts are kept after all but one had expired, want 1", n)
 		}
 	})
 }

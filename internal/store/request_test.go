@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -371,7 +372,8 @@ func TestLookupsWhileContextsEnd(t *testing.T) {
 		for i := range 10 {
 			newRequest(t, d, fmt.Sprint("r", i))
 			d.act(t, noon, func(tx *Tx) error {
-				return tx.CreateLogin(Login{ID: fmt.Sprint("l", i), Token: fmt.Sprint("t", i), PersonID: kim.ID, Kind: "browser"})
+				k := IDToken{ID: fmt.Sprint("k", i)}
+				return errors.Join(tx.SaveIDToken(k), tx.CreateLogin(Login{ID: fmt.Sprint("l", i), Token: fmt.Sprint("t", i), PersonID: kim.ID, Kind: BrowserLogin, IDToken: k}))
 			})
 		}
 		var wg sync.WaitGroup

@@ -264,7 +264,7 @@ func TestHousekeepingTakesNoChain(t *testing.T) {
 	d.act(t, noon, func(tx *Tx) error {
 		for name, f := range map[string]func() error{
 			"TouchLogin":    func() error { return d.TouchLogin(ctx, "l", noon) },
-			"WipeTokens":    func() error { return d.WipeTokens(ctx, noon) },
+			"WipeTokens":    func() error { return d.WipeTokens(ctx, noon, noon) },
 			"Stage":         func() error { return d.Stage(ctx, "push", prod, noon, named(prod, "a")) },
 			"DropOldStaged": func() error { return d.DropOldStaged(ctx, noon) },
 			"DropStaged":    func() error { return d.DropStaged(ctx, "push") },

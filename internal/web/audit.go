@@ -101,6 +101,9 @@ var words = map[serval.Action]string{
 	serval.RequestRead:          "looked at the request",
 	serval.LoginCreate:          "signed in",
 	serval.LoginEnd:             "signed out",
+	serval.ClientApprove:        "let a client in",
+	serval.ClientDeny:           "did not let a client in",
+	serval.ClientRead:           "typed the code of a device",
 }
 
 func viewEvent(l serval.Link) eventView {

@@ -39,6 +39,7 @@ type route struct {
 	Route
 	handle handler
 	stream bool          // the body is read as a stream, with its own bound
+	device bool          // there only where devices may sign in
 	time   time.Duration // for the whole request; 0: the server's
 }
 
@@ -55,12 +56,21 @@ func on(method, pattern string, rule Rule, h handler) route {
 
 func (r route) within(d time.Duration) route { r.time = d; return r }
 func (r route) streaming() route             { r.stream = true; return r }
+func (r route) forDevices() route            { r.device = true; return r }
 
 // table is every route there is. It is read only.
 var table = []route{
 	on("GET", "/oidc/auth/login", Anyone, (*Server).beginLogin),
 	on("GET", "/oidc/auth/callback", Anyone, (*Server).finishLogin).within(mintTime),
 	on("POST", "/signout", Anyone, (*Server).signOut),
+
+	on("GET", "/client/authorize", Anyone, (*Server).clientPage),
+	on("POST", "/client/authorize", Person, (*Server).postClient),
+	on("POST", "/api/v1/client/token", Public, (*Server).clientToken),
+	on("GET", "/device", Person, (*Server).devicePage).forDevices(),
+	on("POST", "/device", Person, (*Server).postDevice).forDevices(),
+	on("POST", "/device/decide", Person, (*Server).postDeviceDecision).forDevices(),
+	on("POST", "/api/v1/client/device", Public, (*Server).startDevice).forDevices(),
 
 	on("GET", "/api/v1/me", Person, (*Server).me),
 	on("GET", "/api/v1/roles", Person, (*Server).roles),
@@ -133,9 +143,13 @@ func (s *Server) Routes() []Route {
 }
 
 func (s *Server) route(table []route) {
-	s.routes = table
-	registered := map[string]bool{}
 	for _, r := range table {
+		if !r.device || s.c.DeviceLogin {
+			s.routes = append(s.routes, r)
+		}
+	}
+	registered := map[string]bool{}
+	for _, r := range s.routes {
 		if !registered[r.Pattern] {
 			registered[r.Pattern] = true
 			s.mux.Handle(r.Pattern, http.NotFoundHandler()) // only asked what it would match

@@ -20,6 +20,13 @@ var allowed = map[string]string{
 	"GET /oidc/auth/login":                         "303 303 303 303 303 303 303 303",
 	"GET /oidc/auth/callback":                      "400 400 400 400 400 400 400 400",
 	"POST /signout":                                "303 303 303 303 303 303 303 303",
+	"GET /client/authorize":                        "303 200 200 200 200 200 303 303",
+	"POST /client/authorize":                       "401 303 303 303 303 303 401 401",
+	"POST /api/v1/client/token":                    "404 404 404 404 404 404 404 404",
+	"GET /device":                                  "401 200 200 200 200 200 401 401",
+	"POST /device":                                 "401 404 404 404 404 404 401 401",
+	"POST /device/decide":                          "401 404 404 404 404 404 401 401",
+	"POST /api/v1/client/device":                   "200 200 200 200 200 200 200 200",
 	"GET /api/v1/me":                               "401 200 200 200 200 200 401 401",
 	"GET /api/v1/roles":                            "401 200 200 200 200 200 401 401",
 	"GET /api/v1/roles/{account_id}/{role_name}":   "401 200 404 404 404 404 401 401",
@@ -73,7 +80,7 @@ var allowed = map[string]string{
 }
 
 func TestEveryRouteForEverybody(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, devices)
 	w.push(w.inventory)
 	ana, ben := w.as("ana"), w.as("ben")
 	callers := []*browser{w.browser(), ana, ben, w.as("cy"), w.as("ada"), w.as("aud"), w.worker(hubToken), w.worker(elseToken)}
@@ -108,6 +115,11 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		id   func() string
 		body any
 	}{
+		"POST /client/authorize":                       {nil, withDecision(clientQuery(), "approve")},
+		"POST /api/v1/client/token":                    {nil, wire.NewClientToken{GrantType: "authorization_code", Code: "x", CodeVerifier: "x"}},
+		"POST /device":                                 {nil, url.Values{"user_code": {"BCDF-GHJK"}}},
+		"POST /device/decide":                          {nil, url.Values{"user_code": {"BCDF-GHJK"}, "decision": {"approve"}}},
+		"POST /api/v1/client/device":                   {nil, wire.NewDevice{ClientName: "serval", ClientHost: "laptop", CodeChallenge: strings.Repeat("c", 43)}},
 		"POST /api/v1/requests":                        {nil, wire.NewRequest{RoleARN: arn, Minutes: 60, Justification: "Incident 7"}},
 		"POST /api/v1/requests/{id}/decisions":         {pending, wire.Decision{Outcome: "approve"}},
 		"POST /api/v1/requests/{id}/extensions":        {approved, extension},
@@ -148,6 +160,9 @@ func TestEveryRouteForEverybody(t *testing.T) {
 			body = wire.NewSession{RequestID: id}
 		}
 		path := strings.NewReplacer("{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{$}", "").Replace(r.Pattern)
+		if key == "GET /client/authorize" {
+			path += "?" + clientQuery().Encode()
+		}
 		want := strings.Fields(allowed[key])[i]
 		res, text := from.do(r.Method, path, body)
 		if got := fmt.Sprint(res.StatusCode); got != want {

@@ -10,7 +10,7 @@
 // something is a form that is posted and answered with 303.
 //
 // What the plane or the identity provider's room returns is either a refusal,
-// shown as it stands, or a fault: logged once, here, and shown as an edge.Apology
+// shown as it stands, or a fault: logged once, here, and shown as an apology
 // with the request's id.
 //
 // The http.Server around it is the caller's: ReadHeaderTimeout 5 s, ReadTimeout
@@ -62,6 +62,10 @@ type Config struct {
 	// TrustedProxies may say in X-Forwarded-For whose request they pass on. The
 	// address is recorded and counted, and decides nothing else.
 	TrustedProxies []netip.Prefix
+
+	// DeviceLogin lets clients sign in by a code that somebody types in a browser.
+	// Who can be talked into typing one can be phished, so it is off by default.
+	DeviceLogin bool
 
 	TrustedAccount func() string // shown to admins; empty while unknown
 	Log            *zap.Logger
@@ -211,8 +215,10 @@ func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 		w.Header().Set("Allow", allow)
 		return edge.Misfit{Status: http.StatusMethodNotAllowed, Kind: serval.Invalid, Reason: "This address does not take " + serval.Clip(r.Method, 20) + "."}
 	}
-	if err := s.checkOrigin(r); err != nil {
-		return err
+	if _, present := bearer(r); !present { // no other site has a browser send one
+		if err := s.checkOrigin(r); err != nil {
+			return err
+		}
 	}
 	if !found.stream {
 		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, edge.MaxBody)
@@ -230,8 +236,9 @@ func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 	return found.handle(s, w, r, v)
 }
 
-// recognise says who it is, as the route's rule wants it. For workers nobody is
-// turned away here: the plane refuses nobodies, and records it.
+// recognise says who it is, as the route's rule wants it: by the cookie or, in the
+// API, by a client's token. For workers nobody is turned away here: the plane
+// refuses nobodies, and records it.
 func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) error {
 	switch v.route.Rule {
 	case Public:
@@ -239,6 +246,15 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 	case Worker:
 		v.who = s.worker(r, v.who)
 		return nil
+	}
+	if token, present := bearer(r); present {
+		who, current, err := s.c.Plane.RecogniseClient(r.Context(), v.who, token)
+		if err == nil {
+			v.who, v.login, v.token = who, current, token
+		} else if serval.IsRefusal(err, serval.Unauthenticated) {
+			w.Header().Set("WWW-Authenticate", "Bearer")
+		}
+		return err
 	}
 	token, broken := s.cookies.read(r, s.cookies.login, loginCookie)
 	if broken {

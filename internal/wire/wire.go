@@ -340,6 +340,44 @@ type Logins struct {
 	Logins []Login `json:"logins"`
 }
 
+// A NewClientToken is the body of POST /client/token: what a client was let in
+// with.
+type NewClientToken struct {
+	GrantType    string `json:"grant_type"`             // authorization_code or urn:ietf:params:oauth:grant-type:device_code
+	Code         string `json:"code,omitempty"`         // of the first
+	RedirectURI  string `json:"redirect_uri,omitempty"` // of the first, as it was asked with
+	DeviceCode   string `json:"device_code,omitempty"`  // of the second
+	CodeVerifier string `json:"code_verifier"`
+}
+
+// A ClientToken is the login of a client. AccessToken is seen here and never
+// again.
+type ClientToken struct {
+	AccessToken string `json:"access_token"`
+	TokenType   string `json:"token_type"` // Bearer
+	ExpiresIn   int    `json:"expires_in"` // seconds
+	EndsAt      Time   `json:"ends_at"`
+	LoginID     string `json:"login_id"`
+	Email       string `json:"email"`
+}
+
+// A NewDevice is the body of POST /client/device.
+type NewDevice struct {
+	ClientName    string `json:"client_name"`
+	ClientHost    string `json:"client_host"`
+	CodeChallenge string `json:"code_challenge"` // S256
+}
+
+// A Device is a device that waits to be let in: UserCode is shown, and typed at
+// VerificationURI; DeviceCode is brought to POST /client/token.
+type Device struct {
+	DeviceCode      string `json:"device_code"`
+	UserCode        string `json:"user_code"`
+	VerificationURI string `json:"verification_uri"`
+	ExpiresIn       int    `json:"expires_in"` // seconds
+	Interval        int    `json:"interval"`   // seconds between two polls
+}
+
 // An Event is a row of the audit log.
 type Event struct {
 	Seq       int64             `json:"seq"`

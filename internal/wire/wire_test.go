@@ -108,6 +108,11 @@ func shapes() map[string]any {
 		"open-sync": OpenSync{"hub", serval.SyncDelta},
 		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}},
 		"push":      Push{8, true, 1, 2, 3, 4, 5},
+
+		"new-client-token": NewClientToken{"authorization_code", "c", "http://127.0.0.1:1234/callback", "d", "v"},
+		"client-token":     ClientToken{"t", "Bearer", 28800, at(480), "l1", "ana@example.com"},
+		"new-device":       NewDevice{"serval 1.2", "ana-laptop", "c"},
+		"device":           Device{"d", "BCDF-GHJK", "https://serval.example.com/device", 300, 5},
 	}
 }
 

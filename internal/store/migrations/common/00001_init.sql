@@ -183,23 +183,59 @@ create table login_attempt (
 
 create index login_attempt_by_expiry on login_attempt (expires_at);
 
-create table login (
+-- What the identity provider gave at one sign-in, sealed. The browser's login
+-- stands on it, and so does that of each client it let in.
+create table id_token (
   id               text   not null primary key,
-  token            text   not null unique, -- SHA-256 of what the browser or client holds
-  person_id        text   not null references person (id),
-  kind             text   not null check (kind in ('browser', 'client')),
-  created_at       bigint not null,
-  seen_at          bigint not null,
-  expires_at       bigint not null,
-  ended_at         bigint not null,
-  address          text   not null,
-  agent            text   not null,
-  id_token         text   not null, -- sealed; empty after its end
-  id_token_ends_at bigint not null
+  sealed           text   not null, -- empty once it has ended, or no login stands on it
+  ends_at          bigint not null,
+  authorized_party text   not null, -- its claim azp; empty where it has none
+  auth_time        bigint not null,
+  refresh          text   not null, -- refresh token, sealed; empty where there is none
+  refreshed_at     bigint not null, -- when the ID token was given
+  claimed_until    bigint not null  -- somebody trades the refresh token until then
+);
+
+create index id_token_held on id_token (id) where sealed <> '' or refresh <> '';
+
+create table login (
+  id          text   not null primary key,
+  token       text   not null unique, -- SHA-256 of what the browser or client holds
+  person_id   text   not null references person (id),
+  kind        text   not null check (kind in ('browser', 'client')),
+  created_at  bigint not null,
+  seen_at     bigint not null,
+  expires_at  bigint not null,
+  ended_at    bigint not null,
+  address     text   not null,
+  agent       text   not null,
+  id_token_id text   not null references id_token (id)
 );
 
 create index login_by_person on login (person_id, created_at);
-create index login_by_token_end on login (id_token_ends_at) where id_token <> '';
+create index login_by_id_token on login (id_token_id);
+
+-- A client that signs in: from the consent, or for a device from its start, to
+-- the token. It is taken once.
+create table client_attempt (
+  code         text   not null primary key, -- SHA-256 of what the client brings
+  typed        text   not null,             -- SHA-256 of what is typed for a device; empty otherwise
+  challenge    text   not null,             -- PKCE, S256
+  redirect_uri text   not null,             -- empty for a device
+  name         text   not null,             -- what the client calls itself, and its machine
+  host         text   not null,
+  address      text   not null,             -- network that it is counted to
+  started_from text   not null,             -- address of a device
+  outcome      text   not null check (outcome in ('', 'approved', 'denied')),
+  login_id     text   not null,             -- the browser's that approved; empty before
+  polled_at    bigint not null,
+  pause        bigint not null,             -- to be kept between two polls
+  created_at   bigint not null,
+  expires_at   bigint not null
+);
+
+create unique index client_attempt_by_typed on client_attempt (typed) where typed <> '';
+create index client_attempt_by_expiry on client_attempt (expires_at);
 
 create table request (
   id               text   not null primary key,
@@ -306,7 +342,9 @@ drop table session;
 drop table notice;
 drop table allocation;
 drop table request;
+drop table client_attempt;
 drop table login;
+drop table id_token;
 drop table login_attempt;
 drop table person;
 drop table staged_document;

@@ -1,0 +1,160 @@
+package serval
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// A ClientAsk is a client on somebody's machine that asks to be let in under
+// their name: an authorization request of RFC 6749, section 4.1.1, from a native
+// app as RFC 8252 has it, or of RFC 8628 for a device.
+type ClientAsk struct {
+	Name        string // what the client calls itself, such as "serval 1.2"
+	Host        string // what its machine is called; both are shown to the person, and prove nothing
+	Challenge   string // PKCE, S256 (RFC 7636)
+	RedirectURI string // a listener of the client's on loopback; empty for a device
+	State       string // of the client's, handed back; empty for a device
+}
+
+// ClientID is the one client that there is.
+const ClientID = "serval"
+
+var (
+	challengeForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
+	verifierForm  = regexp.MustCompile(`^[A-Za-z0-9._~-]{43,128}$`)
+	stateForm     = regexp.MustCompile(`^[A-Za-z0-9._~-]{16,128}$`)
+	callbackForm  = regexp.MustCompile(`^/[A-Za-z0-9_-]{0,64}$`)
+	labelForm     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._+/()-]{0,63}$`)
+)
+
+// Check returns what is wrong with what a client asks.
+func (c ClientAsk) Check() error {
+	if err := c.checkNames(); err != nil {
+		return err
+	}
+	if _, err := LoopbackOrigin(c.RedirectURI); err != nil {
+		return err
+	}
+	if !stateForm.MatchString(c.State) {
+		return Refuse(Invalid, "state has 16 to 128 characters of A-Z, a-z, 0-9, dot, dash, underscore and tilde.")
+	}
+	return nil
+}
+
+// CheckDevice returns what is wrong with what a device asks.
+func (c ClientAsk) CheckDevice() error {
+	if c.RedirectURI != "" || c.State != "" {
+		return Refuse(Invalid, "A device is not redirected to.")
+	}
+	return c.checkNames()
+}
+
+func (c ClientAsk) checkNames() error {
+	if !challengeForm.MatchString(c.Challenge) {
+		return Refuse(Invalid, "code_challenge is the SHA-256 of the verifier, base64url without padding: 43 characters.")
+	}
+	for name, text := range map[string]string{"client_name": c.Name, "client_host": c.Host} {
+		if !labelForm.MatchString(text) {
+			return Refuse(Invalid, "%s has 1 to 64 characters of A-Z, a-z, 0-9, space and ._+/()-, and begins with a letter or digit.", name)
+		}
+	}
+	return nil
+}
+
+// LoopbackOrigin returns the origin of a redirect URI that leads to a listener
+// on the person's own machine: http, 127.0.0.1 or [::1] and never a name, which
+// somebody else could resolve, a port, and a short plain path (RFC 8252, sections
+// 7.3 and 8.3).
+func LoopbackOrigin(uri string) (string, error) {
+	refused := Refuse(Invalid, "redirect_uri is http://127.0.0.1:PORT/PATH or http://[::1]:PORT/PATH, with a path of letters, digits, - and _.")
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "http" || u.Hostname() != "127.0.0.1" && u.Hostname() != "::1" || !callbackForm.MatchString(u.Path) {
+		return "", refused
+	}
+	if port, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || port == 0 {
+		return "", refused
+	}
+	origin := "http://" + u.Host
+	if origin+u.Path != uri { // nothing else is in it, in whatever way it is written
+		return "", refused
+	}
+	return origin, nil
+}
+
+// Challenge returns the S256 challenge of a PKCE verifier; empty for a text
+// that is none (RFC 7636, sections 4.1 and 4.2).
+func Challenge(verifier Secret) string {
+	if !verifierForm.MatchString(verifier.Reveal()) {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(verifier.Reveal()))
+	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// TypedAlphabet are the letters of what is typed for a device: none that is
+// read for another, and no vowels, which make words (RFC 8628, section 6.1).
+const TypedAlphabet = "BCDFGHJKLMNPQRSTVWXZ"
+
+// TypedLength is how many of them there are.
+const TypedLength = 8
+
+// FoldTyped returns what a person typed for a device as it was made: without
+// spaces and dashes, and in capitals. It is empty where that cannot be it.
+func FoldTyped(text string) string {
+	var b strings.Builder
+	for _, c := range []byte(text) {
+		if 'a' <= c && c <= 'z' {
+			c -= 'a' - 'A'
+		}
+		switch {
+		case c == ' ' || c == '-':
+		case strings.IndexByte(TypedAlphabet, c) < 0 || b.Len() == TypedLength:
+			return ""
+		default:
+			b.WriteByte(c)
+		}
+	}
+	if b.Len() != TypedLength {
+		return ""
+	}
+	return b.String()
+}
+
+// NetworkOf returns what is counted as one line to the internet: an IPv4
+// address, and of IPv6 its /64. It is empty for what is no address.
+func NetworkOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	return prefix(a, 32)
+}
+
+// IsNear reports whether two addresses are of one /24, or of one /64 in IPv6: as
+// near as a laptop and its owner's browser are.
+func IsNear(one, other string) bool {
+	a, err1 := netip.ParseAddr(one)
+	b, err2 := netip.ParseAddr(other)
+	return err1 == nil && err2 == nil && prefix(a, 24) == prefix(b, 24)
+}
+
+// prefix returns the network of an address: bits of IPv4, the /64 of IPv6.
+func prefix(a netip.Addr, bits int) string {
+	a = a.Unmap().WithZone("")
+	if a.Is6() {
+		bits = 64
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return ""
+	}
+	if a.Is4() && bits == 32 {
+		return a.String()
+	}
+	return p.String()
+}
