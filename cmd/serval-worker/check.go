@@ -2,59 +2,135 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awsorg"
+	"github.com/serval-bridge/serval-bridge/internal/connect"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+	"github.com/serval-bridge/serval-bridge/internal/workerd"
 )
 
 func (p *program) checkCommand() *cobra.Command {
 	var flags accountFlags
+	var output string
+	var organization bool
 	c := &cobra.Command{
 		Use: "check --account ID --role-arn ARN --external-id ID", Short: "Test the connection to one account", Args: cobra.NoArgs,
-		Long: "Check assumes the account's ingestion role and lists one IAM role, and says what came of it and why.",
+		Long: "Check assumes the account's ingestion role, lists one IAM role, tries each of the seven actions and whether the\n" +
+			"role asks for its External ID, and says what came of it, why, and what mends it. It needs no upstream.\n\n" +
+			"It exits with 0 where the check passes, 1 where it does not.",
 	}
 	flags.add(c)
+	c.Flags().BoolVar(&organization, "organization", false, "list the accounts of the account's AWS organization instead")
+	c.Flags().StringVarP(&output, "output", "o", "text", "json or text")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		account, config, faults := flags.read(c, p.environ)
+		account, to, faults := flags.read(c, p.environ)
+		if !slices.Contains([]string{"json", "text"}, output) {
+			faults = append(faults, "--output: json or text.")
+		}
 		if len(faults) > 0 {
 			p.refuse(faults)
 			return nil
 		}
-		return p.check(c.Context(), account, config)
+		name, write := serval.CheckConnection, printCheck
+		if organization {
+			name = serval.CheckOrganization
+		}
+		if output == "json" {
+			write = writeCheck
+		}
+		return p.check(c.Context(), name, account, to, write)
 	}
 	return c
 }
 
-// check tests the connection and prints the text of the outcome, and below it
-// the cause.
-func (p *program) check(ctx context.Context, a serval.Account, config awsiam.Config) error {
-	reader, err := awsiam.New(ctx, config)
+// check runs a check and prints what came of it.
+func (p *program) check(ctx context.Context, name serval.CheckName, a serval.Account, to reach, write func(io.Writer, checked) error) error {
+	reader, err := awsiam.New(ctx, to.aws)
 	if err != nil {
 		return &failure{err}
 	}
 	defer reader.Close()
-	text, cause := awsiam.TextConnected, ""
-	if err := reader.Check(ctx, a); err != nil {
-		p.code = exitFailed
-		f, failed := errors.AsType[*awsiam.Failure](err)
-		switch {
-		case ctx.Err() != nil:
-			return &failure{errors.New("interrupted")}
-		case failed:
-			text, cause = f.Text, f.Cause
-		default:
-			text, cause = awsiam.TextNotAssumed, err.Error()
-		}
-	}
-	if cause != "" {
-		text += "\n\n" + cause
-	}
-	if _, err := fmt.Fprintln(p.stdout, text); err != nil {
+	organization, err := awsorg.New(to.organization)
+	if err != nil {
 		return &failure{err}
 	}
+	c, err := workerd.Performer{AWS: reader, Organization: organization}.Check(ctx, name, a)
+	if err != nil {
+		return &failure{errors.New("interrupted")}
+	}
+	if !c.Passed {
+		p.code = exitFailed
+	}
+	if err := write(p.stdout, shown(c, a)); err != nil {
+		return &failure{fmt.Errorf("printing the check: %w", err)}
+	}
 	return nil
+}
+
+// A checked is a check as check prints it.
+type checked struct {
+	wire.Check
+	Accounts []serval.OrganizationAccount `json:"accounts"`
+}
+
+// shown joins what was found with what mends it.
+func shown(c serval.Check, a serval.Account) checked {
+	out := checked{
+		Check: wire.Check{Name: c.Name, AccountID: c.AccountID, At: wire.Time{Time: c.At}, Passed: c.Passed, Text: c.Text,
+			Identity: c.Identity, Findings: []wire.Finding{}},
+		Accounts: append([]serval.OrganizationAccount{}, c.Accounts...),
+	}
+	for _, f := range c.Findings {
+		one := wire.Finding{Causes: f.Causes, Text: f.Text, Target: f.Target, Actions: append([]string{}, f.Actions...), Code: f.Code, Mends: []wire.Paste{}}
+		for _, m := range connect.Mends(f, a, c.TrustedAccount()) {
+			one.Mends = append(one.Mends, wire.Paste(m))
+		}
+		out.Findings = append(out.Findings, one)
+	}
+	return out
+}
+
+func writeCheck(w io.Writer, c checked) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(c)
+}
+
+// printCheck prints the exact text first, and below it all else.
+func printCheck(w io.Writer, c checked) error {
+	var b strings.Builder
+	fmt.Fprintln(&b, c.Text)
+	for _, f := range c.Findings {
+		fmt.Fprintf(&b, "\n%s\n", f.Text)
+		for _, m := range f.Mends {
+			fmt.Fprintf(&b, "\n%s:\n\n", m.Title)
+			for line := range strings.Lines(m.Text) {
+				if line != "\n" {
+					b.WriteString("    ")
+				}
+				b.WriteString(line)
+			}
+		}
+	}
+	if len(c.Accounts) > 0 {
+		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "\nACCOUNT\tNAME\tSTATUS")
+		for _, a := range c.Accounts {
+			fmt.Fprintf(t, "%s\t%s\t%s\n", a.ID, a.Name, a.Status)
+		}
+		t.Flush()
+	}
+	_, err := io.WriteString(w, strings.Map(printable, b.String()))
+	return err
 }

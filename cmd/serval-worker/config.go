@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awsorg"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
@@ -56,10 +57,11 @@ type Config struct {
 	// STSRegion is the region whose STS is asked, where an account has none of
 	// its own. Default: us-west-1, us-gov-west-1 or cn-north-1, by partition.
 	STSRegion string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked, where an account has none of its own"`
-	// STSEndpoint and IAMEndpoint stand in for AWS's own. https, or http on a
-	// loopback address. Default: AWS's.
-	STSEndpoint string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
-	IAMEndpoint string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`
+	// STSEndpoint, IAMEndpoint and OrganizationsEndpoint stand in for AWS's own.
+	// https, or http on a loopback address. Default: AWS's.
+	STSEndpoint           string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
+	IAMEndpoint           string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`
+	OrganizationsEndpoint string `env:"SERVAL_ORGANIZATIONS_ENDPOINT" usage:"URL in place of AWS's own Organizations endpoint"`
 
 	// AdminListen is the address of /livez, /readyz, /metrics and /loglevel.
 	// Default: :9090.
@@ -76,11 +78,12 @@ type Config struct {
 type AccountConfig struct {
 	// ExternalID is the External ID of the account's ingestion role. Required.
 	ExternalID string `env:"SERVAL_EXTERNAL_ID" usage:"External ID that the ingestion role asks for"`
-	// BaseRoleARN, STSRegion, STSEndpoint and IAMEndpoint are as in Config.
-	BaseRoleARN string `env:"SERVAL_BASE_ROLE_ARN" usage:"role that is assumed before the account's"`
-	STSRegion   string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked"`
-	STSEndpoint string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
-	IAMEndpoint string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`
+	// The others are as in Config.
+	BaseRoleARN           string `env:"SERVAL_BASE_ROLE_ARN" usage:"role that is assumed before the account's"`
+	STSRegion             string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked"`
+	STSEndpoint           string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
+	IAMEndpoint           string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`
+	OrganizationsEndpoint string `env:"SERVAL_ORGANIZATIONS_ENDPOINT" usage:"URL in place of AWS's own Organizations endpoint"`
 }
 
 // The bounds of settings.
@@ -122,7 +125,7 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 	if _, err := zapcore.ParseLevel(c.LogLevel); err != nil {
 		f.add("SERVAL_LOG_LEVEL", "debug, info, warn or error.")
 	}
-	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint)
+	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint, c.OrganizationsEndpoint)
 	c.tokenFile = pathOf("SERVAL_UPSTREAM_TOKEN_FILE", "upstream-token-file", environ, flags)
 	return c, f.all()
 }
@@ -142,6 +145,11 @@ func (c Config) aws() awsiam.Config {
 	return awsiam.Config{BaseRoleARN: c.BaseRoleARN, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, IAMEndpoint: c.IAMEndpoint}
 }
 
+// organization returns how what is not reading is reached.
+func (c Config) organization() awsorg.Config {
+	return awsorg.Config{OrganizationsEndpoint: c.OrganizationsEndpoint, IAMEndpoint: c.IAMEndpoint}
+}
+
 // schedule returns when accounts are read.
 func (c Config) schedule() worker.Schedule {
 	return worker.Schedule{Interval: c.SyncInterval, Offset: c.SyncOffset, Spread: min(mostSpread, c.SyncInterval/4)}
@@ -158,13 +166,18 @@ func readAccountConfig(environ []string, flags *pflag.FlagSet) (c AccountConfig,
 		return slices.Contains(daemons, name) && !slices.Contains(ours, name)
 	})
 	f = &fault{list: settings.Read(&c, environ, flags)}
-	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint)
+	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint, c.OrganizationsEndpoint)
 	return c, f
 }
 
 // aws returns how AWS is reached.
 func (c AccountConfig) aws() awsiam.Config {
 	return awsiam.Config{BaseRoleARN: c.BaseRoleARN, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, IAMEndpoint: c.IAMEndpoint}
+}
+
+// organization returns how what is not reading is reached.
+func (c AccountConfig) organization() awsorg.Config {
+	return awsorg.Config{OrganizationsEndpoint: c.OrganizationsEndpoint, IAMEndpoint: c.IAMEndpoint}
 }
 
 // variables returns the names of a struct's variables.
@@ -180,7 +193,7 @@ func variables(of any) (names []string) {
 var regionName = regexp.MustCompile(`^[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}$`)
 
 // checkAWS checks the settings about AWS.
-func checkAWS(f *fault, baseRole, region, sts, iam string) {
+func checkAWS(f *fault, baseRole, region, sts, iam, organizations string) {
 	if baseRole != "" {
 		if _, err := serval.ParseRoleARN(baseRole); err != nil {
 			f.add("SERVAL_BASE_ROLE_ARN", "%s.", err)
@@ -189,7 +202,7 @@ func checkAWS(f *fault, baseRole, region, sts, iam string) {
 	if region != "" && !regionName.MatchString(region) {
 		f.add("SERVAL_STS_REGION", "not an AWS region, such as eu-central-1.")
 	}
-	for _, e := range []struct{ name, url string }{{"SERVAL_STS_ENDPOINT", sts}, {"SERVAL_IAM_ENDPOINT", iam}} {
+	for _, e := range []struct{ name, url string }{{"SERVAL_STS_ENDPOINT", sts}, {"SERVAL_IAM_ENDPOINT", iam}, {"SERVAL_ORGANIZATIONS_ENDPOINT", organizations}} {
 		if e.url == "" {
 			continue
 		}

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -56,17 +60,24 @@ func TestScripts(t *testing.T) {
 
 type cloudKey struct{}
 type farKey struct{}
+type clockKey struct{}
 
 // setUp gives the script a cloud with a worker in the hub and a member account,
 // an upstream, and an environment in which both are found.
 func setUp(e *testscript.Env) error {
-	cloud := awstest.New(awstest.Options{})
+	clock := new(atomic.Int64)
+	cloud := awstest.New(awstest.Options{Now: func() time.Time { return time.Now().Add(time.Duration(clock.Load())) }})
+	e.Values[clockKey{}] = clock
 	server := httptest.NewServer(cloud)
 	e.Defer(server.Close)
+	untrusted := httptest.NewUnstartedServer(cloud)
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0) // of handshakes that are broken off
+	untrusted.StartTLS()
+	e.Defer(untrusted.Close)
 	home := cloud.AddAccount(hub, "hub")
 	home.PutRole(awstest.Role{Name: "worker", Inline: map[string]string{"hop": allow("sts:AssumeRole", "sts:TagSession")}})
 	keys := home.PodIdentity("worker", time.Now())
-	connect(cloud)
+	fill(cloud)
 	e.Values[cloudKey{}] = cloud
 
 	far := newFar(ingest, external)
@@ -86,7 +97,8 @@ func setUp(e *testscript.Env) error {
 		return err
 	}
 	for name, value := range map[string]string{
-		"SERVAL_STS_ENDPOINT": server.URL, "SERVAL_IAM_ENDPOINT": server.URL,
+		"SERVAL_STS_ENDPOINT": server.URL, "SERVAL_IAM_ENDPOINT": server.URL, "SERVAL_ORGANIZATIONS_ENDPOINT": server.URL,
+		"UNTRUSTED":         untrusted.URL,
 		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_SESSION_TOKEN": keys.SessionToken,
 		"AWS_EC2_METADATA_DISABLED": "true", "HOME": e.WorkDir,
 		"INGEST": ingest, "MEMBER": member, "EXTERNAL": external, "HUB": hub,
@@ -97,9 +109,9 @@ func setUp(e *testscript.Env) error {
 	return nil
 }
 
-// connect fills the member account: two tagged roles, a near miss and one that
+// fill fills the member account: two tagged roles, a near miss and one that
 // is none of ours.
-func connect(cloud *awstest.Cloud) {
+func fill(cloud *awstest.Cloud) {
 	created := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
 	a := cloud.AddAccount(member, "prod")
 	a.PutRole(awstest.Role{
@@ -128,23 +140,47 @@ func trust() string {
 
 // changeAWS is the command aws:
 //
-//	aws deny ACTION…       take actions from the ingestion role
-//	aws fault ACTION CODE  refuse an action, whoever asks
+//	aws allow ACTION…       the ingestion role may do these, and nothing else
+//	aws deny ACTION…        take actions from the seven of the ingestion role
+//	aws worker ACTION…      the worker's own role may do these, and nothing else
+//	aws trust FILE          replace the ingestion role's trust policy
+//	aws norole              delete the ingestion role
+//	aws organization ID     make all accounts one organization, which ID manages
+//	aws clock DURATION      set AWS's clock ahead
+//	aws fault ACTION CODE [MESSAGE]   refuse an action, whoever asks
 func changeAWS(ts *testscript.TestScript, neg bool, args []string) {
 	cloud := ts.Value(cloudKey{}).(*awstest.Cloud)
-	switch {
-	case len(args) > 1 && args[0] == "deny":
-		var left []string
-		for _, action := range serval.IngestionActions() {
-			if !strings.Contains(strings.Join(args[1:], " ")+" ", action+" ") {
-				left = append(left, action)
-			}
-		}
+	command, rest := args[0], args[1:]
+	switch command {
+	case "allow":
+		cloud.Account(member).SetInline("serval-ingestion", "read", allow(rest...))
+	case "deny":
+		left := slices.DeleteFunc(serval.IngestionActions(), func(action string) bool { return slices.Contains(rest, action) })
 		cloud.Account(member).SetInline("serval-ingestion", "read", allow(left...))
-	case len(args) == 3 && args[0] == "fault":
-		cloud.Inject(awstest.Fault{Action: args[1], Account: member, Code: args[2], Message: "Not today."})
+	case "worker":
+		cloud.Account(hub).SetInline("worker", "hop", allow(rest...))
+	case "trust":
+		cloud.Account(member).SetTrust("serval-ingestion", ts.ReadFile(rest[0]))
+	case "norole":
+		cloud.Account(member).DeleteRole("serval-ingestion")
+	case "organization":
+		cloud.SetManagementAccount(rest[0])
+	case "clock":
+		d, err := time.ParseDuration(rest[0])
+		ts.Check(err)
+		ts.Value(clockKey{}).(*atomic.Int64).Store(int64(d))
+	case "fault":
+		message := "Not today."
+		if len(rest) > 2 {
+			message = rest[2]
+		}
+		account := member
+		if rest[0] == "ListAccounts" {
+			account = "" // it lands in whichever account asks
+		}
+		cloud.Inject(awstest.Fault{Action: rest[0], Account: account, Code: rest[1], Message: message})
 	default:
-		ts.Fatalf("usage: aws deny ACTION… | aws fault ACTION CODE")
+		ts.Fatalf("aws does not know %q", command)
 	}
 }
 
@@ -159,6 +195,8 @@ func scrub(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return ids[id]
 	})
+	text = regexp.MustCompile(`assumed-role/worker/[\w-]+`).ReplaceAllString(text, "assumed-role/worker/SESSION")
+	text = regexp.MustCompile(`"at": "[^"]*"`).ReplaceAllString(text, `"at": "TIME"`)
 	text = regexp.MustCompile(`"(started|finished)_at":"[^"]*"`).ReplaceAllString(text, `"${1}_at":"TIME"`)
 	text = strings.ReplaceAll(text, `},{"arn"`, "},\n{\"arn\"") // one role a line
 	ts.Check(os.WriteFile(ts.MkAbs("scrubbed"), []byte(text), 0o600))

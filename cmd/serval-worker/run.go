@@ -31,7 +31,7 @@ func (p *program) runCommand() *cobra.Command {
 		log := newLog(p.stderr, level)
 		defer func() { _ = log.Sync() }() // a pipe cannot be synced
 		err := workerd.Run(c.Context(), workerd.Config{
-			Upstream: config.upstream(), AWS: config.aws(), Schedule: config.schedule(),
+			Upstream: config.upstream(), AWS: config.aws(), Organization: config.organization(), Schedule: config.schedule(),
 			Parallel: config.ParallelAccounts, Shard: config.Shard, TotalShards: config.TotalShards,
 			AdminListen: config.AdminListen, Log: log, Level: &level,
 		})

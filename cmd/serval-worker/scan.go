@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awsorg"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -38,9 +39,15 @@ func (a *accountFlags) add(c *cobra.Command) {
 	settings.Flags(f, new(AccountConfig))
 }
 
+// A reach is how AWS is reached.
+type reach struct {
+	aws          awsiam.Config
+	organization awsorg.Config
+}
+
 // read returns the account that the flags name and how AWS is reached, or all
 // that is wrong with them.
-func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account, awsiam.Config, []string) {
+func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account, reach, []string) {
 	config, f := readAccountConfig(environ, c.Flags())
 	account := serval.Account{
 		ID: a.account, Name: a.account, RoleARN: a.roleARN, ExternalID: config.ExternalID,
@@ -70,9 +77,9 @@ func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account,
 	if arn, err := serval.ParseRoleARN(a.roleARN); err == nil {
 		account.Partition = arn.Partition
 	}
-	reach := config.aws()
-	reach.SessionName = a.sessionName
-	return account, reach, f.all()
+	to := reach{aws: config.aws(), organization: config.organization()}
+	to.aws.SessionName = a.sessionName
+	return account, to, f.all()
 }
 
 func (p *program) scanCommand() *cobra.Command {
@@ -94,7 +101,7 @@ func (p *program) scanCommand() *cobra.Command {
 			p.refuse(faults)
 			return nil
 		}
-		return p.scan(c.Context(), account, config, output)
+		return p.scan(c.Context(), account, config.aws, output)
 	}
 	return c
 }
@@ -107,7 +114,10 @@ func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Conf
 	}
 	defer reader.Close()
 	show, done := progress(p.stderr, time.Now)
-	inv, err := reader.Inventory(ctx, a, nil, show)
+	var inv serval.Inventory
+	if err = reader.Guard(ctx, a); err == nil {
+		inv, err = reader.Inventory(ctx, a, nil, show)
+	}
 	done()
 	if err != nil {
 		if ctx.Err() != nil {

@@ -135,8 +135,9 @@ type Reader struct {
 	partition atomic.Pointer[string] // of the base credentials, once known
 	skew      atomic.Int64           // AWS's clock minus ours, as last seen
 
-	mu    sync.Mutex
-	gates map[string]*gate // by account id
+	mu      sync.Mutex
+	gates   map[string]*gate   // by account id
+	guarded map[string]guarded // the same; see Guard
 }
 
 // New returns a Reader. It makes no call; what is wrong with the settings is
@@ -176,7 +177,7 @@ func New(ctx context.Context, c Config) (*Reader, error) {
 		c.Now = time.Now
 	}
 
-	r := &Reader{config: c, total: make(chan struct{}, c.Total), large: make(chan struct{}, max(2, c.Total/largeShare)), gates: make(map[string]*gate)}
+	r := &Reader{config: c, total: make(chan struct{}, c.Total), large: make(chan struct{}, max(2, c.Total/largeShare)), gates: make(map[string]*gate), guarded: make(map[string]guarded)}
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = nil // HTTPS_PROXY is not for AWS, and least of all for the credentials endpoint
 		t.MaxIdleConns = 2 * c.Total
@@ -232,6 +233,9 @@ func (r *Reader) Close() { r.network.close() }
 // minutes AWS refuses signatures.
 func (r *Reader) Skew() time.Duration { return time.Duration(r.skew.Load()) }
 
+// Now returns the time by the reader's clock.
+func (r *Reader) Now() time.Time { return r.config.Now() }
+
 // Identity returns who assumes the accounts' roles: the base role where there is
 // one, else the base credentials. Trust policies must name this account.
 func (r *Reader) Identity(ctx context.Context) (partition, accountID, arn string, err error) {
@@ -255,20 +259,6 @@ func (r *Reader) Identity(ctx context.Context) (partition, accountID, arn string
 	}
 	r.partition.Store(&partition)
 	return partition, accountID, arn, nil
-}
-
-// Check assumes the account's ingestion role anew and asks for one role. It
-// returns nil, or a *Failure with the text of "Test AWS Connection", or a
-// *serval.Refusal.
-func (r *Reader) Check(ctx context.Context, a serval.Account) error {
-	s, err := r.open(ctx, a)
-	if err != nil {
-		return err
-	}
-	if _, err := s.listRoles(ctx, "", 1); err != nil {
-		return r.failure(StageList, a, err)
-	}
-	return nil
 }
 
 // gate returns the account's gate, which lives as long as the Reader.

@@ -39,6 +39,9 @@ const (
 	codeEndless      = "EndlessList"
 	codeCanceled     = "Canceled"
 	codeCertificate  = "BadCertificate"
+
+	// codeExternalIDOpen is of a role that can be assumed without its External ID.
+	codeExternalIDOpen = "ExternalIDNotRequired"
 )
 
 // A kind says what a failed call means.

@@ -2,6 +2,7 @@ package awsiam
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -210,6 +211,7 @@ type session struct {
 	line
 	account serval.Account
 	iam     *iam.Client
+	by      *keeper // who assumed its role
 }
 
 // open assumes the account's ingestion role, anew.
@@ -245,9 +247,10 @@ func (r *Reader) open(ctx context.Context, a serval.Account) (*session, error) {
 		}
 		creds = r.assumed(creds, r.stsClient(a, creds), via, hop.ExternalID)
 	}
-	creds = r.assumed(creds, r.stsClient(a, creds), role, a.ExternalID)
+	by := creds
+	creds = r.assumed(by, r.stsClient(a, by), role, a.ExternalID)
 	if _, err := creds.Retrieve(ctx); err != nil {
-		if r.partition.Load() == nil && ctx.Err() == nil {
+		if r.partition.Load() == nil && ctx.Err() == nil && !isUnreached(err) {
 			// Only now, so that a run without trouble has no call more than it
 			// needs. Whether it succeeds does not matter.
 			_, _, _, _ = r.Identity(ctx)
@@ -262,7 +265,14 @@ func (r *Reader) open(ctx context.Context, a serval.Account) (*session, error) {
 		line:    line{reader: r, gate: r.gate(a.ID), creds: creds, slotted: true},
 		account: a,
 		iam:     r.iamClient(a, creds),
+		by:      by,
 	}, nil
+}
+
+// isUnreached reports whether nobody answered: then nobody will say who we are.
+func isUnreached(err error) bool {
+	e, ok := errors.AsType[*callError](err)
+	return ok && (e.code == codeConnection || e.code == codeTimeout)
 }
 
 // refuseForeign refuses an account of another partition than that of the base
@@ -287,4 +297,15 @@ func splitARN(arn string) (partition, account string, err error) {
 		return "", "", err
 	}
 	return f[1], f[4], nil
+}
+
+// Enter assumes the account's role anew, for what is not asked of IAM's seven
+// actions, and returns its session and the way to AWS. The error is one of
+// Inventory's.
+func (r *Reader) Enter(ctx context.Context, a serval.Account) (aws.CredentialsProvider, aws.HTTPClient, error) {
+	s, err := r.open(ctx, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	return s.creds, r.wire(way{proxy: a.STS.HTTPProxy}), nil
 }

@@ -64,26 +64,26 @@ func TestFailuresAreExplained(t *testing.T) {
 	}{
 		{"tagsession-trust", func(_ *estate, o *awstest.Account, _ *serval.Account) {
 			o.SetTrust(ingest, trust(hub, external, "sts:AssumeRole"))
-		}, awsiam.StageAssume, awsiam.TextNotAssumed},
+		}, awsiam.StageAssume, serval.TextNotAssumed},
 		{"tagsession-worker", func(e *estate, _ *awstest.Account, _ *serval.Account) {
 			worker(e, allow("sts:AssumeRole"))
-		}, awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"external-id", func(_ *estate, _ *awstest.Account, a *serval.Account) { a.ExternalID = "wrong" }, awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"no-external-id", func(_ *estate, _ *awstest.Account, a *serval.Account) { a.ExternalID = "" }, awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"no-role", func(_ *estate, o *awstest.Account, _ *serval.Account) { o.DeleteRole(ingest) }, awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"worker-policy", func(e *estate, _ *awstest.Account, _ *serval.Account) { worker(e, allow("s3:*")) }, awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"region-disabled", assume("RegionDisabledException", 403, "STS is not activated in this region for account:444455556666."), awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"packed-policy", assume("PackedPolicyTooLarge", 400, "Packed size of session tags consumes 101% of allotted space."), awsiam.StageAssume, awsiam.TextNotAssumed},
-		{"unknown-key", assume("InvalidClientTokenId", 403, "The security token included in the request is invalid."), awsiam.StageAssume, awsiam.TextNotAssumed},
+		}, awsiam.StageAssume, serval.TextNotAssumed},
+		{"external-id", func(_ *estate, _ *awstest.Account, a *serval.Account) { a.ExternalID = "wrong" }, awsiam.StageAssume, serval.TextNotAssumed},
+		{"no-external-id", func(_ *estate, _ *awstest.Account, a *serval.Account) { a.ExternalID = "" }, awsiam.StageAssume, serval.TextNotAssumed},
+		{"no-role", func(_ *estate, o *awstest.Account, _ *serval.Account) { o.DeleteRole(ingest) }, awsiam.StageAssume, serval.TextNotAssumed},
+		{"worker-policy", func(e *estate, _ *awstest.Account, _ *serval.Account) { worker(e, allow("s3:*")) }, awsiam.StageAssume, serval.TextNotAssumed},
+		{"region-disabled", assume("RegionDisabledException", 403, "STS is not activated in this region for account:444455556666."), awsiam.StageAssume, serval.TextNotAssumed},
+		{"packed-policy", assume("PackedPolicyTooLarge", 400, "Packed size of session tags consumes 101% of allotted space."), awsiam.StageAssume, serval.TextNotAssumed},
+		{"unknown-key", assume("InvalidClientTokenId", 403, "The security token included in the request is invalid."), awsiam.StageAssume, serval.TextNotAssumed},
 		{"no-listroles", func(_ *estate, o *awstest.Account, _ *serval.Account) {
 			o.SetInline(ingest, "read", allow("iam:GetRole"))
-		}, awsiam.StageList, awsiam.TextNoListRoles},
+		}, awsiam.StageList, serval.TextNoListRoles},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
 				tt.mess(e, owner, &a)
 				r := e.reader(t)
-				f := failureOf(t, r.Check(t.Context(), a))
+				f := failureOf(t, r.Connect(t.Context(), a))
 				if f.Check != tt.check || f.Text != tt.text {
 					t.Errorf("check %s, text %q; want %s, %q", f.Check, f.Text, tt.check, tt.text)
 				}
@@ -104,7 +104,7 @@ func TestFailuresAreExplained(t *testing.T) {
 
 func TestCheckIsGood(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
-		if err := e.reader(t).Check(t.Context(), a); err != nil {
+		if err := e.reader(t).Connect(t.Context(), a); err != nil {
 			t.Error(err)
 		}
 		if n := e.CountCalls(""); n != 2 {
@@ -235,7 +235,7 @@ func TestBaseCredentialsFail(t *testing.T) {
 		r := e.reader(t)
 		check := func(want string) {
 			t.Helper()
-			err := r.Check(t.Context(), a)
+			err := r.Connect(t.Context(), a)
 			if f, ok := errors.AsType[*awsiam.Failure](err); ok && f.Check == awsiam.StageCredentials && f.Code == want || err == nil && want == "" {
 				return
 			}
@@ -273,14 +273,14 @@ func TestClockSkew(t *testing.T) {
 			e := newEstateInMemory(t, awstest.Options{Now: func() time.Time { return time.Now().Add(skew) }})
 			_, a := e.connect(spoke)
 			r := e.reader(t)
-			if err := r.Check(t.Context(), a); err != nil {
+			if err := r.Connect(t.Context(), a); err != nil {
 				t.Errorf("AWS %v ahead: %v, want it to work", skew, err)
 			}
 			if got := r.Skew(); (got - skew).Abs() > 2*time.Second {
 				t.Errorf("skew %v, want %v", got, skew)
 			}
 			e.Inject(awstest.Fault{Action: "ListRoles", Status: 403, Code: "SignatureDoesNotMatch", Message: "Signature expired."})
-			f := failureOf(t, r.Check(t.Context(), a))
+			f := failureOf(t, r.Connect(t.Context(), a))
 			if f.Skew.Abs() < 9*time.Minute || !strings.Contains(f.Cause, "The clock here is ") {
 				t.Errorf("failure %+v, want the skew in it", f)
 			}
@@ -348,7 +348,7 @@ func TestEndpoints(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer r.Close()
-				if f := failureOf(t, r.Check(t.Context(), a)); f.Code != "NoConnection" {
+				if f := failureOf(t, r.Connect(t.Context(), a)); f.Code != "NoConnection" {
 					t.Errorf("%s: %v, want no connection", partition, f)
 				}
 			}
@@ -378,7 +378,7 @@ func TestDialAndProxy(t *testing.T) {
 
 	dialed := a
 	dialed.STS = serval.STS{Endpoint: "http://127.0.0.1:9", Dial: address, Region: "eu-central-1"}
-	if err := e.reader(t).Check(t.Context(), dialed); err != nil {
+	if err := e.reader(t).Connect(t.Context(), dialed); err != nil {
 		t.Errorf("with dial: %v", err)
 	}
 
@@ -390,7 +390,7 @@ func TestDialAndProxy(t *testing.T) {
 	defer proxy.Close()
 	proxied := a
 	proxied.STS = serval.STS{Endpoint: "http://127.0.0.1:9", HTTPProxy: proxy.URL}
-	if err := e.reader(t).Check(t.Context(), proxied); err != nil {
+	if err := e.reader(t).Connect(t.Context(), proxied); err != nil {
 		t.Errorf("with a proxy: %v", err)
 	}
 	for _, host := range []string{"127.0.0.1:9", address} {
@@ -401,7 +401,7 @@ func TestDialAndProxy(t *testing.T) {
 
 	refused := a
 	refused.STS.Endpoint = "http://sts.example.com"
-	if err := e.reader(t).Check(t.Context(), refused); !serval.IsRefusal(err, serval.Invalid) {
+	if err := e.reader(t).Connect(t.Context(), refused); !serval.IsRefusal(err, serval.Invalid) {
 		t.Errorf("plain http: %v, want a refusal", err)
 	}
 }
@@ -419,7 +419,7 @@ func TestNothingThere(t *testing.T) {
 			}
 			return dial(ctx, network, address)
 		}
-		if err := e.reader(t).Check(t.Context(), a); err != nil {
+		if err := e.reader(t).Connect(t.Context(), a); err != nil {
 			t.Errorf("after three SERVFAIL: %v, want it to work", err)
 		}
 	})

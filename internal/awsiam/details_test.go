@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -407,7 +406,7 @@ func TestDetailsWithoutListing(t *testing.T) {
 		owner.SetInline("serval-ingest", "read", allow("iam:GetRole", "iam:GetPolicy", "iam:GetPolicyVersion"))
 		allowDetails(owner)
 		_, err := e.reader(t).Inventory(t.Context(), a, nil, nil)
-		if f := failureOf(t, err); f.Text != awsiam.TextNoListRoles {
+		if f := failureOf(t, err); f.Text != serval.TextNoListRoles {
 			t.Errorf("%v, want the text of a missing iam:ListRoles", f)
 		}
 	})

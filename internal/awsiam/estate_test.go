@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"golang.org/x/sync/errgroup"
 
@@ -57,8 +58,12 @@ func emptyEstate(o awstest.Options) *estate {
 		now = o.Now()
 	}
 	k := a.PodIdentity("worker", now)
-	e.config.Credentials = credentials.NewStaticCredentialsProvider(k.AccessKeyID, k.SecretAccessKey, k.SessionToken)
+	e.config.Credentials = staticKeys(k)
 	return e
+}
+
+func staticKeys(k awstest.Keys) aws.CredentialsProvider {
+	return credentials.NewStaticCredentialsProvider(k.AccessKeyID, k.SecretAccessKey, k.SessionToken)
 }
 
 func allow(actions ...string) string {

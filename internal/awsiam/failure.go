@@ -11,11 +11,9 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// The texts of "Test AWS Connection", exactly as they are shown.
+// What is said where the connection is good and the listing is not, beside the
+// texts of "Test AWS Connection".
 const (
-	TextConnected    = "Successfully authenticated with AWS"
-	TextNotAssumed   = "Unable to authenticate with AWS. Please verify your cross-account role ARN and external ID are correct."
-	TextNoListRoles  = "Connection successful, but IAM role lacks iam:ListRoles permission."
 	textListFailed   = "Connection successful, but AWS did not list the roles."
 	textWrongAccount = "AWS listed a role of another account. Nothing of it was taken over."
 )
@@ -41,6 +39,7 @@ type Failure struct {
 	Message string // AWS's words
 	Text    string // the sentence of the health check
 	Cause   string // which of the known causes it is, and what mends it
+	Causes  []serval.Cause
 	// Skew is how far AWS's clock is ahead of ours, where that is too far.
 	Skew time.Duration
 
@@ -70,8 +69,9 @@ func (r *Reader) failure(stage Stage, a serval.Account, err error) error {
 	}
 	f := &Failure{
 		Check: stage, Action: e.action, Target: e.target, Code: e.code, Message: e.message, err: err,
-		Text: TextNotAssumed, Cause: r.cause(e, a),
+		Text: serval.TextNotAssumed,
 	}
+	f.Cause, f.Causes = r.cause(e, a)
 	if e.code == codeNone {
 		f.Check = StageCredentials
 	}
@@ -80,7 +80,7 @@ func (r *Reader) failure(stage Stage, a serval.Account, err error) error {
 		case e.action != listRoles: // the session could not be renewed
 			f.Check = StageAssume
 		case e.kind == denied:
-			f.Text = TextNoListRoles
+			f.Text = serval.TextNoListRoles
 		case e.code == codeWrongAccount:
 			f.Text = textWrongAccount
 		default:
@@ -90,6 +90,10 @@ func (r *Reader) failure(stage Stage, a serval.Account, err error) error {
 	if skew := r.Skew(); skew.Abs() > skewAlarm {
 		f.Skew = skew
 		f.Cause += " " + clockOff(skew)
+		if e.kind == skewed {
+			f.Causes = nil // the others were guesses
+		}
+		f.Causes = append([]serval.Cause{serval.CauseClockSkew}, f.Causes...)
 	}
 	f.Cause = strings.TrimSpace(f.Cause)
 	return f
@@ -103,8 +107,9 @@ func clockOff(skew time.Duration) string {
 	return fmt.Sprintf("The clock here is %s %s that of AWS, which refuses signatures more than five minutes off: set the clock of the node.", skew.Abs(), side)
 }
 
-// cause explains an error of AWS's in the words of the one who must mend it.
-func (r *Reader) cause(e *callError, a serval.Account) string {
+// cause explains an error of AWS's in the words of the one who must mend it, and
+// says which of the known causes it can be.
+func (r *Reader) cause(e *callError, a serval.Account) (text string, causes []serval.Cause) {
 	said := fmt.Sprintf("%s answered %s: %s", e.action, e.code, e.message)
 	if !strings.HasSuffix(said, ".") {
 		said += "."
@@ -116,33 +121,41 @@ func (r *Reader) cause(e *callError, a serval.Account) string {
 	if caller := caller(e.message); caller != "" {
 		worker += " (" + caller + ")"
 	}
+	is := func(c ...serval.Cause) []serval.Cause { return c }
 	switch {
 	case e.code == codeNone:
-		return fmt.Sprintf("The worker has no AWS credentials. They are to come from %s (%s): %s. %s", r.source.name, r.source.why, strings.TrimSuffix(e.message, "."), r.source.mend)
+		causes = is(serval.CauseNoCredentials)
+		if r.source.name == sourceMetadata {
+			causes = is(serval.CauseNoCredentials, serval.CauseMetadataHopLimit)
+		}
+		return fmt.Sprintf("The worker has no AWS credentials. They are to come from %s (%s): %s. %s", r.source.name, r.source.why, strings.TrimSuffix(e.message, "."), r.source.mend), causes
 	case e.code == codeCertificate:
-		return said + " " + whyNotTrusted(e)
+		return said + " " + whyNotTrusted(e), is(serval.CauseTLS)
 	case e.code == codeConnection || e.code == codeTimeout:
-		return said + " The endpoint cannot be reached: allow egress to it on port 443, and set the account's STS region, endpoint, dial or proxy where the way is another."
+		return said + " The endpoint cannot be reached: allow egress to it on port 443, and set the account's STS region, endpoint, dial or proxy where the way is another.", is(serval.CauseEgress)
 	case e.code == codeEmpty || e.code == codeMalformed:
-		return said + " Something between here and AWS answers in its place, such as a proxy or a captive portal."
+		return said + " Something between here and AWS answers in its place, such as a proxy or a captive portal.", is(serval.CauseIntercepted)
 	case e.code == codeWrongAccount:
-		return said + " The role ARN, the endpoint or the way to it is wrong."
+		return said + " The role ARN, the endpoint or the way to it is wrong.", is(serval.CauseWrongAccount)
+	case e.code == codeExternalIDOpen:
+		return e.message, is(serval.CauseExternalIDOpen)
 	case e.kind == throttled:
-		return said + " The account's own programs and this one share AWS's limits; it is tried again at the next sync."
+		return said + " The account's own programs and this one share AWS's limits; it is tried again at the next sync.", is(serval.CauseThrottled)
 	case e.kind == denied && e.action == assumeRole:
-		return said + " " + whyNotAssumed(e, worker, a)
+		why, causes := whyNotAssumed(e, worker, a)
+		return said + " " + why, causes
 	case e.kind == denied:
-		return fmt.Sprintf("%s Allow %s in the permissions of %s.", said, e.action, a.RoleARN)
+		return fmt.Sprintf("%s Allow %s in the permissions of %s.", said, e.action, a.RoleARN), is(serval.CauseActionsDenied)
 	case e.code == "RegionDisabledException":
-		return said + " STS is turned off in the region " + r.stsRegion(a) + ": turn it on in that account's settings, or choose another STS region."
+		return said + " STS is turned off in the region " + r.stsRegion(a) + ": turn it on in that account's settings, or choose another STS region.", is(serval.CauseRegionDisabled)
 	case e.code == "PackedPolicyTooLarge":
-		return said + " The session tags of EKS Pod Identity take up most of the room: turn them off with disableSessionTags on the worker's Pod Identity association."
+		return said + " The session tags of EKS Pod Identity take up most of the room: turn them off with disableSessionTags on the worker's Pod Identity association.", is(serval.CausePackedPolicy)
 	case e.code == "InvalidClientTokenId" || e.code == "UnrecognizedClientException":
-		return said + " AWS does not know the worker's access key: it was deleted, belongs to another partition, or its session token is missing."
+		return said + " AWS does not know the worker's access key: it was deleted, belongs to another partition, or its session token is missing.", is(serval.CauseWrongKey)
 	case e.kind == expired:
-		return said + " The worker's own credentials have ended and no new ones came."
+		return said + " The worker's own credentials have ended and no new ones came.", is(serval.CauseExpired)
 	}
-	return said
+	return said, is(serval.CauseOther)
 }
 
 // whyNotTrusted tells what is wrong with a certificate, and what mends it.
@@ -158,27 +171,39 @@ func whyNotTrusted(e *callError) string {
 }
 
 // whyNotAssumed tells the causes apart as far as AWS's words do.
-func whyNotAssumed(e *callError, worker string, a serval.Account) string {
+func whyNotAssumed(e *callError, worker string, a serval.Account) (text string, causes []serval.Cause) {
 	role := e.target
+	is := func(c ...serval.Cause) []serval.Cause { return c }
+	byWorker := strings.Contains(e.message, "no identity-based policy allows")
 	switch {
 	case strings.Contains(e.message, "sts:TagSession"):
 		return fmt.Sprintf("The worker's session carries session tags: EKS Pod Identity attaches six, and they go along with every further AssumeRole. "+
 			"So sts:TagSession must be allowed beside sts:AssumeRole in two places: in the trust policy of %s, and in the policy of %s for that role. "+
-			"Or turn the tags off with disableSessionTags on the Pod Identity association.", role, worker)
+			"Or turn the tags off with disableSessionTags on the Pod Identity association.", role, worker), tagSession(byWorker)
 	case strings.Contains(e.message, "sts:SetSourceIdentity"):
 		return fmt.Sprintf("The worker's session carries a source identity. So sts:SetSourceIdentity must be allowed beside sts:AssumeRole "+
-			"in the trust policy of %s, and in the policy of %s for that role.", role, worker)
+			"in the trust policy of %s, and in the policy of %s for that role.", role, worker), is(serval.CauseSourceIdentity)
 	case strings.Contains(e.message, "explicit deny"):
-		return "A policy denies it explicitly; what the others allow does not matter then."
-	case strings.Contains(e.message, "no identity-based policy allows"):
-		return fmt.Sprintf("The policy of %s does not allow sts:AssumeRole on %s.", worker, role)
+		return "A policy denies it explicitly; what the others allow does not matter then.", is(serval.CauseExplicitDeny)
+	case byWorker:
+		return fmt.Sprintf("The policy of %s does not allow sts:AssumeRole on %s.", worker, role), is(serval.CauseWorkerPolicy)
 	}
 	external := "the External ID in its trust policy is another than the one of this connection"
 	if role == a.RoleARN && a.ExternalID == "" || role != a.RoleARN {
 		external = "its trust policy asks for an External ID that is not sent"
 	}
 	return fmt.Sprintf("AWS does not say which it is: the role %s does not exist, its trust policy does not name the account of %s, %s, or that role's own policy does not allow sts:AssumeRole on it.",
-		role, worker, external)
+		role, worker, external), is(serval.CauseNoRole, serval.CauseTrustedAccount, serval.CauseExternalID, serval.CauseWorkerPolicy)
+}
+
+// tagSession says where sts:TagSession is missing. AWS judges the caller's side
+// last: where it names the caller's policy the trust policy is right, and where it
+// names nothing the trust policy is wrong and the caller's may be too.
+func tagSession(byWorker bool) []serval.Cause {
+	if byWorker {
+		return []serval.Cause{serval.CauseTagSessionWorker}
+	}
+	return []serval.Cause{serval.CauseTagSessionTrust, serval.CauseTagSessionWorker}
 }
 
 // caller returns the ARN that AWS's words "User: … is not authorized" name.

@@ -414,7 +414,7 @@ func TestAccountThatHangs(t *testing.T) {
 	})
 	inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
 		e.Inject(awstest.Fault{Action: "ListRoles", Hang: true})
-		if f := failureOf(t, e.reader(t).Check(t.Context(), a)); f.Code != "Timeout" {
+		if f := failureOf(t, e.reader(t).Connect(t.Context(), a)); f.Code != "Timeout" {
 			t.Errorf("code %s, want Timeout", f.Code)
 		}
 	})

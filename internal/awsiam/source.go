@@ -78,6 +78,9 @@ type source struct {
 	mend      string // what to do where none come
 }
 
+// sourceMetadata is the name of the last source.
+const sourceMetadata = "instance metadata"
+
 var givenSource = source{name: "the program's own setting", why: "credentials were given to it directly"}
 
 // load reads the SDK's configuration: environment, profiles, and from them the
@@ -160,7 +163,7 @@ func chosen(env config.EnvConfig, shared config.SharedConfig) source {
 		}
 		passed = append(passed, s.name+": "+s.not)
 	}
-	return source{name: "instance metadata", why: "nothing else is set", passed: passed,
+	return source{name: sourceMetadata, why: "nothing else is set", passed: passed,
 		mend: "On EKS, give the service account a Pod Identity association or an IRSA role. On an instance, give it an instance profile; " +
 			"and where this runs in a container there, raise the metadata hop limit: an answer may make one hop only by default, and the way into a container is one more " +
 			"(aws ec2 modify-instance-metadata-options --instance-id ID --http-put-response-hop-limit 2 --http-tokens required --http-endpoint enabled)."}

@@ -221,7 +221,7 @@ func TestChains(t *testing.T) {
 					}
 					owner.SetTrust("serval-ingest", trust(by, external, "sts:AssumeRole", "sts:TagSession"))
 					want = append(want, a.RoleARN+" "+external)
-					if err := e.reader(t).Check(t.Context(), a); err != nil {
+					if err := e.reader(t).Connect(t.Context(), a); err != nil {
 						t.Fatal(err)
 					}
 					var got []string
@@ -252,7 +252,7 @@ func TestNoCredentials(t *testing.T) {
 		t.Errorf("%v, want the hop limit explained", err)
 	}
 	golden(t, "explain-nothing", x.String())
-	if f := failureOf(t, r.Check(t.Context(), a)); f.Check != awsiam.StageCredentials {
+	if f := failureOf(t, r.Connect(t.Context(), a)); f.Check != awsiam.StageCredentials {
 		t.Errorf("%v, want a failure of the credentials", f)
 	}
 
@@ -293,7 +293,7 @@ func TestCertificates(t *testing.T) {
 			t.Setenv("AWS_CA_BUNDLE", tt.bundle)
 			a.STS.Endpoint = tt.endpoint
 			before := dialed.Load()
-			err := e.reader(t).Check(t.Context(), a)
+			err := e.reader(t).Connect(t.Context(), a)
 			if tt.want == "" {
 				if err != nil {
 					t.Error(err)

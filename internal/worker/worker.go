@@ -119,6 +119,10 @@ type Worker struct {
 	// Shard of TotalShards: the worker takes the accounts whose id falls into
 	// its share. TotalShards below 2 means all.
 	Shard, TotalShards int
+	// Tasks is asked for checks and workflows, which Perform does: its error is
+	// that ctx ended, all else is in the result. Default: none are done.
+	Tasks   Tasks
+	Perform func(ctx context.Context, t Task) (serval.RunResult, error)
 	// Done is told of each sync that was opened or could not be, from the
 	// goroutine that made it. Default: nobody is told.
 	Done func(Outcome)
@@ -187,6 +191,9 @@ func (w *Worker) Run(ctx context.Context) error {
 
 	var syncs sync.WaitGroup
 	defer syncs.Wait()
+	if w.Tasks != nil {
+		syncs.Go(func() { w.runTasks(ctx) })
+	}
 	var version string
 	var failures int
 	var since time.Time // when the upstream went away

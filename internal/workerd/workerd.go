@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awsorg"
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
@@ -32,6 +33,8 @@ type Config struct {
 	Upstream upstream.Config
 	// AWS says how AWS is reached, and by which credentials. Observe is taken.
 	AWS awsiam.Config
+	// Organization says how AWS is reached for what is not reading.
+	Organization awsorg.Config
 	// Schedule of the full syncs. Default: every 4 hours with an offset of 30
 	// minutes, each account within two minutes of it.
 	Schedule worker.Schedule
@@ -200,9 +203,11 @@ func serveAdmin(c *Config, registry *prometheus.Registry, cancel context.CancelC
 // A reader is the AWS room's reader in the worker's terms.
 type reader struct{ aws *awsiam.Reader }
 
-// Inventory reads the account.
-func (r reader) Inventory(ctx context.Context, a serval.Account, known []string) (serval.Inventory, error) {
-	inv, err := r.aws.Inventory(ctx, a, known, nil)
+// Inventory reads the account, unless its ingestion role is open to others.
+func (r reader) Inventory(ctx context.Context, a serval.Account, known []string) (inv serval.Inventory, err error) {
+	if err = r.aws.Guard(ctx, a); err == nil {
+		inv, err = r.aws.Inventory(ctx, a, known, nil)
+	}
 	if f, ok := errors.AsType[*awsiam.Failure](err); ok {
 		err = &worker.Unread{
 			Problem: serval.Problem{Action: f.Action, Target: cmp.Or(f.Target, a.RoleARN), Code: f.Code, Message: f.Error()},

@@ -154,7 +154,7 @@ func TestTheWorkerRuns(t *testing.T) {
 		t.Fatalf("the account that refuses us was pushed as %+v, want it incomplete with one problem", inv)
 	}
 	if p := inv.Problems[0]; p.Action != "sts:AssumeRole" || p.Code != "AccessDenied" || p.Target != "arn:aws:iam::"+bad+":role/serval-ingestion" ||
-		!strings.Contains(p.Message, awsiam.TextNotAssumed) {
+		!strings.Contains(p.Message, serval.TextNotAssumed) {
 		t.Errorf("its problem is %+v, want AccessDenied of sts:AssumeRole on its ingestion role, with the check's text", p)
 	}
 

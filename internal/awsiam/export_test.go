@@ -1,0 +1,13 @@
+package awsiam
+
+import (
+	"context"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// Connect is the first half of Check.
+func (r *Reader) Connect(ctx context.Context, a serval.Account) error {
+	_, err := r.connect(ctx, a)
+	return err
+}
