@@ -13,6 +13,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awsorg"
+	"github.com/serval-bridge/serval-bridge/internal/lease"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
@@ -50,6 +51,14 @@ type Config struct {
 	// where one is not enough. Default: 0 of 1, which is all.
 	Shard       int `env:"SERVAL_SHARD" envDefault:"0" usage:"which share of the accounts is this worker's, from 0"`
 	TotalShards int `env:"SERVAL_TOTAL_SHARDS" envDefault:"1" usage:"into how many shares the accounts are split"`
+	// NoLease works without a Lease, for off a cluster: nothing then keeps a second
+	// worker of the same shard from reading the same accounts in turn with this
+	// one. Default: off; the replicas of a shard elect a leader by the Lease
+	// serval-worker-<shard> in their namespace.
+	NoLease bool `env:"SERVAL_NO_LEASE" usage:"work without a Kubernetes Lease: this is the only worker of its shard"`
+	// ServiceAccountDir is where the pod finds its service account: token, ca.crt
+	// and namespace. Default: where Kubernetes puts them.
+	ServiceAccountDir string `env:"SERVAL_SERVICE_ACCOUNT_DIR" envDefault:"/var/run/secrets/kubernetes.io/serviceaccount" usage:"folder with the pod's service account: token, ca.crt and namespace"`
 
 	// BaseRoleARN is a role that is assumed once, before all accounts. Default:
 	// none.
@@ -70,7 +79,8 @@ type Config struct {
 	// by PUT /loglevel on the admin port.
 	LogLevel string `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
 
-	tokenFile string // where UpstreamToken came from; empty where from no file
+	tokenFile string        // where UpstreamToken came from; empty where from no file
+	lease     *lease.Config // nil with NoLease
 }
 
 // AccountConfig is the manual of `serval-worker scan` and `check`, beside their
@@ -118,6 +128,16 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 	}
 	if c.TotalShards < 1 {
 		f.add("SERVAL_TOTAL_SHARDS", "at least 1.")
+	}
+	if !c.NoLease {
+		cluster, err := settings.FindCluster(environ, c.ServiceAccountDir)
+		if err != nil {
+			f.add("SERVAL_NO_LEASE", "%s, so there is no Lease by which workers elect a leader. Where this is the only worker of its shard, set it to true.", err)
+		}
+		c.lease = &lease.Config{
+			Server: cluster.Server, TokenFile: cluster.TokenFile, CAFile: cluster.CAFile,
+			Namespace: cluster.Namespace, Name: fmt.Sprintf("serval-worker-%d", c.Shard),
+		}
 	}
 	if c.Shard < 0 || c.Shard >= c.TotalShards && c.TotalShards > 0 {
 		f.add("SERVAL_SHARD", "from 0 to below SERVAL_TOTAL_SHARDS.")

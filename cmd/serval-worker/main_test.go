@@ -102,7 +102,7 @@ func setUp(e *testscript.Env) error {
 		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_SESSION_TOKEN": keys.SessionToken,
 		"AWS_EC2_METADATA_DISABLED": "true", "HOME": e.WorkDir,
 		"INGEST": ingest, "MEMBER": member, "EXTERNAL": external, "HUB": hub,
-		"UPSTREAM": upstream.URL, "TOKEN": token,
+		"UPSTREAM": upstream.URL, "TOKEN": token, "SERVAL_NO_LEASE": "true",
 	} {
 		e.Setenv(name, value)
 	}

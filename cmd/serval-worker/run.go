@@ -33,7 +33,7 @@ func (p *program) runCommand() *cobra.Command {
 		err := workerd.Run(c.Context(), workerd.Config{
 			Upstream: config.upstream(), AWS: config.aws(), Organization: config.organization(), Schedule: config.schedule(),
 			Parallel: config.ParallelAccounts, Shard: config.Shard, TotalShards: config.TotalShards,
-			AdminListen: config.AdminListen, Log: log, Level: &level,
+			Lease: config.lease, AdminListen: config.AdminListen, Log: log, Level: &level,
 		})
 		if err != nil {
 			return &failure{err}

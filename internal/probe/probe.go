@@ -37,7 +37,7 @@ type Probe struct {
 
 type check struct {
 	name string
-	f    func(context.Context) error
+	f    func(context.Context) (string, error)
 	turn chan struct{} // holds one value while f runs
 }
 
@@ -64,6 +64,12 @@ func New(registry *prometheus.Registry) *Probe {
 // An outage of the identity provider or of AWS would take every replica out of
 // service at once, and help nobody.
 func (p *Probe) Check(name string, f func(context.Context) error) {
+	p.Report(name, func(ctx context.Context) (string, error) { return "", f(ctx) })
+}
+
+// Report adds a Check that, where it succeeds, also says in a few words how
+// things stand: that a replica stands by, for instance, and for whom.
+func (p *Probe) Report(name string, f func(context.Context) (string, error)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.checks = append(p.checks, &check{name, f, make(chan struct{}, 1)})
@@ -104,9 +110,10 @@ type readiness struct {
 }
 
 type result struct {
-	Name  string `json:"name"`
-	OK    bool   `json:"ok"`
-	Error string `json:"error,omitempty"`
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
 func (p *Probe) readyz(w http.ResponseWriter, r *http.Request) {
@@ -138,10 +145,7 @@ func (p *Probe) run(ctx context.Context) []result {
 	var running sync.WaitGroup
 	for i, c := range checks {
 		running.Go(func() {
-			results[i] = result{Name: c.name, OK: true}
-			if err := c.run(ctx); err != nil {
-				results[i].OK, results[i].Error = false, err.Error()
-			}
+			results[i] = c.run(ctx)
 		})
 	}
 	running.Wait()
@@ -154,28 +158,34 @@ var errPatience = fmt.Errorf("no answer within %s", checkPatience)
 // run runs the check until ctx ends. A check that does not heed ctx is left
 // behind, and not run again before it has come back: one that hangs costs one
 // goroutine, however often it is asked.
-func (c *check) run(ctx context.Context) error {
+func (c *check) run(ctx context.Context) result {
+	failed := func(err error) result { return result{Name: c.name, Error: err.Error()} }
 	select {
 	case c.turn <- struct{}{}:
 	case <-ctx.Done():
-		return errPatience
+		return failed(errPatience)
 	}
-	done := make(chan error, 1)
+	done := make(chan result, 1)
 	go func() {
 		defer func() { <-c.turn }()
 		defer func() {
 			// A panic here would end the process, and is told like a failure. What
 			// it says may hold anything, and is not shown.
 			if recover() != nil {
-				done <- errors.New("the check panicked")
+				done <- failed(errors.New("the check panicked"))
 			}
 		}()
-		done <- c.f(ctx)
+		detail, err := c.f(ctx)
+		if err != nil {
+			done <- failed(err)
+			return
+		}
+		done <- result{Name: c.name, OK: true, Detail: detail}
 	}()
 	select {
-	case err := <-done:
-		return err
+	case r := <-done:
+		return r
 	case <-ctx.Done():
-		return errPatience
+		return failed(errPatience)
 	}
 }

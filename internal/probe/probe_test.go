@@ -47,6 +47,10 @@ func TestReadyz(t *testing.T) {
 		{"one panics", func(p *probe.Probe) {
 			p.Check("store", func(context.Context) error { panic("canary") })
 		}, 503, `{"status":"failing","checks":[{"name":"store","ok":false,"error":"the check panicked"}]}`},
+		{"one says how things stand", func(p *probe.Probe) {
+			p.Report("lease", func(context.Context) (string, error) { return "standing by", nil })
+			p.Report("store", func(context.Context) (string, error) { return "not shown", errors.New("read-only") })
+		}, 503, `{"status":"failing","checks":[{"name":"lease","ok":true,"detail":"standing by"},{"name":"store","ok":false,"error":"read-only"}]}`},
 		{"draining", func(p *probe.Probe) {
 			p.Check("store", well)
 			p.SetDraining()

@@ -14,6 +14,7 @@ import (
 // metrics are what the worker counts. An account's own are those of the accounts
 // that are listed; one that is removed takes them along.
 type metrics struct {
+	leader    prometheus.Gauge
 	calls     *prometheus.CounterVec
 	throttled *prometheus.CounterVec
 	seconds   prometheus.Histogram
@@ -27,6 +28,10 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "serval_worker_leader",
+			Help: "1 where this worker reads accounts: it leads its shard, or has no Lease to lead by. 0 where it stands by.",
+		}),
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "serval_worker_aws_calls_total",
 			Help: "Calls of AWS as they were answered, by action and by AWS's error code (OK where it went well).",
@@ -54,7 +59,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"account_id"}),
 		known: make(map[string]time.Time),
 	}
-	r.MustRegister(m.calls, m.throttled, m.seconds, m.syncs, m.last, m.complete)
+	r.MustRegister(m.leader, m.calls, m.throttled, m.seconds, m.syncs, m.last, m.complete)
 	return m
 }
 

@@ -2,7 +2,9 @@
 //
 // Run joins the reader of accounts, the upstream's client and the worker's
 // judgement, none of which know each other, and serves the admin port beside
-// them. What becomes of each call and each sync is counted here; see metrics.
+// them. Where there is a Lease the worker works while it holds it, and stands by
+// otherwise. What becomes of each call and each sync is counted here; see
+// metrics.
 package workerd
 
 import (
@@ -21,6 +23,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awsorg"
+	"github.com/serval-bridge/serval-bridge/internal/lease"
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
@@ -38,7 +41,13 @@ type Config struct {
 	// Schedule of the full syncs. Default: every 4 hours with an offset of 30
 	// minutes, each account within two minutes of it.
 	Schedule worker.Schedule
-	// Name tells this worker from its replicas. Default: the host's name.
+	// Lease is what the replicas of a shard elect one by. Identity and Changed are
+	// taken; the Identity begins with the host's name, which is the pod's. Where
+	// it is nil there is no other worker of this shard.
+	Lease *lease.Config
+	// Name is under which syncs are claimed. Default: the Lease's name, so that
+	// whoever leads next may go on with what was claimed; the host's name where
+	// there is no Lease.
 	Name string
 	// Parallel is how many accounts are read at once. Default 10.
 	Parallel int
@@ -75,13 +84,14 @@ func Run(ctx context.Context, c Config) error {
 	if c.Schedule == (worker.Schedule{}) {
 		c.Schedule = DefaultSchedule()
 	}
-	if c.Name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return fmt.Errorf("finding a name for the worker: %w", err)
-		}
-		c.Name = host
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("finding a name for the worker: %w", err)
 	}
+	if c.Lease != nil {
+		c.Name = cmp.Or(c.Name, c.Lease.Name)
+	}
+	c.Name = cmp.Or(c.Name, host)
 	if c.Admin != nil {
 		defer c.Admin.Close() // also where it does not come to serving
 	}
@@ -104,7 +114,14 @@ func Run(ctx context.Context, c Config) error {
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stopAdmin, err := serveAdmin(&c, registry, cancel)
+	p := probe.New(registry)
+	lead := func(ctx context.Context, work func(context.Context)) error { work(ctx); return nil }
+	if c.Lease != nil {
+		e := newElection(*c.Lease, host, c.Log)
+		p.Report("leadership", e.report)
+		lead = e.lead
+	}
+	stopAdmin, err := serveAdmin(&c, p, cancel)
 	if err != nil {
 		return err
 	}
@@ -115,18 +132,27 @@ func Run(ctx context.Context, c Config) error {
 		defer close(introduced)
 		introduce(ctx, aws, c.Log)
 	}()
-	w := &worker.Worker{
-		Reader: reader{aws}, Upstream: far{client, m}, Name: c.Name, Schedule: c.Schedule, Parallel: c.Parallel,
-		Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Log: c.Log, Now: c.Now,
-	}
 	c.Log.Info("worker running", zap.String("name", c.Name), zap.String("upstream", c.Upstream.BaseURL),
 		zap.Duration("sync_interval", c.Schedule.Interval), zap.Duration("sync_offset", c.Schedule.Offset),
-		zap.Int("shard", c.Shard), zap.Int("total_shards", max(1, c.TotalShards)))
-	_ = w.Run(ctx) // ends with ctx only
+		zap.Int("shard", c.Shard), zap.Int("total_shards", max(1, c.TotalShards)), zap.Bool("lease", c.Lease != nil))
+	err = lead(ctx, func(ctx context.Context) {
+		m.leader.Set(1)
+		w := &worker.Worker{
+			Reader: reader{aws}, Upstream: far{client, m}, Name: c.Name, Schedule: c.Schedule, Parallel: c.Parallel,
+			Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Log: c.Log, Now: c.Now,
+		}
+		_ = w.Run(ctx) // ends with ctx only
+		m.leader.Set(0)
+		m.listed(nil) // another one tells of the accounts now
+	})
+	cancel(nil)
 	<-introduced
 	c.Log.Info("worker stopped")
 	if broken, ok := errors.AsType[*adminError](context.Cause(ctx)); ok {
 		return broken
+	}
+	if err != nil {
+		return fmt.Errorf("leadership: %w", err)
 	}
 	return nil
 }
@@ -161,9 +187,9 @@ func (e *adminError) Unwrap() error { return e.err }
 // serveAdmin serves the admin port until stop is called. Where it breaks before,
 // it cancels with an *adminError: a worker nobody can look into is not run.
 //
-// There is no readiness check: a worker whose upstream or AWS is away is as
-// ready as it can be, and restarting it would help nobody.
-func serveAdmin(c *Config, registry *prometheus.Registry, cancel context.CancelCauseFunc) (stop func(), err error) {
+// Neither upstream nor AWS make a worker unready: while one is away it is as ready
+// as it can be, and restarting it would help nobody.
+func serveAdmin(c *Config, p *probe.Probe, cancel context.CancelCauseFunc) (stop func(), err error) {
 	if c.Admin == nil {
 		if c.AdminListen == "" {
 			return func() {}, nil
@@ -172,7 +198,6 @@ func serveAdmin(c *Config, registry *prometheus.Registry, cancel context.CancelC
 			return nil, &adminError{err}
 		}
 	}
-	p := probe.New(registry)
 	if c.Level != nil {
 		p.Handle("GET /loglevel", c.Level)
 		p.Handle("PUT /loglevel", c.Level)

@@ -178,6 +178,7 @@ func TestTheWorkerRuns(t *testing.T) {
 	}
 	// The last line is logged and counted after the upstream has answered.
 	want := []string{
+		`serval_worker_leader 1`,
 		`serval_worker_aws_calls_total{action="iam:ListRoles",code="OK"} 1`,
 		`serval_worker_aws_calls_total{action="sts:AssumeRole",code="AccessDenied"} 1`,
 		`serval_worker_last_sync_timestamp_seconds{account_id="` + good + `"}`,
