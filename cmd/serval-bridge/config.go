@@ -51,6 +51,9 @@ type Config struct {
 	RequestExpiry  time.Duration `env:"SERVAL_REQUEST_EXPIRY" envDefault:"168h" usage:"how long a request may stay undecided, or approved and unused"`
 	MintRate       int           `env:"SERVAL_MINT_RATE" envDefault:"60" usage:"sessions that one person may open in a minute"`
 	DeviceLogin    bool          `env:"SERVAL_DEVICE_LOGIN" usage:"let clients sign in by a code that is typed in a browser; whoever types one can be phished"`
+	EgressCIDRs    string        `env:"SERVAL_EGRESS_CIDRS" usage:"networks from which AWS sees the bridge's calls, separated by spaces or commas; findings print them"`
+	VPCEndpoint    string        `env:"SERVAL_VPC_ENDPOINT" usage:"the bridge's VPC endpoint for STS (vpce-...), in place of networks"`
+	BlockFindings  string        `env:"SERVAL_BLOCK_FINDINGS" usage:"high, medium or low: no session is opened with a role whose trust policy has a finding as severe; off unless set"`
 	DrainDelay     time.Duration `env:"SERVAL_DRAIN_DELAY" envDefault:"5s" usage:"how long to go on serving after a signal to stop, so that balancers notice"`
 	LogLevel       string        `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
 }
@@ -78,6 +81,15 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		Secret: root, OlderSecrets: older, ExternalIDSecret: c.ExternalIDSecret, DatabaseURL: c.DatabaseURL,
 		TrustedAccount: c.TrustedAccount, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, DrainDelay: c.DrainDelay, DeviceLogin: c.DeviceLogin,
+		VPCEndpoint: c.VPCEndpoint, BlockFindings: c.BlockFindings,
+	}
+	for _, text := range strings.FieldsFunc(c.EgressCIDRs, func(r rune) bool { return r == ',' || r == ' ' }) {
+		prefix, err := netip.ParsePrefix(text)
+		if err != nil {
+			add(fmt.Sprintf("SERVAL_EGRESS_CIDRS: %q is not a network such as 203.0.113.7/32.", text))
+			continue
+		}
+		out.EgressCIDRs = append(out.EgressCIDRs, prefix)
 	}
 	for _, text := range strings.FieldsFunc(c.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' }) {
 		prefix, err := netip.ParsePrefix(text)

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 )
 
@@ -57,6 +59,14 @@ type Config struct {
 	RequestExpiry  time.Duration
 	MintRate       int
 	DeviceLogin    bool // clients may sign in by a typed code
+
+	// EgressCIDRs are where AWS sees the bridge's calls come from, or VPCEndpoint
+	// in their place: what a finding prints.
+	EgressCIDRs []netip.Prefix
+	VPCEndpoint string
+	// BlockFindings is high, medium or low, or empty: from which severity on a
+	// finding about a role's trust policy keeps sessions from being opened.
+	BlockFindings string
 
 	// AcceptNewExternalIDs starts although team or ExternalIDSecret changed.
 	AcceptNewExternalIDs bool
@@ -161,6 +171,14 @@ func (c Config) Faults() []string {
 	if c.DrainDelay < 0 || c.DrainDelay > time.Minute {
 		fault("SERVAL_DRAIN_DELAY", "from 0s to 1m.")
 	}
+	if c.BlockFindings != "" {
+		if _, err := trust.ParseSeverity(c.BlockFindings); err != nil {
+			fault("SERVAL_BLOCK_FINDINGS", "high, medium or low; off where it is not set.")
+		}
+	}
+	if c.VPCEndpoint != "" && !vpcEndpoint.MatchString(c.VPCEndpoint) {
+		fault("SERVAL_VPC_ENDPOINT", "not a VPC endpoint's id such as vpce-0123456789abcdef0.")
+	}
 	if c.MintRate < 0 {
 		fault("SERVAL_MINT_RATE", "at least 1.")
 	}
@@ -169,6 +187,9 @@ func (c Config) Faults() []string {
 	}
 	return faults
 }
+
+// vpcEndpoint is what an id of a VPC endpoint may be.
+var vpcEndpoint = regexp.MustCompile(`^vpce-[0-9a-f]{8,17}$`)
 
 func sameByte(text string) bool { return strings.Trim(text, text[:1]) == "" }
 
@@ -299,6 +320,7 @@ func (c *Config) prepare(ctx context.Context, d *door.Door) (*control.Plane, err
 	plane := control.New(d, minter, control.Settings{
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
+		EgressAddresses: texts(c.EgressCIDRs), VPCEndpoint: c.VPCEndpoint, BlockFindings: trust.Severity(c.BlockFindings),
 		Networks: c.File.Networks, Admins: c.File.Admins, Auditors: c.File.Auditors,
 	})
 	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
@@ -444,4 +466,13 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusServiceUnavailable)
 	fmt.Fprintln(w, `{"code":"unavailable","message":"Serval is starting. Try again in a few seconds.","detail":{}}`)
+}
+
+// texts returns prefixes as text.
+func texts(prefixes []netip.Prefix) []string {
+	list := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		list[i] = p.String()
+	}
+	return list
 }

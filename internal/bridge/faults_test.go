@@ -70,6 +70,8 @@ func TestFaults(t *testing.T) {
 		{"another database", func(c *Config) { c.DatabaseURL = serval.NewSecret("mysql://x") }, "SERVAL_DATABASE_URL: a database is given as"},
 		{"a relative file", func(c *Config) { c.DatabaseURL = serval.NewSecret("sqlite://serval.db") }, "SERVAL_DATABASE_URL: a SQLite database"},
 		{"a trusted account of letters", func(c *Config) { c.TrustedAccount = "prod" }, "SERVAL_TRUSTED_ACCOUNT:"},
+		{"a severity that is none", func(c *Config) { c.BlockFindings = "critical" }, "SERVAL_BLOCK_FINDINGS:"},
+		{"an endpoint that is none", func(c *Config) { c.VPCEndpoint = "vpc-1234" }, "SERVAL_VPC_ENDPOINT:"},
 		{"a negative rate", func(c *Config) { c.MintRate = -1 }, "SERVAL_MINT_RATE:"},
 		{"a negative expiry", func(c *Config) { c.RequestExpiry = -1 }, "SERVAL_REQUEST_EXPIRY:"},
 	} {

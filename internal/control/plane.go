@@ -17,6 +17,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
 )
 
 // A Minter opens one AWS session. Its error is a *serval.Refusal where somebody
@@ -38,6 +39,14 @@ type Settings struct {
 	MintRate      int           // sessions a person may open in a minute; 0: 60
 
 	Networks Networks
+
+	// EgressAddresses (CIDR) and VPCEndpoint are where the bridge's calls to STS
+	// come from, as far as somebody said: a finding prints them.
+	EgressAddresses []string
+	VPCEndpoint     string
+	// BlockFindings is the severity from which on a finding about a role's trust
+	// policy keeps sessions from being opened; empty: none does.
+	BlockFindings trust.Severity
 
 	Admins   serval.People
 	Auditors serval.People

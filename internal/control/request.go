@@ -273,6 +273,9 @@ func (p *Plane) usable(v *store.View, r *serval.Request, person serval.Person) (
 	if !role.HeldSince.IsZero() {
 		return refuse(held(role))
 	}
+	if err := p.blocked(v, role); err != nil {
+		return refuse(err)
+	}
 	policies, err := p.inForce(v)
 	if err != nil {
 		return refuse(err)
@@ -292,6 +295,7 @@ var suspensions = map[string]string{
 	"email_changed":    "It was requested under another email than the person has now.",
 	"role_gone":        "The role is not there any more, or is no longer tagged.",
 	"role_held":        "The role was missing from the last sync together with most others of its account, and that is not confirmed yet.",
+	"finding":          "The role's trust policy would let somebody in without asking here, or cannot be looked at; whoever owns it has to mend it.",
 	"not_eligible":     "No access policy makes the person eligible for this role any more.",
 }
 

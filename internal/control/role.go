@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"strings"
-	"sync"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -19,6 +18,9 @@ type Role struct {
 	MyRequest   *Request // the newest that is pending or approved; nil where there is none
 	// Trust says whether the trust policy accepts the person who asks.
 	Trust trust.Verdict
+	// Blocked is why no session is opened with the role, whoever asks; empty where
+	// one is.
+	Blocked string
 }
 
 // A RoleFilter chooses roles of the catalogue; empty fields choose all.
@@ -80,7 +82,11 @@ func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (
 			if err != nil {
 				return err
 			}
-			roles = append(roles, Role{Role: r, AccountName: names[r.Key.AccountID], Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
+			blocked, err := p.whyBlocked(v, r)
+			if err != nil {
+				return err
+			}
+			roles = append(roles, Role{Role: r, Blocked: blocked, AccountName: names[r.Key.AccountID], Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
 		}
 		return nil
 	})
@@ -125,6 +131,9 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 			}
 			role = Role{Role: r, AccountName: names[accountID], Policy: policy, MyRequest: mine[r.Key]}
 			if role.Trust, err = p.judge(v, r, who.Person); err != nil {
+				return err
+			}
+			if role.Blocked, err = p.whyBlocked(v, r); err != nil {
 				return err
 			}
 			return v.FillDocuments(&role.Role)
@@ -194,65 +203,4 @@ func hasText(r store.Role, account, text string) bool {
 		}
 	}
 	return false
-}
-
-// judge says whether the role's trust policy accepts the ID token that the
-// person's sessions are opened with.
-func (p *Plane) judge(v *store.View, r store.Role, who serval.Person) (trust.Verdict, error) {
-	cannotTell := func(why string) trust.Verdict {
-		return trust.Verdict{Verdict: trust.Unknown, Reason: "cannot tell: " + why}
-	}
-	if r.TrustDigest() == "" {
-		return cannotTell("the trust policy could not be read"), nil
-	}
-	policy, err := p.parsed.get(r.TrustDigest(), func() (*trust.Policy, error) {
-		document, err := v.TrustPolicy(r)
-		if err != nil {
-			return nil, err
-		}
-		return trust.Parse(document)
-	})
-	if serval.IsRefusal(err) {
-		return cannotTell(err.Error()), nil
-	}
-	if err != nil {
-		return trust.Verdict{}, err
-	}
-	return policy.Judge(trust.Context{
-		Action: "sts:AssumeRoleWithWebIdentity", RoleARN: r.ARN, Issuer: trust.Of(p.settings.Issuer),
-		Audience: trust.Of(p.settings.ClientID), AZP: trust.Of(p.settings.ClientID), // sign-in takes no other
-		Subject: trust.Of(who.Subject), Email: trust.Of(who.Email), SessionName: trust.Of(serval.SessionName(who.Email)),
-		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
-		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.now(),
-	}), nil
-}
-
-// parsedMost is how many trust policies are kept parsed.
-const parsedMost = 4096
-
-// parsed keeps trust policies that were parsed, by the digests of their texts.
-type parsed struct {
-	mu       sync.Mutex
-	policies map[string]*trust.Policy
-}
-
-// get returns the policy with the digest, parsing it at the first time.
-func (p *parsed) get(digest string, parse func() (*trust.Policy, error)) (*trust.Policy, error) {
-	p.mu.Lock()
-	policy := p.policies[digest]
-	p.mu.Unlock()
-	if policy != nil {
-		return policy, nil
-	}
-	policy, err := parse()
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.policies == nil || len(p.policies) >= parsedMost {
-		p.policies = make(map[string]*trust.Policy) // begun anew: what is used comes back
-	}
-	p.policies[digest] = policy
-	return policy, nil
 }

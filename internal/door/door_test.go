@@ -60,6 +60,7 @@ func TestPermits(t *testing.T) {
 		serval.PolicyRead: admins, serval.PolicyCreate: admins, serval.PolicyChange: admins, serval.PolicyDelete: admins, serval.AccessExplain: admins,
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
 		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker, serval.DeltaAccept: worker,
+		serval.TrustExplain: admins, serval.FindingRead: audits,
 		serval.AuditRead: audits,
 	}
 	for action := range permits {

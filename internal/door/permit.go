@@ -103,6 +103,9 @@ var permits = map[serval.Action]permit{
 	serval.InventoryAccept: worker,
 	serval.DeltaAccept:     worker,
 
+	serval.TrustExplain: admin,
+	serval.FindingRead:  auditor,
+
 	serval.AuditRead: auditor,
 }
 

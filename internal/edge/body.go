@@ -55,6 +55,50 @@ func Decode(r *http.Request, value any) error {
 	return nil
 }
 
+// Members reads a JSON object whose members are just these, each once and in any
+// order, and leaves what they hold as it is written: somebody else's documents,
+// which have rules of their own. A name that does not come has no entry.
+func Members(r *http.Request, names ...string) (map[string]json.RawMessage, error) {
+	text, err := readBody(r)
+	if err != nil {
+		return nil, err
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		return nil, serval.Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
+	}
+	malformed := serval.Refuse(serval.Invalid, "The body is not one JSON object.")
+	d := json.NewDecoder(bytes.NewReader(text))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, malformed
+	}
+	members := map[string]json.RawMessage{}
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil, malformed
+		}
+		if !slices.Contains(names, name) {
+			return nil, serval.Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
+		}
+		if _, twice := members[name]; twice {
+			return nil, serval.Refuse(serval.Invalid, "Field %q comes twice.", name)
+		}
+		var raw json.RawMessage
+		if err := d.Decode(&raw); err != nil {
+			return nil, malformed
+		}
+		members[name] = raw
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, malformed
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, serval.Refuse(serval.Invalid, "Something stands behind the end of the body.")
+	}
+	return members, nil
+}
+
 // DecodeNothing takes a body that says nothing, or none at all.
 func DecodeNothing(r *http.Request) error {
 	if r.ContentLength == 0 {

@@ -59,6 +59,30 @@ func TestDecode(t *testing.T) {
 	}
 }
 
+// What is somebody else's document is left as it is; around it is ours.
+func TestMembers(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		want string // of policy; "-" for a refusal
+	}{
+		{`{"policy": {"Version": "1", "Version": "2"}, "context": {}}`, `{"Version": "1", "Version": "2"}`},
+		{`{"context":{}}`, ""},
+		{`{"policy":1,"policy":2}`, "-"}, {`{"Policy":1}`, "-"}, {`{"policy":1} 2`, "-"}, {`[1]`, "-"}, {``, "-"},
+		{`{"policy":`, "-"}, {`{"policy":1`, "-"}, {`{"policy":{]}`, "-"}, {`{"other":1}`, "-"},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(test.text))
+		r.Header.Set("Content-Type", "application/json")
+		got, err := Members(r, "policy", "context")
+		if test.want == "-" && !serval.IsRefusal(err, serval.Invalid) || test.want != "-" && (err != nil || string(got["policy"]) != test.want) {
+			t.Errorf("%s: %s, %v; want %s", test.text, got["policy"], err, test.want)
+		}
+	}
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{}`))
+	if _, err := Members(r); !serval.IsRefusal(err, serval.Invalid) {
+		t.Errorf("a body that does not say it is JSON: %v", err)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add(`{"name":"a","inner":{"count":1}}`)
 	f.Add(`{"name":"a","name":"b"}`)

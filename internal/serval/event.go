@@ -75,6 +75,9 @@ const (
 	DeltaAccept     Action = "delta.accept"
 	RemovalConfirm  Action = "removal.confirm"
 
+	TrustExplain Action = "trust.explain"
+	FindingRead  Action = "finding.read"
+
 	AuditRead   Action = "audit.read"
 	AuditExport Action = "audit.export"
 )

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // A Severity says how much a finding matters.
@@ -44,6 +46,23 @@ type Provider struct {
 
 	WorkerSendsTags bool // the worker's session carries transitive tags
 	TokenSendsTags  bool // the identity provider puts session tags into the token
+}
+
+// ParseSeverity reads the name of a severity.
+func ParseSeverity(text string) (Severity, error) {
+	if s := Severity(text); s.rank() > 0 {
+		return s, nil
+	}
+	return "", refuse("a severity is high, medium or low, not %q.", clip(text, 40))
+}
+
+// Ours returns the provider that a context tells of, and whether it tells enough
+// to look for findings: one issuer, one audience and the role.
+func (c Context) Ours() (ours Provider, ok bool) {
+	role, err := serval.ParseRoleARN(c.RoleARN)
+	ours = Provider{Issuer: c.Issuer.text(), Audience: c.Audience.text(), Partition: role.Partition, AccountID: role.AccountID}
+	ours.TokenSendsTags = c.PassesTags.sent
+	return ours, err == nil && ours.Issuer != "" && ours.Audience != ""
 }
 
 // A Finding is something to know about a trust policy, whoever asks.

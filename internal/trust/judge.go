@@ -16,12 +16,12 @@ const (
 // A Verdict says whether the trust policy lets an attempt through. It is about
 // the trust policy alone; NotChecked names what else AWS asks.
 type Verdict struct {
-	Verdict    string   `json:"verdict"`             // Works, Fails or Unknown
-	Reason     string   `json:"reason"`              // one sentence
-	Statement  string   `json:"statement,omitempty"` // that decided
-	Condition  string   `json:"condition,omitempty"` // of it, that decided
+	Verdict    string   `json:"verdict"`   // Works, Fails or Unknown
+	Reason     string   `json:"reason"`    // one sentence
+	Statement  string   `json:"statement"` // that decided; empty where none did
+	Condition  string   `json:"condition"` // of it, that decided; empty where none did
 	NotChecked []string `json:"not_checked"`
-	Mend       *Mend    `json:"mend,omitempty"` // where the verdict is Fails and there is one
+	Mend       *Mend    `json:"mend"` // where the verdict is Fails and there is one; else null
 }
 
 // A Mend is the whole policy, changed as little as makes the attempt work.

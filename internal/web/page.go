@@ -53,7 +53,8 @@ func newPages() (*pages, error) {
 		p.static["/"+name] = staticFile{text, kinds[path.Ext(name)], hex.EncodeToString(sum[:8])}
 	}
 	layout, err := template.New("layout.html").Funcs(template.FuncMap{
-		"rfc": rfc, "utc": utc, "long": long, "seconds": func(n int) string { return long(n / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "join": func(t []string) string { return strings.Join(t, ", ") },
+		"rfc": rfc, "utc": utc, "long": long, "seconds": func(n int) string { return long(n / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "tone": severityTone, "severities": func() any { return severities },
+		"join": func(t []string) string { return strings.Join(t, ", ") },
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html")
 	if err != nil {
 		return nil, fmt.Errorf("reading the pages: %w", err)

@@ -20,8 +20,8 @@ func (s *Server) roleJSON(r control.Role, who serval.Principal) wire.Role {
 	role := wire.Role{
 		ARN: r.ARN, RoleID: r.RoleID, AccountID: r.Key.AccountID, AccountName: r.AccountName, Name: r.Name, Description: r.Description,
 		MaxSessionSeconds: r.MaxSessionSeconds, Tags: r.Tags, Policy: r.Policy.Name,
-		Trust: trustJSON(r), Completeness: "incomplete",
-		StaleSince: wire.Time{Time: r.StaleSince}, StaleReason: r.StaleReason, Held: !r.HeldSince.IsZero(),
+		Trust: trustJSON(r.Trust), Completeness: "incomplete",
+		StaleSince: wire.Time{Time: r.StaleSince}, StaleReason: r.StaleReason, Held: !r.HeldSince.IsZero(), Blocked: r.Blocked,
 		Entitlement: wire.Entitlement{Name: serval.EntitlementName, Description: serval.EntitlementDescription},
 		MaxMinutes:  r.Policy.MaxMinutes, RecommendedMinutes: r.Policy.RecommendedMinutes, RequireJustification: r.Policy.RequireJustification,
 		BreakGlass: r.Policy.BreakGlass, Approval: wire.Approval{Automatic: r.Policy.Approval.Automatic, Steps: []wire.People{}},
@@ -40,15 +40,6 @@ func (s *Server) roleJSON(r control.Role, who serval.Principal) wire.Role {
 		role.MyRequest = &mine
 	}
 	return role
-}
-
-func trustJSON(r control.Role) wire.Trust {
-	v := r.Trust
-	t := wire.Trust{Verdict: v.Verdict, Reason: v.Reason, Statement: v.Statement, Condition: v.Condition, NotChecked: list(v.NotChecked)}
-	if v.Mend != nil {
-		t.Mend = &wire.Mend{JSON: v.Mend.JSON, Terraform: v.Mend.Terraform}
-	}
-	return t
 }
 
 // documents returns what RoleByName brings with a role.

@@ -90,6 +90,8 @@ var table = []route{
 	on("GET", "/api/v1/logins", Person, (*Server).listLogins),
 	on("DELETE", "/api/v1/logins/{id}", Person, (*Server).endLogin),
 	on("GET", "/api/v1/audit", Auditor, (*Server).audit),
+	on("POST", "/api/v1/explain/trust", Admin, (*Server).explainTrust).streaming(),
+	on("GET", "/api/v1/findings", Auditor, (*Server).findings),
 	on("GET", "/api/v1/accounts", Admin, (*Server).accounts),
 	on("GET", "/api/v1/accounts/{id}", Admin, (*Server).account),
 	on("POST", "/api/v1/accounts/{id}/sync", Admin, (*Server).requestSync),
@@ -120,6 +122,7 @@ var table = []route{
 	on("GET", "/accounts", Admin, (*Server).accountsPage),
 	on("POST", "/accounts/{id}/sync", Admin, (*Server).postSync),
 	on("POST", "/accounts/{id}/confirm-removals", Admin, (*Server).postConfirmRemovals),
+	on("GET", "/findings", Auditor, (*Server).findingsPage),
 	on("GET", "/audit", Auditor, (*Server).auditPage),
 
 	on("GET", "/static/serval.css", Public, (*Server).static),

@@ -73,6 +73,7 @@ type Role struct {
 	StaleSince        Time              `json:"stale_since"`
 	StaleReason       string            `json:"stale_reason"`
 	Held              bool              `json:"held"`
+	Blocked           string            `json:"blocked"` // why no session is opened for now; empty where one is
 	MyRequest         *Request          `json:"my_request"`
 
 	Entitlement          Entitlement `json:"entitlement"`
@@ -120,6 +121,39 @@ type Trust struct {
 type Mend struct {
 	JSON      string `json:"json"`
 	Terraform string `json:"terraform"`
+}
+
+// A TrustFinding is something to know about a role's trust policy, whoever asks. Id
+// is stable; severity is high, medium or low.
+type TrustFinding struct {
+	ID        string `json:"id"`
+	Severity  string `json:"severity"`
+	Sentence  string `json:"sentence"`
+	Statement string `json:"statement"`
+	Mend      string `json:"mend"`
+}
+
+// A TrustAnswer answers POST /explain/trust, whose body is an object of a policy
+// (a trust policy as JSON, or its text) and a context (trust.Context).
+type TrustAnswer struct {
+	Trust
+	Findings []TrustFinding `json:"findings"`
+}
+
+// A RoleFindings is a role with what is to be known about its trust policy.
+type RoleFindings struct {
+	RoleARN     string         `json:"role_arn"`
+	RoleID      string         `json:"role_id"`
+	AccountID   string         `json:"account_id"`
+	AccountName string         `json:"account_name"`
+	Findings    []TrustFinding `json:"findings"`
+	Unreadable  string         `json:"unreadable"` // why the policy could not be looked at; else empty
+}
+
+// A FindingsPage answers GET /findings.
+type FindingsPage struct {
+	Roles         []RoleFindings `json:"roles"`
+	NextPageToken string         `json:"next_page_token"`
 }
 
 // Documents are a role's policy documents as they were read; a document is null

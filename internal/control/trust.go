@@ -1,0 +1,220 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"sync"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
+)
+
+// The evaluator's answers, for those who show them.
+type (
+	Verdict = trust.Verdict
+	Finding = trust.Finding
+)
+
+// ExplainTrust says what a trust policy makes of an attempt (a context as
+// trust.ParseContext reads it), and what is to be known about the policy where
+// the context tells whose provider is ours. Nothing of it has to be in the
+// catalogue. It is for admins.
+func (p *Plane) ExplainTrust(ctx context.Context, who serval.Principal, document serval.Document, attempt []byte) (verdict Verdict, findings []Finding, err error) {
+	err = p.view(ctx, who, serval.TrustExplain, "", func(*store.View) error {
+		policy, err := trust.Parse(document)
+		if err != nil {
+			return err
+		}
+		c, err := trust.ParseContext(attempt)
+		if err != nil {
+			return err
+		}
+		if c.Now.IsZero() {
+			c.Now = p.now()
+		}
+		verdict = policy.Judge(c)
+		if ours, ok := c.Ours(); ok {
+			findings = policy.Findings(ours)
+		}
+		return nil
+	})
+	return verdict, findings, err
+}
+
+// A RoleFindings is a role with what is to be known about its trust policy.
+type RoleFindings struct {
+	store.Role
+	AccountName string
+	Findings    []Finding // the gravest first
+	Unreadable  string    // why the policy cannot be looked at; empty where it was
+}
+
+// A FindingFilter chooses findings; empty fields choose all.
+type FindingFilter struct {
+	AccountID string
+	Severity  string // at least: high, medium or low
+	After     string // an ARN: roles behind it
+	Limit     int    // roles
+}
+
+// Findings returns the roles about whose trust policies there is something to
+// know, in the order of account and ARN, and whether there are more. It is for
+// auditors and admins, whatever they are eligible for.
+func (p *Plane) Findings(ctx context.Context, who serval.Principal, f FindingFilter) (list []RoleFindings, more bool, err error) {
+	err = p.view(ctx, who, serval.FindingRead, "", func(v *store.View) error {
+		least, err := trust.ParseSeverity(cmp.Or(f.Severity, string(trust.Low)))
+		if err != nil {
+			return err
+		}
+		after, err := serval.ParseRoleARN(f.After)
+		if f.After != "" && err != nil {
+			return noPage()
+		}
+		known, err := v.Roles()
+		if err != nil {
+			return err
+		}
+		names, err := accountNames(v)
+		if err != nil {
+			return err
+		}
+		for _, r := range known {
+			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) {
+				continue
+			}
+			found := RoleFindings{Role: r, AccountName: names[r.Key.AccountID]}
+			found.Findings, err = p.findings(v, r, least)
+			if serval.IsRefusal(err) {
+				found.Unreadable, err = err.Error(), nil
+			}
+			if err != nil {
+				return err
+			}
+			if len(found.Findings) == 0 && found.Unreadable == "" {
+				continue
+			}
+			if f.Limit > 0 && len(list) == f.Limit {
+				more = true
+				return nil
+			}
+			list = append(list, found)
+		}
+		return nil
+	})
+	return list, more, err
+}
+
+// findings returns what is at least so severe about a role's trust policy. A
+// refusal says why it cannot be looked at.
+func (p *Plane) findings(v *store.View, r store.Role, least trust.Severity) ([]Finding, error) {
+	policy, err := p.trustPolicy(v, r)
+	if err != nil {
+		return nil, err
+	}
+	ours := trust.Provider{
+		Issuer: p.settings.Issuer, Audience: p.settings.ClientID, Partition: r.Key.Partition, AccountID: r.Key.AccountID,
+		Addresses: p.settings.EgressAddresses, Endpoint: p.settings.VPCEndpoint,
+	}
+	all := policy.Findings(ours)
+	for i, f := range all {
+		if !f.Severity.AtLeast(least) {
+			return all[:i], nil // the gravest are first
+		}
+	}
+	return all, nil
+}
+
+// blocked refuses to open sessions of a role whose trust policy has a finding as
+// grave as the setting says. One that cannot be looked at blocks too: nobody
+// knows who else could assume the role.
+func (p *Plane) blocked(v *store.View, r store.Role) error {
+	if p.settings.BlockFindings == "" {
+		return nil
+	}
+	found, err := p.findings(v, r, p.settings.BlockFindings)
+	refuse := func(format string, args ...any) error {
+		return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "finding"},
+			Reason: serval.Refuse(serval.FailedPrecondition, format, args...).Error()}
+	}
+	if serval.IsRefusal(err) {
+		return refuse("No session is opened with this role while its trust policy cannot be looked at: %s", err)
+	}
+	if err != nil || len(found) == 0 {
+		return err
+	}
+	return refuse("No session is opened with this role until whoever owns it mends its trust policy. %s %s", found[0].Sentence, found[0].Mend)
+}
+
+// whyBlocked is blocked, as a sentence.
+func (p *Plane) whyBlocked(v *store.View, r store.Role) (string, error) {
+	err := p.blocked(v, r)
+	if serval.IsRefusal(err) {
+		return err.Error(), nil
+	}
+	return "", err
+}
+
+// judge says whether the role's trust policy accepts the ID token that the
+// person's sessions are opened with.
+func (p *Plane) judge(v *store.View, r store.Role, who serval.Person) (trust.Verdict, error) {
+	policy, err := p.trustPolicy(v, r)
+	if serval.IsRefusal(err) {
+		return trust.Verdict{Verdict: trust.Unknown, Reason: "cannot tell: " + err.Error()}, nil
+	}
+	if err != nil {
+		return trust.Verdict{}, err
+	}
+	return policy.Judge(trust.Context{
+		Action: "sts:AssumeRoleWithWebIdentity", RoleARN: r.ARN, Issuer: trust.Of(p.settings.Issuer),
+		Audience: trust.Of(p.settings.ClientID), AZP: trust.Of(p.settings.ClientID), // sign-in takes no other
+		Subject: trust.Of(who.Subject), Email: trust.Of(who.Email), SessionName: trust.Of(serval.SessionName(who.Email)),
+		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
+		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.now(),
+	}), nil
+}
+
+// trustPolicy returns the role's trust policy. A refusal says why there is none
+// to look at.
+func (p *Plane) trustPolicy(v *store.View, r store.Role) (*trust.Policy, error) {
+	if r.TrustDigest() == "" {
+		return nil, serval.Refuse(serval.FailedPrecondition, "the trust policy could not be read")
+	}
+	return p.parsed.get(r.TrustDigest(), func() (*trust.Policy, error) {
+		document, err := v.TrustPolicy(r)
+		if err != nil {
+			return nil, err
+		}
+		return trust.Parse(document)
+	})
+}
+
+// parsedMost is how many trust policies are kept parsed.
+const parsedMost = 4096
+
+// parsed keeps trust policies that were parsed, by the digests of their texts.
+type parsed struct {
+	mu       sync.Mutex
+	policies map[string]*trust.Policy
+}
+
+// get returns the policy with the digest, parsing it at the first time.
+func (p *parsed) get(digest string, parse func() (*trust.Policy, error)) (*trust.Policy, error) {
+	p.mu.Lock()
+	policy := p.policies[digest]
+	p.mu.Unlock()
+	if policy != nil {
+		return policy, nil
+	}
+	policy, err := parse()
+	if err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.policies == nil || len(p.policies) >= parsedMost {
+		p.policies = make(map[string]*trust.Policy) // begun anew: what is used comes back
+	}
+	p.policies[digest] = policy
+	return policy, nil
+}

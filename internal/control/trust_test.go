@@ -1,0 +1,127 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
+)
+
+// trusting returns what makes a role trust our provider under a condition.
+func trusting(condition string) func(*serval.Role) {
+	return func(r *serval.Role) {
+		r.TrustPolicy = serval.Document(fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",
+			"Principal":{"Federated":"arn:aws:iam::%s:oidc-provider/acme.okta.example"},
+			"Action":"sts:AssumeRoleWithWebIdentity","Condition":%s}]}`, prod, condition))
+	}
+}
+
+const (
+	closed    = `{"StringEquals":{"acme.okta.example:aud":"serval"},"IpAddress":{"aws:SourceIp":"203.0.113.7/32"}}`
+	openWide  = `{"StringEquals":{"acme.okta.example:aud":"serval"}}`
+	anyClient = `{"IpAddress":{"aws:SourceIp":"203.0.113.7/32"}}`
+)
+
+// S-24: what is to be known about trust policies is shown to auditors, and keeps
+// sessions from being opened where the setting says so.
+func TestFindings(t *testing.T) {
+	w := newWorld(t)
+	broken := func(r *serval.Role) { r.TrustPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Perhaps"}]}` }
+	w.push(prod, aRole(prod, "closedreader", trusting(closed)), aRole(prod, "openreader", trusting(openWide)),
+		aRole(prod, "anyreader", trusting(anyClient)), aRole(prod, "brokenreader", broken))
+	p := w.people()
+
+	list := func(who serval.Principal, f FindingFilter) (lines []string, more bool, err error) {
+		roles, more, err := w.plane.Findings(t.Context(), who, f)
+		for _, r := range roles {
+			line := r.AccountName + "/" + r.Name
+			for _, found := range r.Findings {
+				line += " " + string(found.Severity) + ":" + found.ID
+			}
+			if r.Unreadable != "" {
+				line += " unreadable"
+			}
+			lines = append(lines, line)
+		}
+		return lines, more, err
+	}
+	for _, test := range []struct {
+		filter FindingFilter
+		want   []string
+		more   bool
+	}{
+		{FindingFilter{}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable", "prod/openreader medium:bypass"}, false},
+		{FindingFilter{Severity: "medium"}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable", "prod/openreader medium:bypass"}, false},
+		{FindingFilter{Severity: "high"}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable"}, false},
+		{FindingFilter{Limit: 1}, []string{"prod/anyreader high:audience-missing"}, true},
+		{FindingFilter{After: roleARN(prod, "anyreader"), Limit: 5}, []string{"prod/brokenreader unreadable", "prod/openreader medium:bypass"}, false},
+		{FindingFilter{AccountID: dev}, nil, false},
+	} {
+		got, more, err := list(p.adm, test.filter)
+		if d := cmp.Diff(test.want, got); d != "" || more != test.more || err != nil {
+			t.Errorf("%+v: more %v, %v (-want +got):\n%s", test.filter, more, err, d)
+		}
+	}
+	_, _, err := list(p.ana, FindingFilter{})
+	wantKind(t, "findings for a person", err, serval.Denied)
+	_, _, err = list(p.adm, FindingFilter{Severity: "grave"})
+	wantKind(t, "a severity that is none", err, serval.Invalid)
+	_, _, err = list(p.adm, FindingFilter{After: "x"})
+	wantKind(t, "a page of another list", err, serval.Invalid)
+
+	for _, test := range []struct {
+		block   trust.Severity
+		role    string
+		refused string // what the refusal says; empty where the session opens
+	}{
+		{"", "anyreader", ""}, {"", "brokenreader", ""}, {trust.Low, "closedreader", ""},
+		{trust.High, "openreader", ""}, {trust.High, "anyreader", "does not ask for our audience"},
+		{trust.Medium, "openreader", "without the bridge"}, {trust.Low, "brokenreader", "cannot be looked at"},
+	} {
+		plane := w.newPlane(w.store, func(s *Settings) { s.BlockFindings = test.block })
+		r := w.ask(p.ana, roleARN(prod, test.role), 60)
+		_, err := plane.Open(t.Context(), p.ana, opening(r.ID))
+		role, roleErr := plane.RoleByName(t.Context(), p.ana, prod, test.role)
+		if roleErr != nil {
+			t.Fatal(roleErr)
+		}
+		refusal, refused := errors.AsType[*serval.Refusal](err)
+		switch {
+		case test.refused == "" && err != nil:
+			t.Errorf("%s with findings blocked from %q: %v", test.role, test.block, err)
+		case test.refused != "" && (!refused || refusal.Kind != serval.FailedPrecondition || refusal.Detail["cause"] != "finding" || !strings.Contains(refusal.Reason, test.refused)):
+			t.Errorf("%s with findings blocked from %q: %v, want it refused: %s", test.role, test.block, err, test.refused)
+		}
+		if (role.Blocked == "") != (test.refused == "") || refused && role.Blocked != refusal.Reason {
+			t.Errorf("%s with findings blocked from %q: the role says %q, the refusal %v", test.role, test.block, role.Blocked, err)
+		}
+	}
+}
+
+// A trust policy that is of no role can be asked about, by admins.
+func TestExplainTrust(t *testing.T) {
+	w := newWorld(t)
+	p := w.people()
+	document := serval.Document(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/x.example"},
+		"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"x.example:aud":"a"}}}]}`)
+	attempt := []byte(`{"action":"sts:AssumeRoleWithWebIdentity","role_arn":"arn:aws:iam::111122223333:role/r","issuer":"https://x.example","audience":"b","azp":null,"passes_tags":false,"transitive_tags":false,"source_identity":null}`)
+	verdict, findings, err := w.plane.ExplainTrust(t.Context(), p.adm, document, attempt)
+	if err != nil || verdict.Verdict != trust.Fails || verdict.Mend == nil || len(findings) == 0 || findings[0].ID != trust.FindingAudienceOther {
+		t.Errorf("%+v %+v %v, want a refusal with its mend and a finding", verdict, findings, err)
+	}
+	_, findings, err = w.plane.ExplainTrust(t.Context(), p.adm, document, []byte(`{"action":"sts:AssumeRole"}`))
+	if err != nil || len(findings) != 0 {
+		t.Errorf("whose provider is ours is not told: %+v %v, want no findings", findings, err)
+	}
+	_, _, err = w.plane.ExplainTrust(t.Context(), p.ana, document, attempt)
+	wantKind(t, "by a person", err, serval.Denied)
+	_, _, err = w.plane.ExplainTrust(t.Context(), p.adm, `{"Version":"2012-10-17"}`, attempt)
+	wantKind(t, "no trust policy", err, serval.Invalid)
+	_, _, err = w.plane.ExplainTrust(t.Context(), p.adm, document, []byte(`{"subjekt":"x"}`))
+	wantKind(t, "no context", err, serval.Invalid)
+}
