@@ -25,6 +25,7 @@ import (
 type demo struct {
 	url      string // of the bridge
 	aws      string // endpoint of every AWS service
+	cloud    *awstest.Cloud
 	issuer   string // of the identity provider
 	database serval.Secret
 	secret   serval.Secret
@@ -64,9 +65,9 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 	provider.SetIssuer(d.issuer)
 
 	externalIDs := serval.NewSecret(rand.Text() + rand.Text())
-	cloud := awstest.New(awstest.Options{})
-	build(cloud, d.issuer, serval.ExternalID(externalIDs, "demo"), time.Now())
-	if d.aws, err = d.serve(ctx, cloud); err != nil {
+	d.cloud = awstest.New(awstest.Options{})
+	build(d.cloud, d.issuer, serval.ExternalID(externalIDs, "demo"), time.Now())
+	if d.aws, err = d.serve(ctx, d.cloud); err != nil {
 		return d, err
 	}
 
@@ -86,7 +87,7 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 		demo: d, options: o, address: address, clientSecret: clientSecret, externalIDs: externalIDs,
 		token: token, tokenFile: tokenFile, configFile: configFile,
 		// What EKS Pod Identity would give the worker, session tags included.
-		keys: func() awstest.Keys { return cloud.Account(hubAccount).PodIdentity("serval-worker", time.Now()) },
+		keys: func() awstest.Keys { return d.cloud.Account(hubAccount).PodIdentity("serval-worker", time.Now()) },
 	}
 	if o.processes {
 		return d, parts.startProcesses(ctx)
@@ -193,7 +194,8 @@ Serval runs (ready in %.1f s). Open
 
     %s
 
-and sign in as the requester: you see the roles that are tagged "serval" in three AWS accounts. Start a sandbox role at
+and sign in as the requester: you see the roles that are tagged "serval" in four AWS accounts; those of workshop have the mistakes that trust
+policies often have, and say so. Start a sandbox role at
 once; request prod-readonly, then sign in as the approver in another browser (or a private window) and approve it. The
 admin sees accounts and the audit log. Credentials that you are given work against the demo's own AWS; paste them into a
 shell and, with the AWS CLI,

@@ -11,12 +11,14 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
 )
 
-// The accounts of the demo: the worker's own, and three that are connected.
+// The accounts of the demo: the worker's own, and four that are connected.
 const (
 	hubAccount     = "999988887777"
 	prodAccount    = "111122223333"
 	stagingAccount = "444455556666"
 	sandboxAccount = "123456789012"
+	// workshopAccount has a role of each common mistake.
+	workshopAccount = "210987654321"
 )
 
 // The people who can sign in.
@@ -56,10 +58,16 @@ type role struct {
 	attached                []string          // names of AWS-managed policies
 	inline                  map[string]string // documents
 	service                 string            // a service that the trust is for, and not people
+	mistake                 *mistake          // in its trust policy; nil for none
 }
 
 func estate() []account {
 	team := func(t string) map[string]string { return map[string]string{"team": t} }
+	workshop := account{id: workshopAccount, name: "workshop"}
+	for _, m := range mistakes() {
+		workshop.roles = append(workshop.roles, role{name: m.role, description: m.description, hours: 4, tag: "serval",
+			tags: team("everyone"), attached: []string{"ReadOnlyAccess"}, mistake: &m})
+	}
 	return []account{
 		{prodAccount, "prod", []role{
 			{name: "prod-readonly", description: "Look at everything in production, change nothing", hours: 4, tag: "serval", tags: team("platform"), attached: []string{"ReadOnlyAccess"}},
@@ -91,6 +99,7 @@ func estate() []account {
 			{name: "sandbox-notebook", description: "What notebooks run as", service: "sagemaker.amazonaws.com", inline: models()},
 			{name: "sandbox-build", description: "What builds run as", service: "codebuild.amazonaws.com", attached: []string{"PowerUserAccess"}},
 		}},
+		workshop,
 	}
 }
 
@@ -189,6 +198,9 @@ func (r role) trust(accountID, issuer string) string {
 		return document(map[string]any{"Effect": "Allow", "Principal": map[string]any{"Service": r.service}, "Action": "sts:AssumeRole"})
 	}
 	_, name, _ := strings.Cut(issuer, "://") // as IAM names providers: without the scheme
+	if r.mistake != nil {
+		return r.mistake.trust(accountID, name)
+	}
 	return document(map[string]any{
 		"Effect":    "Allow",
 		"Principal": map[string]any{"Federated": "arn:aws:iam::" + accountID + ":oidc-provider/" + name},
@@ -205,7 +217,7 @@ func configuration(tokenFile string) string {
 	}
 	return text + fmt.Sprintf(`access_policies:
   - name: sandbox-for-everyone
-    roles: {accounts: [%q]}
+    roles: {accounts: [%q, %q]}
     eligible: {groups: [engineering]}
     approval: {automatic: true}
     max_minutes: 480
@@ -227,6 +239,6 @@ func configuration(tokenFile string) string {
 admins: {groups: [serval-admins]}
 auditors: {groups: [security]}
 upstream_tokens:
-  - {name: demo-worker, accounts: [%q, %q, %q], secret_file: %q}
-`, sandboxAccount, stagingAccount, prodAccount, prodAccount, stagingAccount, sandboxAccount, tokenFile)
+  - {name: demo-worker, accounts: [%q, %q, %q, %q], secret_file: %q}
+`, sandboxAccount, workshopAccount, stagingAccount, prodAccount, prodAccount, stagingAccount, sandboxAccount, workshopAccount, tokenFile)
 }
