@@ -36,6 +36,7 @@ type Config struct {
 	OIDCEmailVerified string        `env:"SERVAL_OIDC_EMAIL_VERIFIED" usage:"require or ignore an absent email_verified; by issuer unless set"`
 	OIDCMaxAge        time.Duration `env:"SERVAL_OIDC_MAX_AGE" usage:"how old a sign-in at the identity provider may be; off unless set"`
 	OIDCRequiredAMR   string        `env:"SERVAL_OIDC_REQUIRED_AMR" usage:"authentication methods that a sign-in must name, separated by spaces"`
+	OIDCOffline       bool          `env:"SERVAL_OIDC_OFFLINE" usage:"ask for a refresh token, and ask the identity provider again before each session"`
 	OIDCHosts         string        `env:"SERVAL_OIDC_HOSTS" usage:"further hosts on which the identity provider's endpoints may be, separated by spaces"`
 
 	RootSecret       serval.Secret `env:"SERVAL_SECRET" usage:"root secret, 32 bytes or more; after a comma an older one, which still opens"`
@@ -76,7 +77,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 			Issuer: c.OIDCIssuer, ClientID: c.OIDCClientID, ClientSecret: c.OIDCClientSecret,
 			Scopes: strings.Fields(c.OIDCScopes), EmailClaim: c.OIDCEmailClaim, GroupsClaim: c.OIDCGroupsClaim,
 			EmailVerified: c.OIDCEmailVerified, MaxAge: c.OIDCMaxAge, RequiredAMR: strings.Fields(c.OIDCRequiredAMR),
-			Hosts: strings.Fields(c.OIDCHosts),
+			Hosts: strings.Fields(c.OIDCHosts), Offline: c.OIDCOffline,
 		},
 		Secret: root, OlderSecrets: older, ExternalIDSecret: c.ExternalIDSecret, DatabaseURL: c.DatabaseURL,
 		TrustedAccount: c.TrustedAccount, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint,

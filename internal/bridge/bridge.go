@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -168,6 +169,12 @@ func (c Config) Faults() []string {
 	if v := c.OIDC.EmailVerified; v != "" && v != "require" && v != "ignore" {
 		fault("SERVAL_OIDC_EMAIL_VERIFIED", "require or ignore; by issuer where it is not set.")
 	}
+	if !c.OIDC.Offline && slices.Contains(c.OIDC.Scopes, "offline_access") {
+		fault("SERVAL_OIDC_SCOPES", "leave offline_access out and set SERVAL_OIDC_OFFLINE=true, or nobody keeps the refresh token.")
+	}
+	if len(c.OIDC.Scopes) > 0 && !slices.Contains(c.OIDC.Scopes, "openid") {
+		fault("SERVAL_OIDC_SCOPES", "openid is missing: without it there is no ID token.")
+	}
 	if c.DrainDelay < 0 || c.DrainDelay > time.Minute {
 		fault("SERVAL_DRAIN_DELAY", "from 0s to 1m.")
 	}
@@ -244,7 +251,13 @@ func Run(ctx context.Context, c Config) (err error) {
 		err = errors.Join(err, group.Wait())
 	}()
 
-	d, plane, err := c.open(ctx)
+	c.OIDC.RedirectURL = strings.TrimSuffix(c.PublicURL, "/") + "/oidc/auth/callback"
+	c.OIDC.Now = c.Now
+	provider, err := login.New(c.OIDC)
+	if err != nil {
+		return fmt.Errorf("preparing sign-in: %w", err)
+	}
+	d, plane, err := c.open(ctx, provider)
 	if err != nil {
 		return err
 	}
@@ -260,10 +273,6 @@ func Run(ctx context.Context, c Config) (err error) {
 		return float64(head.Seq)
 	}))
 
-	provider, err := login.New(c.OIDC)
-	if err != nil {
-		return fmt.Errorf("preparing sign-in: %w", err)
-	}
 	edge, err := web.New(web.Config{
 		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: c.upstreamTokens(), TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
@@ -290,21 +299,21 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // open opens the store and puts the configuration into force.
-func (c *Config) open(ctx context.Context) (*door.Door, *control.Plane, error) {
+func (c *Config) open(ctx context.Context, provider *login.Provider) (*door.Door, *control.Plane, error) {
 	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the database: %w", err)
 	}
 	d := door.New(s, c.Log)
 	d.Now = c.Now
-	plane, err := c.prepare(ctx, d)
+	plane, err := c.prepare(ctx, d, provider)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
 	return d, plane, nil
 }
 
-func (c *Config) prepare(ctx context.Context, d *door.Door) (*control.Plane, error) {
+func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Provider) (*control.Plane, error) {
 	if err := d.Store.Migrate(ctx); err != nil {
 		return nil, err
 	}
@@ -315,11 +324,13 @@ func (c *Config) prepare(ctx context.Context, d *door.Door) (*control.Plane, err
 	if err != nil {
 		return nil, fmt.Errorf("preparing STS: %w", err)
 	}
-	c.OIDC.RedirectURL = strings.TrimSuffix(c.PublicURL, "/") + "/oidc/auth/callback"
-	c.OIDC.Now = c.Now
+	var refresh control.Refresher
+	if c.OIDC.Offline {
+		refresh = web.Refresher(provider)
+	}
 	plane := control.New(d, minter, control.Settings{
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
+		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, Refresh: refresh,
 		EgressAddresses: texts(c.EgressCIDRs), VPCEndpoint: c.VPCEndpoint, BlockFindings: trust.Severity(c.BlockFindings),
 		Networks: c.File.Networks, Admins: c.File.Admins, Auditors: c.File.Auditors,
 	})

@@ -31,6 +31,11 @@ type Attempt struct {
 	Verifier  serval.Secret
 	ReturnTo  string // a path of ours
 	CreatedAt time.Time
+
+	// Subject is whom a silent sign-in has to bring back: nobody is asked
+	// anything on the way, so nobody would see that it is another. Empty for a
+	// sign-in that asks.
+	Subject string
 }
 
 // An Identity is what the identity provider said, verified.
@@ -74,7 +79,7 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 		}
 		row := digest(state)
 		return tx.KeepAttempt(store.Attempt{
-			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer)), row),
+			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject)), row),
 			ReturnTo: a.ReturnTo, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
 		})
 	})
@@ -130,10 +135,14 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		return SignedIn{}, err
 	}
 	secrets := split(opened)
-	if len(secrets) != 3 {
-		return SignedIn{}, fmt.Errorf("a login attempt holds %d texts, want 3", len(secrets))
+	if len(secrets) != 4 {
+		return SignedIn{}, fmt.Errorf("a login attempt holds %d texts, want 4", len(secrets))
 	}
-	id, err := identify(ctx, Attempt{Issuer: secrets[2].Reveal(), Nonce: secrets[0], Verifier: secrets[1], ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt})
+	back := Attempt{Issuer: secrets[2].Reveal(), Nonce: secrets[0], Verifier: secrets[1], Subject: secrets[3].Reveal(), ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt}
+	id, err := identify(ctx, back)
+	if err == nil && back.Subject != "" && id.Subject != back.Subject {
+		err = serval.Refuse(serval.LoginRequired, "Somebody else is signed in at the identity provider now. Please sign in again.")
+	}
 	if err != nil {
 		p.door.Refused(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
@@ -149,13 +158,7 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		}
 		in.Person, in.EndsAt = known, tx.Now.Add(loginLife)
 		e.ActorKind, e.ActorID, e.Actor = serval.KindPerson, known.ID, known.Email
-		e.Detail = map[string]string{"issuer": id.Issuer, "subject": id.Subject}
-		if id.GroupsNote != "" {
-			e.Detail["groups"] = id.GroupsNote
-		}
-		if known.Suspended != "" {
-			e.Detail["suspended"] = known.Suspended
-		}
+		e.Detail = identityDetail(id, known)
 		given := p.sealed(door.NewID("token"), id, tx.Now)
 		if err := tx.SaveIDToken(given); err != nil {
 			return err
@@ -171,14 +174,17 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 	return in, nil
 }
 
+// refreshRow is appended to the row that a refresh token is sealed for.
+const refreshRow = " refresh"
+
 // sealed returns what the provider gave as it is kept, in the row with the id.
 func (p *Plane) sealed(row string, id Identity, now time.Time) store.IDToken {
 	k := store.IDToken{
 		ID: row, Sealed: p.sealer.seal(id.IDToken, row), EndsAt: id.ExpiresAt,
-		AuthorizedParty: id.AuthorizedParty, AuthTime: id.AuthTime, RefreshedAt: now,
+		AuthTime: id.AuthTime, RefreshedAt: now,
 	}
 	if !id.RefreshToken.Empty() {
-		k.Refresh = p.sealer.seal(id.RefreshToken, row+" refresh")
+		k.Refresh = p.sealer.seal(id.RefreshToken, row+refreshRow)
 	}
 	return k
 }
@@ -205,8 +211,20 @@ func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, err
 		who.NewEmail = id.Email
 		who.Suspended = "Your email was " + who.Email + " and is " + id.Email + " now. An admin has to say that both are you."
 	}
-	who.Groups, who.GroupsAt, who.GroupsNote = id.Groups, tx.Now, id.GroupsNote
+	who.Groups, who.GroupsAt, who.GroupsNote, who.AuthorizedParty = id.Groups, tx.Now, id.GroupsNote, id.AuthorizedParty
 	return who, tx.SavePerson(who)
+}
+
+// identityDetail is what the record says of a sign-in, or of a refresh.
+func identityDetail(id Identity, known serval.Person) map[string]string {
+	d := map[string]string{"issuer": id.Issuer, "subject": id.Subject}
+	if id.GroupsNote != "" {
+		d["groups"] = id.GroupsNote
+	}
+	if known.Suspended != "" {
+		d["suspended"] = known.Suspended
+	}
+	return d
 }
 
 // A Login is a login, recognised.

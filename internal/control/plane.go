@@ -38,6 +38,10 @@ type Settings struct {
 	RequestExpiry time.Duration // 0: serval.DefaultRequestExpiry
 	MintRate      int           // sessions a person may open in a minute; 0: 60
 
+	// Refresh is asked before each session whose sign-in has a refresh token; nil
+	// asks nobody, and sessions are opened until the ID token has ended.
+	Refresh Refresher
+
 	Networks Networks
 
 	// EgressAddresses (CIDR) and VPCEndpoint are where the bridge's calls to STS

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
 )
 
 // arns returns the ARNs of roles.
@@ -135,6 +136,26 @@ func TestSuspendedSeeNoRoles(t *testing.T) {
 }
 
 // The catalogue says what the trust policy makes of the person's token.
+// The trust policy is judged with the ID token's own claim azp, or with none
+// where the token has none.
+func TestTrustVerdictByAuthorizedParty(t *testing.T) {
+	w := newWorld(t).stock()
+	_, at, _ := strings.Cut(issuer, "://")
+	federated := `"Principal":{"Federated":"arn:aws:iam::` + prod + `:oidc-provider/` + at + `"},"Action":"sts:AssumeRoleWithWebIdentity"`
+	document := serval.Document(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow",` + federated + `,"Condition":{"Null":{"` + at + `:azp":"true"}}}]}`)
+	w.push(prod, aRole(prod, "reader", func(r *serval.Role) { r.TrustPolicy = document }))
+	for party, want := range map[string]string{"": trust.Works, clientID: trust.Fails} {
+		id := w.identity("ana@example.com", "engineering")
+		id.AuthorizedParty = party
+		ana, _, err := w.signInAs(w.plane, id)
+		must(t, err)
+		one, err := w.plane.RoleByName(t.Context(), ana, prod, "reader")
+		if err != nil || one.Trust.Verdict != want {
+			t.Errorf("azp %q: the trust policy that wants none %s (%s), %v; want %s", party, one.Trust.Verdict, one.Trust.Reason, err, want)
+		}
+	}
+}
+
 func TestTrustVerdict(t *testing.T) {
 	w := newWorld(t).stock()
 	who := w.people().ana

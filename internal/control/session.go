@@ -62,15 +62,27 @@ const recordTime = 10 * time.Second
 // the outcome cannot be recorded they are not.
 func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Opened, error) {
 	var i intent
-	err := p.act(ctx, who, serval.SessionOpen, ask.RequestID, func(tx *store.Tx, e *serval.Event) (err error) {
-		if i, err = p.intend(tx, who, ask); err != nil {
-			return err
+	for begun := p.now(); ; {
+		err := p.act(ctx, who, serval.SessionOpen, ask.RequestID, func(tx *store.Tx, e *serval.Event) (err error) {
+			if i, err = p.intend(tx, who, ask, begun); err != nil {
+				return err
+			}
+			if i.stale {
+				e.Action = ""
+				return nil
+			}
+			e.Outcome, e.Detail = serval.OutcomeStarted, i.detail()
+			return tx.SaveSession(i.session)
+		})
+		if err == nil && i.stale {
+			err = p.refresh(ctx, who, begun)
 		}
-		e.Outcome, e.Detail = serval.OutcomeStarted, i.detail()
-		return tx.SaveSession(i.session)
-	})
-	if err != nil {
-		return Opened{}, err
+		if err != nil {
+			return Opened{}, err
+		}
+		if !i.stale {
+			break
+		}
 	}
 
 	// The caller may go away; what STS is asked has an outcome all the same.
@@ -124,6 +136,7 @@ func (p *Plane) ask(ctx context.Context, m serval.Mint) (serval.Minted, error) {
 // An intent is what Open is about to do.
 type intent struct {
 	session serval.Session
+	stale   bool // nothing else is set: the identity provider has to be asked first
 	token   serval.Secret
 	end     time.Time // of the session policy
 	policy  serval.SessionPolicy
@@ -177,8 +190,9 @@ func (i intent) detail() map[string]string {
 	return d
 }
 
-// intend checks all that has to hold for a session now, and returns what to do.
-func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent, error) {
+// intend checks all that has to hold for a session now, and returns what to do
+// about an opening that began at begun.
+func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun time.Time) (intent, error) {
 	r, role, policy, err := p.mintable(&tx.View, who, ask.RequestID, tx.Now)
 	if err != nil {
 		return intent{}, err
@@ -192,6 +206,9 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening) (intent,
 	l, err := signedIn(&tx.View, who, tx.Now)
 	if err != nil {
 		return intent{}, err
+	}
+	if p.isStale(l.IDToken, begun) {
+		return intent{stale: true}, nil
 	}
 	if l.IDToken.Sealed == "" || l.IDToken.EndsAt.Sub(tx.Now) <= tokenMargin {
 		return intent{}, serval.Refuse(serval.LoginRequired, "The identity provider's token of your sign-in has ended. Sign in again to open a session.")

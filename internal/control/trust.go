@@ -165,9 +165,13 @@ func (p *Plane) judge(v *store.View, r store.Role, who serval.Person) (trust.Ver
 	if err != nil {
 		return trust.Verdict{}, err
 	}
+	azp := trust.Absent()
+	if who.AuthorizedParty != "" {
+		azp = trust.Of(who.AuthorizedParty)
+	}
 	return policy.Judge(trust.Context{
 		Action: "sts:AssumeRoleWithWebIdentity", RoleARN: r.ARN, Issuer: trust.Of(p.settings.Issuer),
-		Audience: trust.Of(p.settings.ClientID), AZP: trust.Of(p.settings.ClientID), // sign-in takes no other
+		Audience: trust.Of(p.settings.ClientID), AZP: azp,
 		Subject: trust.Of(who.Subject), Email: trust.Of(who.Email), SessionName: trust.Of(serval.SessionName(who.Email)),
 		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
 		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.now(),

@@ -49,7 +49,7 @@ func TestPermits(t *testing.T) {
 	worker := []string{u, u, u, u, u, y, u, u, y}
 	system := []string{d, d, d, d, d, d, y, d, d}
 	want := map[serval.Action][]string{
-		serval.LoginStart: anyone, serval.LoginCreate: anyone, serval.LoginRead: anyone, serval.LoginList: people, serval.LoginEnd: people,
+		serval.LoginStart: anyone, serval.LoginCreate: anyone, serval.LoginRead: anyone, serval.LoginList: people, serval.LoginEnd: people, serval.LoginRefresh: people,
 		serval.ClientStart: anyone, serval.ClientRead: people, serval.ClientApprove: people, serval.ClientDeny: people,
 		serval.RoleRead: people, serval.RequestRead: people, serval.RequestCreate: people, serval.RequestDecide: people,
 		serval.ExtensionCreate: people, serval.RequestShorten: people, serval.RequestCancel: people, serval.RequestDone: people,

@@ -62,6 +62,8 @@ var permits = map[serval.Action]permit{
 	serval.LoginList:   person,
 	serval.LoginEnd:    person,
 
+	serval.LoginRefresh: person,
+
 	serval.ClientStart:   anyone,
 	serval.ClientRead:    person,
 	serval.ClientApprove: person,

@@ -47,6 +47,13 @@ func (p *Provider) Begin(ctx context.Context, o Prompt) (a Attempt, redirect str
 	if o.Silent {
 		options = append(options, oauth2.SetAuthURLParam("prompt", "none"))
 	}
+	if p.c.Offline && isGoogle(p.c.Issuer) {
+		// Google knows no such scope, and gives a refresh token with a consent only.
+		options = append(options, oauth2.AccessTypeOffline)
+		if !o.Silent {
+			options = append(options, oauth2.SetAuthURLParam("prompt", "consent"))
+		}
+	}
 	if hint, err := serval.ParseEmail(o.LoginHint); err == nil {
 		options = append(options, oauth2.SetAuthURLParam("login_hint", hint))
 	}

@@ -182,7 +182,9 @@ type Identity struct {
 	SubjectNote string
 
 	IDToken      serval.Secret
-	RefreshToken serval.Secret // empty unless offline_access was asked for and given
+	RefreshToken serval.Secret // empty unless Offline is set and it was given
+
+	AuthorizedParty string // the claim azp, this client's id; "" where the token has none
 
 	IssuedAt, ExpiresAt time.Time // of the ID token
 	AuthTime            time.Time // when the person signed in at the provider; zero if it does not say
@@ -249,7 +251,9 @@ func (p *Provider) identify(ctx context.Context, m *metadata, answer *oauth2.Tok
 		return Identity{}, err
 	}
 	id.Groups, id.GroupsNote = p.groups(c)
-	id.RefreshToken = serval.NewSecret(answer.RefreshToken)
+	if p.c.Offline { // what was not asked for is not kept
+		id.RefreshToken = serval.NewSecret(answer.RefreshToken)
+	}
 	return id, nil
 }
 

@@ -289,7 +289,7 @@ func TestS61_UsableAt(t *testing.T) {
 // oidcc-client-test-refresh-token, -refresh-token-invalid-issuer, -invalid-sub.
 func TestRefresh(t *testing.T) {
 	offline := func(_ *idptest.Options, c *Config) {
-		c.Scopes = []string{"openid", "email", "profile", "offline_access"}
+		c.Offline = true
 	}
 	tests := []struct {
 		name  string

@@ -33,6 +33,9 @@ func isOkta(issuer string) bool {
 	return false
 }
 
+// isGoogle reports whether the issuer is Google's.
+func isGoogle(issuer string) bool { return issuer == "https://accounts.google.com" }
+
 // withUserInfo asks UserInfo for what the ID token leaves out: the email, or
 // the word on whether it is verified where that decides. What the ID token
 // says is never replaced.

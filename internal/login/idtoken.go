@@ -190,6 +190,7 @@ func (p *Provider) checkClaims(c claims, want expected) (Identity, error) {
 		return Identity{}, err
 	}
 	id := Identity{Issuer: p.c.Issuer}
+	id.AuthorizedParty, _, _ = c.text("azp") // checkAudience has seen it
 	var err error
 	if id.Subject, err = subject(c); err != nil {
 		return Identity{}, err

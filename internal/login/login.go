@@ -42,6 +42,10 @@ type Config struct {
 	RedirectURL  string   // one constant, from the settings; https, or http on loopback
 	Scopes       []string // nil means openid, email, profile
 
+	// Offline asks for a refresh token too, so that the provider can be asked
+	// again who somebody is without their browser.
+	Offline bool
+
 	EmailClaim  string // the claim that is the email; "" means "email". There is no second choice.
 	GroupsClaim string // "" means "groups"
 
@@ -77,6 +81,10 @@ type Provider struct {
 	keys   keySet
 }
 
+// offlineAccess is the scope for a refresh token (OpenID Connect Core 1.0,
+// section 11).
+const offlineAccess = "offline_access"
+
 // Algorithms that AWS STS takes a web identity token with, and no others: HS*
 // and none prove nothing, PS* and EdDSA would fail at the first session.
 var signingAlgorithms = []string{"RS256", "RS384", "RS512", "ES256", "ES384", "ES512"}
@@ -88,6 +96,9 @@ func New(c Config) (*Provider, error) {
 	c.Scopes = slices.Clone(c.Scopes)
 	if len(c.Scopes) == 0 {
 		c.Scopes = []string{"openid", "email", "profile"}
+	}
+	if c.Offline && !isGoogle(c.Issuer) && !slices.Contains(c.Scopes, offlineAccess) {
+		c.Scopes = append(c.Scopes, offlineAccess)
 	}
 	if c.EmailClaim == "" {
 		c.EmailClaim = "email"
@@ -141,6 +152,9 @@ func (c Config) check() error {
 	}
 	if !slices.Contains(c.Scopes, "openid") {
 		fault("the scopes lack openid")
+	}
+	if !c.Offline && slices.Contains(c.Scopes, offlineAccess) {
+		fault("the scopes have %s: set Offline instead, or nobody keeps what comes of it", offlineAccess)
 	}
 	for _, s := range c.Scopes {
 		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {

@@ -37,3 +37,17 @@ func TestDotsAreCountedFirst(t *testing.T) {
 		t.Errorf("two dots: %v", err)
 	}
 }
+
+// A token's azp, or that it has none, is told apart: AWS does.
+func TestAuthorizedParty(t *testing.T) {
+	for _, want := range []string{"", testClient} {
+		w := newWorld(t, nil)
+		if want != "" {
+			w.idp.Misbehave(set("azp", want))
+		}
+		id, err := w.signIn()
+		if err != nil || id.AuthorizedParty != want {
+			t.Errorf("azp is %q, %v; want %q", id.AuthorizedParty, err, want)
+		}
+	}
+}

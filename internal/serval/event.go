@@ -20,6 +20,8 @@ const (
 	LoginList   Action = "login.list"
 	LoginEnd    Action = "login.end"
 
+	LoginRefresh Action = "login.refresh" // the identity provider was asked again
+
 	ClientStart   Action = "client.start"   // a device asks to be let in
 	ClientRead    Action = "client.read"    // somebody looks at what they typed for one
 	ClientApprove Action = "client.approve" // somebody lets a client in under their name

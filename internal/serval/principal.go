@@ -20,6 +20,10 @@ type Person struct {
 	GroupsAt   time.Time // the login or refresh the groups were read from
 	GroupsNote string    // why groups are missing; empty where they are not
 
+	// AuthorizedParty is the claim azp of the ID token that the groups were read
+	// with; empty where it has none. AWS compares it in place of the audience.
+	AuthorizedParty string
+
 	// Suspended says why this person may open no session until an admin links
 	// the two identities again; empty for everybody else.
 	Suspended string

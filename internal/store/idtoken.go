@@ -9,17 +9,16 @@ import (
 // An IDToken is what the identity provider gave at one sign-in. Its tokens are
 // sealed, bound to its id.
 type IDToken struct {
-	ID              string
-	Sealed          string // empty once it has ended, or no login stands on it
-	EndsAt          time.Time
-	AuthorizedParty string    // its claim azp; empty where it has none
-	AuthTime        time.Time // of the sign-in at the provider; zero where it does not say
-	Refresh         string    // the refresh token, sealed; empty where there is none
-	RefreshedAt     time.Time // when the ID token was given
-	ClaimedUntil    time.Time // somebody trades the refresh token until then
+	ID           string
+	Sealed       string // empty once it has ended, or no login stands on it
+	EndsAt       time.Time
+	AuthTime     time.Time // of the sign-in at the provider; zero where it does not say
+	Refresh      string    // the refresh token, sealed; empty where there is none
+	RefreshedAt  time.Time // when the ID token was asked for
+	ClaimedUntil time.Time // somebody trades the refresh token until then
 }
 
-const idTokenColumns = `id_token.id, id_token.sealed, id_token.ends_at, id_token.authorized_party, id_token.auth_time,
+const idTokenColumns = `id_token.id, id_token.sealed, id_token.ends_at, id_token.auth_time,
 	id_token.refresh, id_token.refreshed_at, id_token.claimed_until`
 
 // An idTokenRow is an ID token on its way out of the database.
@@ -29,7 +28,7 @@ type idTokenRow struct {
 }
 
 func (r *idTokenRow) columns() []any {
-	return []any{&r.t.ID, &r.t.Sealed, &r.ends, &r.t.AuthorizedParty, &r.auth, &r.t.Refresh, &r.refreshed, &r.claimedEnd}
+	return []any{&r.t.ID, &r.t.Sealed, &r.ends, &r.auth, &r.t.Refresh, &r.refreshed, &r.claimedEnd}
 }
 
 func (r *idTokenRow) token() IDToken {
@@ -40,11 +39,11 @@ func (r *idTokenRow) token() IDToken {
 // SaveIDToken keeps a new ID token, or what has become of a known one.
 func (t *Tx) SaveIDToken(k IDToken) error {
 	return t.exec("keeping an ID token", `insert into id_token
-		(id, sealed, ends_at, authorized_party, auth_time, refresh, refreshed_at, claimed_until)
-		values ($1, $2, $3, $4, $5, $6, $7, $8)
-		on conflict (id) do update set sealed = excluded.sealed, ends_at = excluded.ends_at, authorized_party = excluded.authorized_party,
+		(id, sealed, ends_at, auth_time, refresh, refreshed_at, claimed_until)
+		values ($1, $2, $3, $4, $5, $6, $7)
+		on conflict (id) do update set sealed = excluded.sealed, ends_at = excluded.ends_at,
 			auth_time = excluded.auth_time, refresh = excluded.refresh, refreshed_at = excluded.refreshed_at, claimed_until = excluded.claimed_until`,
-		k.ID, k.Sealed, micros(k.EndsAt), k.AuthorizedParty, micros(k.AuthTime), k.Refresh, micros(k.RefreshedAt), micros(k.ClaimedUntil))
+		k.ID, k.Sealed, micros(k.EndsAt), micros(k.AuthTime), k.Refresh, micros(k.RefreshedAt), micros(k.ClaimedUntil))
 }
 
 // WipeTokens removes the sealed ID tokens that have ended by now, and all that

@@ -97,7 +97,7 @@ func TestLogin(t *testing.T) {
 			return Login{
 				ID: id, Token: "token " + id, PersonID: kim.ID, Kind: "browser", CreatedAt: created, SeenAt: created, ExpiresAt: created.Add(time.Hour),
 				Address: "192.0.2.1", Agent: "Agent/1.0", IDToken: IDToken{
-					ID: "token " + id, Sealed: "sealed " + id, EndsAt: created.Add(30 * time.Minute), AuthorizedParty: "serval",
+					ID: "token " + id, Sealed: "sealed " + id, EndsAt: created.Add(30 * time.Minute),
 					AuthTime: created.Add(-time.Hour), Refresh: "refresh " + id, RefreshedAt: created, ClaimedUntil: created.Add(time.Second),
 				},
 			}
@@ -338,7 +338,7 @@ func TestPerson(t *testing.T) {
 		}
 		p := kim
 		p.Email, p.Groups, p.GroupsAt, p.Suspended = "KIM@Example.com", nil, noon.Add(time.Hour), "why"
-		p.GroupsNote, p.NewEmail, p.CreatedAt = "none came", "kimberly@example.com", noon
+		p.GroupsNote, p.AuthorizedParty, p.NewEmail, p.CreatedAt = "none came", "serval", "kimberly@example.com", noon
 		if err := save(p); err != nil {
 			t.Fatal(err)
 		}

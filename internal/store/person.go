@@ -10,13 +10,13 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-const personColumns = `id, issuer, subject, email, groups, groups_at, groups_note, suspended, new_email, created_at`
+const personColumns = `id, issuer, subject, email, groups, groups_at, groups_note, authorized_party, suspended, new_email, created_at`
 
 func scanPerson(row scanner) (serval.Person, error) {
 	var p serval.Person
 	var groups string
 	var groupsAt, created int64
-	if err := row.Scan(&p.ID, &p.Issuer, &p.Subject, &p.Email, &groups, &groupsAt, &p.GroupsNote, &p.Suspended, &p.NewEmail, &created); err != nil {
+	if err := row.Scan(&p.ID, &p.Issuer, &p.Subject, &p.Email, &groups, &groupsAt, &p.GroupsNote, &p.AuthorizedParty, &p.Suspended, &p.NewEmail, &created); err != nil {
 		return serval.Person{}, fmt.Errorf("reading a person: %w", err)
 	}
 	p.GroupsAt, p.CreatedAt = instant(groupsAt), instant(created)
@@ -86,11 +86,11 @@ func (t *Tx) SavePerson(p serval.Person) error {
 		return fmt.Errorf("encoding groups: %w", err)
 	}
 	return t.exec("keeping a person", `insert into person
-		(id, issuer, subject, email, email_fold, groups, groups_at, groups_note, suspended, new_email, created_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+		(id, issuer, subject, email, email_fold, groups, groups_at, groups_note, authorized_party, suspended, new_email, created_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 		on conflict (id) do update set email = excluded.email, email_fold = excluded.email_fold,
 			groups = excluded.groups, groups_at = excluded.groups_at,
-			groups_note = excluded.groups_note, suspended = excluded.suspended, new_email = excluded.new_email`,
+			groups_note = excluded.groups_note, authorized_party = excluded.authorized_party, suspended = excluded.suspended, new_email = excluded.new_email`,
 		p.ID, p.Issuer, p.Subject, p.Email, serval.FoldEmail(p.Email), string(groups), micros(p.GroupsAt),
-		p.GroupsNote, p.Suspended, p.NewEmail, micros(t.Now))
+		p.GroupsNote, p.AuthorizedParty, p.Suspended, p.NewEmail, micros(t.Now))
 }

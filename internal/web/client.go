@@ -68,7 +68,7 @@ func (s *Server) clientPage(w http.ResponseWriter, r *http.Request, v *visit) er
 		return err
 	}
 	if v.who.Kind != serval.KindPerson {
-		return s.redirect(w, "/oidc/auth/login?"+url.Values{"return_to": {s.returnTo(r.URL.RequestURI())}}.Encode())
+		return s.redirect(w, loginPath(s.returnTo(r.URL.RequestURI()), ""))
 	}
 	view := clientView{Ask: ask, Email: v.who.Person.Email}
 	for _, name := range clientParameters {

@@ -86,6 +86,12 @@ type world struct {
 // newWorld builds a world, after changes to the edge's configuration.
 func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	t.Helper()
+	return buildWorld(t, false, change...)
+}
+
+// buildWorld builds a world that asks for refresh tokens or does not.
+func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world {
+	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	log := zap.New(core)
 	w := &world{t: t, clock: &clock{}, logs: logs}
@@ -134,18 +140,23 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	}
 	behind := door.New(db, log)
 	behind.Now = w.clock.now
-	w.plane = control.New(behind, minter, control.Settings{
-		Issuer: issuer, ClientID: clientID, Secret: root,
-		Admins: serval.People{Groups: []string{"serval-admins"}}, Auditors: serval.People{Groups: []string{"security"}},
-	})
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
-		t.Fatal(err)
-	}
 	signIn, err := login.New(login.Config{
-		Issuer: issuer, ClientID: clientID, ClientSecret: serval.NewSecret(canary + "-client-secret"),
+		Offline: offline,
+		Issuer:  issuer, ClientID: clientID, ClientSecret: serval.NewSecret(canary + "-client-secret"),
 		RedirectURL: w.url + "/oidc/auth/callback", Now: w.clock.now,
 	})
 	if err != nil {
+		t.Fatal(err)
+	}
+	var refresh control.Refresher
+	if offline {
+		refresh = web.Refresher(signIn)
+	}
+	w.plane = control.New(behind, minter, control.Settings{
+		Issuer: issuer, ClientID: clientID, Secret: root, Refresh: refresh,
+		Admins: serval.People{Groups: []string{"serval-admins"}}, Auditors: serval.People{Groups: []string{"security"}},
+	})
+	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
 		t.Fatal(err)
 	}
 	c := web.Config{

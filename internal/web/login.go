@@ -26,7 +26,14 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 	if v.who.Kind == serval.KindPerson && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		return s.redirect(w, returnTo)
 	}
-	attempt, provider, err := s.c.Login.Begin(r.Context(), login.Prompt{})
+	// A silent sign-in renews the ID token of whoever is signed in, and asks them
+	// nothing; where the provider wants to ask, it becomes one that does.
+	var prompt login.Prompt
+	var subject string
+	if v.who.Kind == serval.KindPerson && r.URL.Query().Get("prompt") == "none" {
+		prompt, subject = login.Prompt{Silent: true, LoginHint: v.who.Person.Email}, v.who.Person.Subject
+	}
+	attempt, provider, err := s.c.Login.Begin(r.Context(), prompt)
 	if err != nil {
 		return err
 	}
@@ -36,7 +43,7 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 		browser = serval.NewSecret(rand.Text() + rand.Text())
 	}
 	err = s.c.Plane.BeginLogin(r.Context(), v.nobody(), attempt.State, browser, v.token, control.Attempt{
-		Issuer: attempt.Issuer, Nonce: attempt.Nonce, Verifier: attempt.Verifier, ReturnTo: returnTo, CreatedAt: attempt.CreatedAt,
+		Issuer: attempt.Issuer, Nonce: attempt.Nonce, Verifier: attempt.Verifier, ReturnTo: returnTo, CreatedAt: attempt.CreatedAt, Subject: subject,
 	})
 	if err != nil {
 		return err
@@ -70,9 +77,14 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 	}
 	state := serval.NewSecret(answer.Get("state"))
 	browser, _ := s.cookies.read(r, s.cookies.attempt, attemptCookie)
+	var begun control.Attempt
 	in, err := s.c.Plane.SignIn(r.Context(), v.nobody(), state, browser, r.UserAgent(), func(ctx context.Context, kept control.Attempt) (control.Identity, error) {
+		begun = kept
 		return s.identify(ctx, state, kept, answer)
 	})
+	if begun.Subject != "" && serval.IsRefusal(err, serval.LoginRequired) {
+		return s.redirect(w, loginPath(begun.ReturnTo, ""))
+	}
 	if serval.IsRefusal(err, serval.NotFound) {
 		return edge.Misfit{Status: http.StatusBadRequest, Kind: serval.Invalid, Reason: err.Error()}
 	}
@@ -99,10 +111,36 @@ func (s *Server) identify(ctx context.Context, state serval.Secret, kept control
 	if err != nil {
 		return control.Identity{}, err
 	}
+	return Identity(id), nil
+}
+
+// Identity returns what sign-in has found as the control plane takes it.
+func Identity(id login.Identity) control.Identity {
 	return control.Identity{
 		Issuer: id.Issuer, Subject: id.Subject, Email: id.Email, Groups: id.Groups, GroupsNote: id.GroupsNote,
-		IDToken: id.IDToken, ExpiresAt: id.ExpiresAt,
-	}, nil
+		IDToken: id.IDToken, ExpiresAt: id.ExpiresAt, AuthorizedParty: id.AuthorizedParty, AuthTime: id.AuthTime, RefreshToken: id.RefreshToken,
+	}
+}
+
+// Refresher returns what asks the identity provider again who somebody is, for
+// the control plane.
+func Refresher(p *login.Provider) control.Refresher {
+	return func(ctx context.Context, token serval.Secret, was control.Identity) (control.Identity, error) {
+		id, err := p.Refresh(ctx, token, login.Identity{Issuer: was.Issuer, Subject: was.Subject, AuthTime: was.AuthTime})
+		if err != nil {
+			return control.Identity{}, err
+		}
+		return Identity(id), nil
+	}
+}
+
+// loginPath returns where a sign-in begins that comes back to a page of ours.
+func loginPath(returnTo, prompt string) string {
+	q := url.Values{"return_to": {returnTo}}
+	if prompt != "" {
+		q.Set("prompt", prompt)
+	}
+	return "/oidc/auth/login?" + q.Encode()
 }
 
 // maxReturnTo bounds where a sign-in comes back to.

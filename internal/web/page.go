@@ -111,6 +111,7 @@ type layout struct {
 	Name      string // of the page, for its place in the navigation
 	Who       *serval.Principal
 	Suspended string
+	Again     bool // they were signed in again on the way to do something
 	Version   string
 	RequestID string
 	Data      any
@@ -118,7 +119,7 @@ type layout struct {
 
 // show answers with a page. Nothing is written before all of it is made.
 func (s *Server) show(w http.ResponseWriter, v *visit, status int, name, title string, data any) error {
-	l := layout{Title: title, Name: cmp.Or(v.place, name), Version: s.c.Version, RequestID: v.who.RequestID, Data: data}
+	l := layout{Title: title, Name: cmp.Or(v.place, name), Version: s.c.Version, RequestID: v.who.RequestID, Again: v.again, Data: data}
 	if v.who.Kind == serval.KindPerson {
 		l.Who, l.Suspended = &v.who, v.who.Person.Suspended
 	}
@@ -185,6 +186,10 @@ var titles = map[string]string{
 	string(serval.Unavailable): "Not available right now", edge.CodeInternal: "Something went wrong",
 }
 
+// againParameter says in an address of ours that somebody came back to it from a
+// silent sign-in.
+const againParameter = "again"
+
 // errorPage shows a refusal. Whoever is not signed in is shown how to, and comes
 // back afterwards; it is a button and not a redirect, so that it never loops.
 func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, status int, e wire.Error) error {
@@ -199,6 +204,11 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, sta
 	}
 	if e.Code == string(serval.Unauthenticated) {
 		return s.show(w, v, status, "signin", "Sign in", signInView{ReturnTo: s.returnTo(here), Ended: true})
+	}
+	if e.Code == string(serval.LoginRequired) && v.who.Kind == serval.KindPerson && r.Method == http.MethodPost {
+		// The ID token has ended, not the login: it is renewed without a question,
+		// and what was posted is done again by whoever posted it.
+		return s.redirect(w, loginPath(s.returnTo(back+"?"+againParameter+"=1"), "none"))
 	}
 	view := errorView{Heading: titles[e.Code], Message: e.Message, Next: next[e.Code], Back: s.returnTo(back), RequestID: v.who.RequestID}
 	if e.Code == string(serval.LoginRequired) {

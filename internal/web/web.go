@@ -167,6 +167,7 @@ type visit struct {
 	token serval.Secret // of the login, as the browser brought it
 	route *route        // nil where there is none
 	from  string        // page of ours that a posted form stands on, where that is not to be seen from the address
+	again bool          // they come back from a silent sign-in
 	place string        // in the navigation, where that is not the page's own
 	fault error
 }
@@ -202,7 +203,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve goes through all that comes before a route, and then there.
 func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 	found, allow := s.match(r)
-	v.route = found
+	v.route, v.again = found, r.URL.RawQuery == againParameter+"=1"
 	// Workers come by another name, and without a cookie: they are known by
 	// their token alone.
 	if (found == nil || found.Rule != Worker) && !s.isOwnHost(r.Host) {

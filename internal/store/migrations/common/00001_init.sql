@@ -161,6 +161,7 @@ create table person (
   groups     text   not null,
   groups_at  bigint not null,
   groups_note text  not null, -- why groups are missing; empty where they are not
+  authorized_party text not null, -- claim azp of the last ID token; empty where it has none
   suspended  text   not null,
   new_email  text   not null, -- of a person suspended because it changed
   created_at bigint not null,
@@ -186,14 +187,13 @@ create index login_attempt_by_expiry on login_attempt (expires_at);
 -- What the identity provider gave at one sign-in, sealed. The browser's login
 -- stands on it, and so does that of each client it let in.
 create table id_token (
-  id               text   not null primary key,
-  sealed           text   not null, -- empty once it has ended, or no login stands on it
-  ends_at          bigint not null,
-  authorized_party text   not null, -- its claim azp; empty where it has none
-  auth_time        bigint not null,
-  refresh          text   not null, -- refresh token, sealed; empty where there is none
-  refreshed_at     bigint not null, -- when the ID token was given
-  claimed_until    bigint not null  -- somebody trades the refresh token until then
+  id            text   not null primary key,
+  sealed        text   not null, -- empty once it has ended, or no login stands on it
+  ends_at       bigint not null,
+  auth_time     bigint not null,
+  refresh       text   not null, -- refresh token, sealed; empty where there is none
+  refreshed_at  bigint not null, -- when the ID token was asked for
+  claimed_until bigint not null  -- somebody trades the refresh token until then
 );
 
 create index id_token_held on id_token (id) where sealed <> '' or refresh <> '';
