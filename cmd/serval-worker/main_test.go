@@ -115,25 +115,25 @@ func fill(cloud *awstest.Cloud) {
 	created := time.Date(2025, 1, 2, 3, 4, 5, 0, time.UTC)
 	a := cloud.AddAccount(member, "prod")
 	a.PutRole(awstest.Role{
-		Name: "serval-ingestion", Trust: trust(), Inline: map[string]string{"read": allow(serval.IngestionActions()...)}, Created: created,
+		Name: "serval-ingestion", Trust: trustPolicy(), Inline: map[string]string{"read": allow(serval.IngestionActions()...)}, Created: created,
 	})
 	policy := a.PutPolicy(awstest.Policy{Name: "logs", Document: allow("logs:Get*")})
 	a.PutRole(awstest.Role{
 		Name: "dev-admin", Path: "/people/", Description: "Development <admin> & more", MaxSessionDuration: 14400,
-		Tags: map[string]string{"serval": "", "team": "payments"}, Trust: trust(),
+		Tags: map[string]string{"serval": "", "team": "payments"}, Trust: trustPolicy(),
 		Inline:   map[string]string{"a+b": allow("s3:*")},
 		Attached: []string{policy}, Created: created,
 	})
-	a.PutRole(awstest.Role{Name: "auditor", Tags: map[string]string{"serval": "yes"}, Trust: trust(), Created: created})
-	a.PutRole(awstest.Role{Name: "almost", Tags: map[string]string{"Serval": ""}, Trust: trust(), Created: created})
-	a.PutRole(awstest.Role{Name: "other", Trust: trust(), Created: created})
+	a.PutRole(awstest.Role{Name: "auditor", Tags: map[string]string{"serval": "yes"}, Trust: trustPolicy(), Created: created})
+	a.PutRole(awstest.Role{Name: "almost", Tags: map[string]string{"Serval": ""}, Trust: trustPolicy(), Created: created})
+	a.PutRole(awstest.Role{Name: "other", Trust: trustPolicy(), Created: created})
 }
 
 func allow(actions ...string) string {
 	return `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["` + strings.Join(actions, `","`) + `"],"Resource":"*"}]}`
 }
 
-func trust() string {
+func trustPolicy() string {
 	return fmt.Sprintf(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::%s:root"},`+
 		`"Action":["sts:AssumeRole","sts:TagSession"],"Condition":{"StringEquals":{"sts:ExternalId":%q}}}]}`, hub, external)
 }

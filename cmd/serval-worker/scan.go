@@ -85,29 +85,32 @@ func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account,
 func (p *program) scanCommand() *cobra.Command {
 	var flags accountFlags
 	var output string
+	var people signIn
 	c := &cobra.Command{
 		Use: "scan --account ID --role-arn ARN --external-id ID", Short: "Read one account and print its inventory", Args: cobra.NoArgs,
 		Long: "Scan reads the tagged roles of one account, as run does, and prints them; it needs no upstream.\n\n" +
 			"It exits with 0 where the inventory is complete, 3 where it is not, 1 where nothing could be read.",
 	}
 	flags.add(c)
+	people.add(c)
 	c.Flags().StringVarP(&output, "output", "o", "table", "json (one inventory, as it would be pushed) or table")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		account, config, faults := flags.read(c, p.environ)
 		if !slices.Contains([]string{"json", "table"}, output) {
 			faults = append(faults, "--output: json or table.")
 		}
+		faults = append(faults, people.faults()...)
 		if len(faults) > 0 {
 			p.refuse(faults)
 			return nil
 		}
-		return p.scan(c.Context(), account, config.aws, output)
+		return p.scan(c.Context(), account, config.aws, output, people)
 	}
 	return c
 }
 
 // scan reads the account and prints what it read.
-func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Config, output string) error {
+func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Config, output string, people signIn) error {
 	reader, err := awsiam.New(ctx, config)
 	if err != nil {
 		return &failure{err}
@@ -125,7 +128,7 @@ func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Conf
 		}
 		return &failure{err}
 	}
-	write := printTable
+	write := func(w io.Writer, inv serval.Inventory) error { return printTable(w, inv, people) }
 	if output == "json" {
 		write = wire.WriteInventory
 	}
@@ -169,16 +172,27 @@ func counting(w io.Writer, now func() time.Time) (show func(awsiam.Progress), do
 }
 
 // printTable prints an inventory for people.
-func printTable(w io.Writer, inv serval.Inventory) error {
+func printTable(w io.Writer, inv serval.Inventory, people signIn) error {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(inv.Roles) > 0 {
-		fmt.Fprintln(t, "ROLE\tROLE ID\tLONGEST SESSION\tINLINE\tMANAGED")
+		fmt.Fprint(t, "ROLE\tROLE ID\tLONGEST SESSION\tINLINE\tMANAGED")
+		if people.isTold() {
+			fmt.Fprint(t, "\tTRUST")
+		}
+		fmt.Fprintln(t)
 	}
+	var trusts []string
 	for _, r := range inv.Roles {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", r.ARN, r.RoleID, session(r.MaxSessionSeconds),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s", r.ARN, r.RoleID, session(r.MaxSessionSeconds),
 			count(len(r.InlinePolicies.Policies), r.InlinePolicies.Status, r.InlinePolicies.Action),
 			count(len(r.ManagedPolicies.Policies), r.ManagedPolicies.Status, r.ManagedPolicies.Action))
+		if people.isTold() {
+			verdict, lines := people.judge(r)
+			trusts = append(trusts, lines...)
+			fmt.Fprintf(t, "\t%s", verdict)
+		}
+		fmt.Fprintln(t)
 	}
 	t.Flush()
 	section := func(title string, lines []string) {
@@ -203,6 +217,7 @@ func printTable(w io.Writer, inv serval.Inventory) error {
 	for _, p := range inv.Problems {
 		problems = append(problems, fmt.Sprintf("%s on %s answered %s: %s", p.Action, p.Target, p.Code, p.Message))
 	}
+	section("Trust policies (for whoever signs in at the issuer)", trusts)
 	section("Unreadable (it is not known whether these are tagged)", unreadable)
 	section("Near misses (not taken over)", near)
 	section("Problems", problems)
