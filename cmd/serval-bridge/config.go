@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
+	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
 )
 
 // Config is the manual of serval-bridge serve. Each field is an environment
@@ -44,6 +46,11 @@ type Config struct {
 	DatabaseURL      serval.Secret `env:"SERVAL_DATABASE_URL" envDefault:"sqlite:///var/lib/serval/serval.db" usage:"sqlite:///path or postgres://..."`
 	ConfigFile       string        `env:"SERVAL_CONFIG" usage:"the YAML file with accounts, access policies and admins"`
 
+	// WorkerSubject and ServiceAccountDir are for a bridge in a cluster: it asks the
+	// cluster, as its own service account, whose a worker's token is.
+	WorkerSubject     string `env:"SERVAL_WORKER_SUBJECT" usage:"service account whose tokens are the worker's; unless set system:serviceaccount:<own namespace>:serval-worker-sa"`
+	ServiceAccountDir string `env:"SERVAL_SERVICE_ACCOUNT_DIR" envDefault:"/var/run/secrets/kubernetes.io/serviceaccount" usage:"folder with the pod's service account: token, ca.crt and namespace"`
+
 	TrustedAccount string        `env:"SERVAL_TRUSTED_ACCOUNT" usage:"account id that ingestion roles trust; shown where an account is connected"`
 	STSRegion      string        `env:"SERVAL_STS_REGION" usage:"region of STS; by partition unless set"`
 	STSEndpoint    string        `env:"SERVAL_STS_ENDPOINT" usage:"another STS than AWS's: https, or http on loopback"`
@@ -57,7 +64,12 @@ type Config struct {
 	BlockFindings  string        `env:"SERVAL_BLOCK_FINDINGS" usage:"high, medium or low: no session is opened with a role whose trust policy has a finding as severe; off unless set"`
 	DrainDelay     time.Duration `env:"SERVAL_DRAIN_DELAY" envDefault:"5s" usage:"how long to go on serving after a signal to stop, so that balancers notice"`
 	LogLevel       string        `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
+
+	outside error // why there is no cluster to ask about workers
 }
+
+// audience is whom a worker's service-account token has to be made out to.
+const audience = "serval-bridge"
 
 // read returns the settings as a bridge takes them, or every fault.
 func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config, level zapcore.Level, faults []string) {
@@ -91,6 +103,14 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 			continue
 		}
 		out.EgressCIDRs = append(out.EgressCIDRs, prefix)
+	}
+	if cluster, err := settings.FindCluster(environ, c.ServiceAccountDir); err == nil {
+		out.Workers = &tokenreview.Config{
+			Server: cluster.Server, TokenFile: cluster.TokenFile, CAFile: cluster.CAFile, Audience: audience,
+			Subject: cmp.Or(c.WorkerSubject, "system:serviceaccount:"+cluster.Namespace+":serval-worker-sa"),
+		}
+	} else if c.outside = err; c.WorkerSubject != "" {
+		add("SERVAL_WORKER_SUBJECT: " + err.Error() + ", so nobody can be asked whose a service account's token is. Leave it out, and use upstream_tokens.")
 	}
 	for _, text := range strings.FieldsFunc(c.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' }) {
 		prefix, err := netip.ParsePrefix(text)

@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/bridge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -130,6 +131,11 @@ func serve(environ []string) *cobra.Command {
 		}
 		defer log.Sync() // stderr may not be syncable; nothing can be done about it
 		config.Log, config.Version, config.AcceptNewExternalIDs = log, version(), accept
+		if config.Workers != nil {
+			log.Info("taking service-account tokens of the worker", zap.String("subject", config.Workers.Subject), zap.String("audience", audience))
+		} else {
+			log.Info("taking no service-account tokens: workers come by upstream token", zap.NamedError("why", c.outside))
+		}
 		return bridge.Run(command.Context(), config)
 	}
 	return command

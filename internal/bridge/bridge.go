@@ -31,6 +31,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 )
@@ -54,6 +55,10 @@ type Config struct {
 	STSRegion      string
 	STSEndpoint    string
 	SigninEndpoint string
+
+	// Workers is how the cluster's own worker is recognised, by the token of its
+	// service account. Where it is nil, workers come by upstream token only.
+	Workers *tokenreview.Config
 
 	File           File // the configuration file, read
 	TrustedProxies []netip.Prefix
@@ -156,6 +161,9 @@ func (c Config) Faults() []string {
 	} else if err := store.CheckURL(c.DatabaseURL); err != nil {
 		fault("SERVAL_DATABASE_URL", "%s.", err)
 	}
+	if c.Workers != nil && !serviceAccount.MatchString(c.Workers.Subject) {
+		fault("SERVAL_WORKER_SUBJECT", "not a service account such as system:serviceaccount:serval:serval-worker-sa.")
+	}
 	if c.TrustedAccount != "" {
 		if _, err := serval.ParseAccountID(c.TrustedAccount); err != nil {
 			fault("SERVAL_TRUSTED_ACCOUNT", "%s", err)
@@ -197,6 +205,10 @@ func (c Config) Faults() []string {
 
 // vpcEndpoint is what an id of a VPC endpoint may be.
 var vpcEndpoint = regexp.MustCompile(`^vpce-[0-9a-f]{8,17}$`)
+
+// serviceAccount is the user name of a service account, by its namespace and its
+// name.
+var serviceAccount = regexp.MustCompile(`^system:serviceaccount:[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?:[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
 
 func sameByte(text string) bool { return strings.Trim(text, text[:1]) == "" }
 
@@ -273,9 +285,15 @@ func Run(ctx context.Context, c Config) (err error) {
 		return float64(head.Seq)
 	}))
 
+	var workload func(context.Context, serval.Secret) (string, error)
+	if c.Workers != nil {
+		reviewer := tokenreview.New(*c.Workers)
+		defer reviewer.Close()
+		workload = c.recognise(reviewer)
+	}
 	edge, err := web.New(web.Config{
 		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		UpstreamTokens: c.upstreamTokens(), TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
+		UpstreamTokens: c.upstreamTokens(), Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		TrustedAccount: func() string { return c.TrustedAccount }, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
@@ -349,6 +367,23 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 		return nil, fmt.Errorf("putting the configuration into force: %w", err)
 	}
 	return plane, nil
+}
+
+// recognise returns how the cluster's worker is recognised. Why somebody is not,
+// the log has: an operator who took the wrong service account has to learn of it,
+// and a stranger must not.
+func (c *Config) recognise(reviewer *tokenreview.Reviewer) func(context.Context, serval.Secret) (string, error) {
+	return func(ctx context.Context, token serval.Secret) (string, error) {
+		verdict, err := reviewer.Review(ctx, token)
+		switch {
+		case err != nil:
+			return "", err
+		case !verdict.OK:
+			c.Log.Warn("a worker's token is not accepted", zap.String("why", verdict.Why))
+			return "", nil
+		}
+		return c.Workers.Subject, nil
+	}
 }
 
 // upstreamTokens returns the workers' tokens, read anew for each look so that a

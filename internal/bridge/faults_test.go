@@ -7,6 +7,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
 )
 
 func good() Config {
@@ -69,6 +70,8 @@ func TestFaults(t *testing.T) {
 		{"no database", func(c *Config) { c.DatabaseURL = serval.Secret{} }, "SERVAL_DATABASE_URL: required"},
 		{"another database", func(c *Config) { c.DatabaseURL = serval.NewSecret("mysql://x") }, "SERVAL_DATABASE_URL: a database is given as"},
 		{"a relative file", func(c *Config) { c.DatabaseURL = serval.NewSecret("sqlite://serval.db") }, "SERVAL_DATABASE_URL: a SQLite database"},
+		{"a worker that is no service account", func(c *Config) { c.Workers = &tokenreview.Config{Subject: "serval-worker-sa"} }, "SERVAL_WORKER_SUBJECT:"},
+		{"a worker with a pattern for a name", func(c *Config) { c.Workers = &tokenreview.Config{Subject: "system:serviceaccount:serval:*"} }, "SERVAL_WORKER_SUBJECT:"},
 		{"a trusted account of letters", func(c *Config) { c.TrustedAccount = "prod" }, "SERVAL_TRUSTED_ACCOUNT:"},
 		{"a severity that is none", func(c *Config) { c.BlockFindings = "critical" }, "SERVAL_BLOCK_FINDINGS:"},
 		{"an endpoint that is none", func(c *Config) { c.VPCEndpoint = "vpc-1234" }, "SERVAL_VPC_ENDPOINT:"},

@@ -3,6 +3,7 @@ package web_test
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -804,5 +805,60 @@ func golden(t *testing.T, name, got string) {
 	}
 	if d := cmp.Diff(string(want), text); d != "" {
 		t.Errorf("%s (-want +got):\n%s", path, d)
+	}
+}
+
+// A workload of the cluster is a worker with all accounts. While the cluster
+// cannot be asked nobody gets in, and nobody is told that the token is bad.
+func TestWorkload(t *testing.T) {
+	const theirs = "e30.e30.good"
+	var shown []string
+	w := newWorld(t, func(c *web.Config) {
+		c.Workload = func(_ context.Context, token serval.Secret) (string, error) {
+			shown = append(shown, token.Reveal())
+			switch token.Reveal() {
+			case theirs:
+				return "system:serviceaccount:serval:serval-worker-sa", nil
+			case "away":
+				return "", fmt.Errorf("%w (%w)", serval.Refuse(serval.Unavailable, "Try again."), errors.New("no route to host"))
+			}
+			return "", nil
+		}
+	})
+	var accounts wire.WorkerAccounts
+	pod := w.worker(theirs)
+	pod.json("GET", "/api/v1/upstream/accounts", nil, 200, &accounts)
+	if len(accounts.Accounts) != 2 {
+		t.Errorf("it sees %d accounts, want both", len(accounts.Accounts))
+	}
+	var opened wire.Sync
+	for _, id := range []string{prod, dev} {
+		pod.json("POST", "/api/v1/upstream/accounts/"+id+"/syncs", wire.OpenSync{Worker: "serval-worker-0"}, 200, &opened)
+	}
+	// What another worker has opened is another's, whoever may push everything.
+	w.worker(hubToken).json("POST", "/api/v1/upstream/accounts/"+prod+"/syncs", wire.OpenSync{Worker: "serval-worker-0"}, 409, nil)
+
+	shown = nil
+	w.worker(hubToken).json("GET", "/api/v1/upstream/accounts", nil, 200, nil)
+	for _, header := range []string{"Basic " + theirs, "Bearer", "Bearer ", theirs} {
+		b := w.browser()
+		b.header.Set("Authorization", header)
+		if res, _ := b.do("GET", "/api/v1/upstream/accounts", nil); res.StatusCode != 401 {
+			t.Errorf("Authorization %q answered %d, want 401", header, res.StatusCode)
+		}
+	}
+	if len(shown) != 0 {
+		t.Errorf("%d tokens were shown to the cluster that are not its business", len(shown))
+	}
+	if res, text := w.worker("another's").do("GET", "/api/v1/upstream/accounts", nil); res.StatusCode != 401 || !strings.Contains(text, "unauthenticated") {
+		t.Errorf("another's token answered %d, want 401: %s", res.StatusCode, text)
+	}
+	for _, call := range []struct{ method, path string }{
+		{"GET", "/api/v1/upstream/accounts"}, {"POST", "/api/v1/upstream/accounts/" + prod + "/syncs"}, {"PUT", "/api/v1/upstream/accounts/" + prod + "/inventory"},
+	} {
+		res, text := w.worker("away").do(call.method, call.path, wire.OpenSync{Worker: "serval-worker-0"})
+		if res.StatusCode != 503 || !strings.Contains(text, `"unavailable"`) || strings.Contains(text, "route") {
+			t.Errorf("%s %s while the cluster is away answered %d, want 503: %s", call.method, call.path, res.StatusCode, text)
+		}
 	}
 }

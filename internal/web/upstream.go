@@ -22,8 +22,10 @@ import (
 )
 
 // worker returns the worker whose token the request bears, or nobody. Every
-// token is compared, each in constant time.
-func (s *Server) worker(r *http.Request, who serval.Principal) serval.Principal {
+// upstream token is compared, each in constant time; what is none of them may be
+// the token of a workload of the cluster, which has every account. The error is
+// that the cluster cannot be asked.
+func (s *Server) worker(r *http.Request, who serval.Principal) (serval.Principal, error) {
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	given := sha256.Sum256([]byte(token))
 	found := -1
@@ -34,13 +36,24 @@ func (s *Server) worker(r *http.Request, who serval.Principal) serval.Principal 
 			found = i
 		}
 	}
-	if found < 0 || !strings.EqualFold(scheme, "Bearer") {
-		return who
+	if token == "" || !strings.EqualFold(scheme, "Bearer") {
+		return who, nil
 	}
-	t := s.c.UpstreamTokens[found]
-	who.Kind, who.Worker = serval.KindWorker, t.Name
-	who.Bound = append([]string{}, t.Accounts...) // never nil, which would be all
-	return who
+	if found >= 0 {
+		t := s.c.UpstreamTokens[found]
+		who.Kind, who.Worker = serval.KindWorker, t.Name
+		who.Bound = append([]string{}, t.Accounts...) // never nil, which would be all
+		return who, nil
+	}
+	if s.c.Workload == nil {
+		return who, nil
+	}
+	name, err := s.c.Workload(r.Context(), serval.NewSecret(token))
+	if err != nil || name == "" {
+		return who, err
+	}
+	who.Kind, who.Worker = serval.KindWorker, name
+	return who, nil
 }
 
 // workerAccounts answers GET /api/v1/upstream/accounts.

@@ -57,7 +57,11 @@ type Config struct {
 	Secret       serval.Secret
 	OlderSecrets []serval.Secret
 
-	UpstreamTokens []UpstreamToken // of workers; none: no worker gets in
+	UpstreamTokens []UpstreamToken // of workers
+	// Workload, if set, recognises the cluster's own worker by the token of its
+	// service account, for all accounts, and returns its name, which is empty for
+	// everybody else. The error is a refusal where that cannot be said now.
+	Workload func(ctx context.Context, token serval.Secret) (name string, err error)
 
 	// TrustedProxies may say in X-Forwarded-For whose request they pass on. The
 	// address is recorded and counted, and decides nothing else.
@@ -245,8 +249,9 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 	case Public:
 		return nil
 	case Worker:
-		v.who = s.worker(r, v.who)
-		return nil
+		var err error
+		v.who, err = s.worker(r, v.who)
+		return err
 	}
 	if token, present := bearer(r); present {
 		who, current, err := s.c.Plane.RecogniseClient(r.Context(), v.who, token)
