@@ -128,6 +128,7 @@ type Reader struct {
 	region  string  // of STS where neither config nor partition says
 	total   chan struct{}
 	large   chan struct{} // of total: answers that take memory by the megabyte
+	deltas  deltas
 	network *network
 	shared  *library
 
@@ -178,6 +179,7 @@ func New(ctx context.Context, c Config) (*Reader, error) {
 	}
 
 	r := &Reader{config: c, total: make(chan struct{}, c.Total), large: make(chan struct{}, max(2, c.Total/largeShare)), gates: make(map[string]*gate), guarded: make(map[string]guarded)}
+	r.deltas.init(cap(r.total), cap(r.large))
 	client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
 		t.Proxy = nil // HTTPS_PROXY is not for AWS, and least of all for the credentials endpoint
 		t.MaxIdleConns = 2 * c.Total

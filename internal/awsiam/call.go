@@ -83,7 +83,8 @@ type line struct {
 	reader  *Reader
 	gate    *gate
 	creds   *keeper
-	slotted bool // calls count against the bounds; those of STS do not, since calls that count wait for them
+	slotted bool   // calls count against the bounds; those of STS do not, since calls that count wait for them
+	aside   *aside // of a delta; nil for what need not step aside
 }
 
 // A gate bounds and paces the calls that land in one account.
@@ -155,6 +156,9 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 		return out, time.Time{}, err
 	}
 	defer release()
+	if l.aside != nil {
+		l.aside.spent.Add(1)
+	}
 
 	bounded, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
@@ -221,6 +225,9 @@ func (l *line) slot(ctx context.Context, action string) (release func(), err err
 	slots := []chan struct{}{l.gate.slots, l.reader.large, l.reader.total}
 	if action != listRoles && action != getDetails {
 		slots = []chan struct{}{l.gate.slots, l.reader.total}
+	}
+	if l.aside != nil {
+		slots = l.aside.slots(slots, action)
 	}
 	leave := func(taken []chan struct{}) {
 		for _, s := range taken {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"golang.org/x/sync/errgroup"
@@ -93,6 +94,7 @@ type listed struct {
 	name, arn, id string
 	description   *string
 	longest       *int32 // session, in seconds
+	created       time.Time
 }
 
 // run lists the roles, with the details beside them where they can be had, and
@@ -180,7 +182,7 @@ func (rd *reading) list(ctx context.Context, pages chan<- []listed) error {
 		}
 		page := make([]listed, 0, len(out.Roles))
 		for _, role := range out.Roles {
-			l := listed{deref(role.RoleName), deref(role.Arn), deref(role.RoleId), role.Description, role.MaxSessionDuration}
+			l := listed{deref(role.RoleName), deref(role.Arn), deref(role.RoleId), role.Description, role.MaxSessionDuration, deref(role.CreateDate)}
 			if err := rd.ours(l.arn); err != nil {
 				return err
 			}
