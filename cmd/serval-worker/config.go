@@ -44,8 +44,16 @@ type Config struct {
 	// SyncOffset is when, after midnight UTC, the first of a day is: below the
 	// interval. Default: 30m, so that they are at 00:30, 04:30, … UTC.
 	SyncOffset time.Duration `env:"SERVAL_SYNC_OFFSET" envDefault:"30m" usage:"when after midnight UTC the first full sync of a day is"`
-	// ParallelAccounts is how many accounts are read at once: 1 to 100. Default:
-	// 10.
+	// DeltaInterval is how far apart the looks at an account are between its full
+	// syncs, which make what was tagged requestable within minutes: 1s to 24h, or 0
+	// for none. Default: 5m.
+	DeltaInterval time.Duration `env:"SERVAL_DELTA_INTERVAL" envDefault:"5m" usage:"how far apart deltas are, between full syncs; 0 for none"`
+	// DeltaBudget is about how many calls of IAM one of them may make: 10 to 10000.
+	// What an account with more roles than that costs in time is in docs/worker.md.
+	// Default: 300.
+	DeltaBudget int `env:"SERVAL_DELTA_BUDGET" envDefault:"300" usage:"how many calls of IAM a delta may make in one account"`
+	// ParallelAccounts is how many accounts are read at once, and beside them how
+	// many are looked at by deltas: 1 to 100. Default: 10.
 	ParallelAccounts int `env:"SERVAL_PARALLEL_ACCOUNTS" envDefault:"10" usage:"how many accounts are read at once"`
 	// Shard, from 0, of TotalShards: which share of the accounts is this worker's,
 	// where one is not enough. Default: 0 of 1, which is all.
@@ -99,6 +107,10 @@ type AccountConfig struct {
 // The bounds of settings.
 const (
 	leastInterval = 5 * time.Minute
+	leastDelta    = time.Second
+	mostDelta     = 24 * time.Hour
+	leastBudget   = 10
+	mostBudget    = 10_000
 	mostInterval  = 168 * time.Hour
 	mostParallel  = 100
 	mostSpread    = 2 * time.Minute
@@ -122,6 +134,12 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 	}
 	if c.SyncOffset < 0 || c.SyncOffset >= c.SyncInterval && c.SyncInterval > 0 {
 		f.add("SERVAL_SYNC_OFFSET", "from 0s to below SERVAL_SYNC_INTERVAL.")
+	}
+	if c.DeltaInterval != 0 && (c.DeltaInterval < leastDelta || c.DeltaInterval > mostDelta) {
+		f.add("SERVAL_DELTA_INTERVAL", "from %s to %s, or 0 for no deltas.", "1s", "24h")
+	}
+	if c.DeltaBudget < leastBudget || c.DeltaBudget > mostBudget {
+		f.add("SERVAL_DELTA_BUDGET", "from %d to %d calls.", leastBudget, mostBudget)
 	}
 	if c.ParallelAccounts < 1 || c.ParallelAccounts > mostParallel {
 		f.add("SERVAL_PARALLEL_ACCOUNTS", "from 1 to %d.", mostParallel)

@@ -32,6 +32,7 @@ func (p *program) runCommand() *cobra.Command {
 		defer func() { _ = log.Sync() }() // a pipe cannot be synced
 		err := workerd.Run(c.Context(), workerd.Config{
 			Upstream: config.upstream(), AWS: config.aws(), Organization: config.organization(), Schedule: config.schedule(),
+			DeltaInterval: config.DeltaInterval, DeltaBudget: config.DeltaBudget,
 			Parallel: config.ParallelAccounts, Shard: config.Shard, TotalShards: config.TotalShards,
 			Lease: config.lease, AdminListen: config.AdminListen, Log: log, Level: &level,
 		})

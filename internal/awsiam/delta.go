@@ -26,7 +26,7 @@ import (
 //
 //  1. known roles that are not listed: each must be seen to be gone;
 //  2. roles that were created since the account was last looked at, the newest
-//     first, for all but a quarter of the budget;
+//     first, as long as not half of the budget is spent;
 //  3. known roles, for half of what is left, since untagging is their owner's kill
 //     switch;
 //  4. all others, any of which may have been tagged.
@@ -286,7 +286,7 @@ func (d *looking) some(ctx context.Context, roles []listed) error {
 		}
 	}
 	slices.SortFunc(young, func(a, b listed) int { return cmp.Or(b.created.Compare(a.created), cmp.Compare(a.id, b.id)) })
-	begun, err := each(ctx, d, d.budget-d.budget/4, young, d.look)
+	begun, err := each(ctx, d, d.budget/2, young, d.look)
 	if err != nil {
 		return err
 	}

@@ -120,9 +120,14 @@ func testPushDelta(t *testing.T, w *world) {
 				t.Errorf("events %+v, want one that tells of %s", events, test.details)
 			}
 			// What the full sync said stands; the claim has ended.
-			now := w.account(prod)
-			if now.LookedAt != w.clock.now() || now.ClaimedBy != "" || now.AcceptedGeneration != full.Generation+1 {
-				t.Errorf("looked at %s, claimed by %q, generation %d; want now, nobody, %d", now.LookedAt, now.ClaimedBy, now.AcceptedGeneration, full.Generation+1)
+			now, looked := w.account(prod), w.clock.now()
+			if d := delta(prod, 1, noon); test.change != nil {
+				if test.change(&d); !d.Complete {
+					looked = full.LookedAt // and so it is looked at again
+				}
+			}
+			if !now.LookedAt.Equal(looked) || now.ClaimedBy != "" || now.AcceptedGeneration != full.Generation+1 {
+				t.Errorf("looked at %s, claimed by %q, generation %d; want %s, nobody, %d", now.LookedAt, now.ClaimedBy, now.AcceptedGeneration, looked, full.Generation+1)
 			}
 			now.LookedAt, now.Generation, now.AcceptedGeneration, now.AcceptedDigest, now.AcceptedAnswer =
 				full.LookedAt, full.Generation, full.AcceptedGeneration, full.AcceptedDigest, full.AcceptedAnswer

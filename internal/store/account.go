@@ -32,7 +32,8 @@ type Account struct {
 	AcceptedDigest     string
 	AcceptedAnswer     string
 
-	// LookedAt is when the last accepted sync of either kind had started.
+	// LookedAt is when the last accepted sync of either kind that was complete had
+	// started.
 	LookedAt time.Time
 
 	// Of the last full sync that was accepted; zero before the first.
@@ -167,7 +168,7 @@ func (t *Tx) AcceptInventory(inv serval.Inventory, digest, answer string) error 
 	}
 	return t.exec("accepting the sync of account "+inv.AccountID, `update account set
 			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, accepted_at = $5,
-			started_at = $6, finished_at = $7, looked_at = $13, complete = $8, read_by = $9, unreadable = $10, near_misses = $11, problems = $12,
+			started_at = $6, finished_at = $7, looked_at = case when $8 = 1 then $13 else looked_at end, complete = $8, read_by = $9, unreadable = $10, near_misses = $11, problems = $12,
 			claimed_by = '', claimed_until = 0,
 			sync_requested_at = case when sync_requested_at <= $6 then 0 else sync_requested_at end
 		where id = $1`,
@@ -187,8 +188,8 @@ func (t *Tx) notLater(at time.Time) time.Time {
 // it is given. What the last full sync said of the account stays.
 func (t *Tx) AcceptDelta(d serval.Delta, digest, answer string) error {
 	return t.exec("accepting the delta of account "+d.AccountID, `update account set
-			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, looked_at = $5, claimed_by = '', claimed_until = 0
-		where id = $1`, d.AccountID, d.Generation, digest, answer, micros(t.notLater(d.StartedAt)))
+			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, looked_at = case when $6 = 1 then $5 else looked_at end, claimed_by = '', claimed_until = 0
+		where id = $1`, d.AccountID, d.Generation, digest, answer, micros(t.notLater(d.StartedAt)), flag(d.Complete))
 }
 
 // AccountName returns the name of an account, connected or not any more; empty

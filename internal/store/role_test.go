@@ -583,15 +583,20 @@ func TestAccount(t *testing.T) {
 		// A delta ends the claim, and what the full sync said stays.
 		d.act(t, later.Add(2*time.Minute), func(tx *Tx) error {
 			_, _, _, err := tx.IssueGeneration(prod, "w/1", later.Add(time.Hour))
-			return errors.Join(err, tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Minute)}, "delta", "{}"))
+			return errors.Join(err, tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Minute), Complete: true}, "delta", "{}"))
 		})
 		w.Generation, w.AcceptedGeneration, w.AcceptedDigest, w.AcceptedAnswer, w.LookedAt = 2, 2, "delta", "{}", later.Add(time.Minute)
 		same()
 		// A worker's clock that is ahead is not believed.
 		d.act(t, later.Add(2*time.Minute), func(tx *Tx) error {
-			return tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Hour)}, "delta", "{}")
+			return tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Hour), Complete: true}, "delta", "{}")
 		})
 		w.LookedAt = later.Add(2 * time.Minute)
+		same()
+		// What was not looked at whole is looked at again.
+		d.act(t, later.Add(2*time.Minute), func(tx *Tx) error {
+			return tx.AcceptDelta(serval.Delta{AccountID: prod, Generation: 2, StartedAt: later.Add(time.Minute)}, "delta", "{}")
+		})
 		same()
 		inv.Generation = 3
 		if err := d.Write(t.Context(), later.Add(2*time.Minute), func(tx *Tx) error { return tx.AcceptInventory(inv, "", "") }); err == nil {

@@ -41,16 +41,23 @@ type far struct {
 	// onPushed is asked after a push was taken: it happened, and failed.
 	onPushed func(inv serval.Inventory) error
 
+	onDelta  func(d serval.Delta) error
+	onLooked func(d serval.Delta) error
+
 	polls, opens, pushes int // calls, whatever came of them
 	accepted             []serval.Inventory
+	looks, deltaPushes   int // deltas that were opened or tried to, and pushes of them
+	deltas               []serval.Delta
 }
 
 type remembered struct {
 	worker.Account
 	opened, taken int64
 	digest        string
+	lookedAt      time.Time
 	claimed       string
 	until         time.Time
+	kind          serval.SyncKind // of the claim
 }
 
 func newFar(t *testing.T, accounts ...worker.Account) *far {
@@ -111,7 +118,11 @@ func (f *far) Accounts(ctx context.Context, version string, wait time.Duration) 
 func (f *far) OpenSync(ctx context.Context, id, name string, kind serval.SyncKind) (worker.Opened, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.opens++
+	if kind == serval.SyncDelta {
+		f.looks++
+	} else {
+		f.opens++
+	}
 	if err := ask(f.away); err != nil {
 		return worker.Opened{}, err
 	}
@@ -128,8 +139,11 @@ func (f *far) OpenSync(ctx context.Context, id, name string, kind serval.SyncKin
 		return worker.Opened{}, &worker.Busy{Until: r.until}
 	}
 	r.opened++
-	r.claimed, r.until = name, time.Now().Add(30*time.Minute)
-	return worker.Opened{Generation: r.opened}, nil
+	r.claimed, r.kind, r.until = name, kind, time.Now().Add(30*time.Minute)
+	if kind == serval.SyncDelta {
+		r.until = time.Now().Add(10 * time.Minute)
+	}
+	return worker.Opened{Generation: r.opened, LookedAt: r.lookedAt, Known: known}, nil
 }
 
 func (f *far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, error) {
@@ -162,7 +176,7 @@ func (f *far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, er
 		return worker.Pushed{}, serval.Refuse(serval.Conflict, "Generation %d is not the last that was opened.", inv.Generation)
 	}
 	r.taken, r.digest, r.until = inv.Generation, digest, time.Time{}
-	r.LastSyncAt = inv.StartedAt
+	r.LastSyncAt, r.lookedAt = inv.StartedAt, inv.StartedAt
 	if r.SyncRequested {
 		r.SyncRequested = false
 		f.version++
@@ -176,6 +190,61 @@ func (f *far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, er
 		}
 	}
 	return worker.Pushed{Added: len(inv.Roles)}, nil
+}
+
+// known are the roles that every account is known to have.
+var known = []serval.KnownRole{{RoleID: "AROADEV", ARN: "arn:aws:iam::000000000001:role/dev", Digest: "0a", Shown: "0b"}}
+
+func (f *far) PushDelta(ctx context.Context, d serval.Delta) (worker.Pushed, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deltaPushes++
+	if err := ask(f.away); err != nil {
+		return worker.Pushed{}, err
+	}
+	if f.onDelta != nil {
+		if err := f.onDelta(d); err != nil {
+			return worker.Pushed{}, err
+		}
+	}
+	if d.Schema != serval.DeltaSchema || d.Roles == nil || d.Removed == nil || d.Problems == nil || d.ReadBy == "" || d.StartedAt.IsZero() {
+		f.t.Errorf("pushed a delta that is not normalized: %+v", d)
+	}
+	r := f.accounts[d.AccountID]
+	if r == nil {
+		return worker.Pushed{}, serval.Refuse(serval.NotFound, "There is no such account for this worker.")
+	}
+	digest := fmt.Sprintf("%+v", d)
+	switch {
+	case d.Generation == r.taken && digest == r.digest:
+		return worker.Pushed{Repeated: true, Added: len(d.Roles)}, nil
+	case d.Generation == r.taken:
+		f.t.Errorf("generation %d of account %s was pushed again with another content", d.Generation, d.AccountID)
+		fallthrough
+	case d.Generation != r.opened || r.kind != serval.SyncDelta:
+		return worker.Pushed{}, serval.Refuse(serval.Conflict, "Generation %d is not the last that was opened.", d.Generation)
+	}
+	r.taken, r.digest, r.until, r.lookedAt = d.Generation, digest, time.Time{}, d.StartedAt
+	f.deltas = append(f.deltas, d)
+	if f.onLooked != nil {
+		if err := f.onLooked(d); err != nil {
+			return worker.Pushed{}, err
+		}
+	}
+	return worker.Pushed{Added: len(d.Roles), Removed: len(d.Removed)}, nil
+}
+
+// looked returns when the accepted deltas of the account started, since the
+// bubble's midnight.
+func (f *far) looked(id string) (list []time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.deltas {
+		if d.AccountID == id {
+			list = append(list, d.StartedAt.Sub(midnight))
+		}
+	}
+	return list
 }
 
 func ask(f func() error) error {
@@ -202,12 +271,14 @@ func (f *far) times(id string) (list []time.Duration) {
 type tally struct {
 	polls, opens, pushes int
 	accepted             []serval.Inventory
+	looks, deltaPushes   int
+	deltas               []serval.Delta
 }
 
 func (f *far) tally() tally {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return tally{f.polls, f.opens, f.pushes, slices.Clone(f.accepted)}
+	return tally{f.polls, f.opens, f.pushes, slices.Clone(f.accepted), f.looks, f.deltaPushes, slices.Clone(f.deltas)}
 }
 
 // midnight is when each bubble begins.
@@ -218,13 +289,72 @@ type near struct {
 	takes  time.Duration
 	before func(ctx context.Context, a serval.Account) error // may be nil
 
-	mu      sync.Mutex
-	reads   map[string]int
-	running int
-	most    int
+	// Of a delta: how long it takes, what is done before it, what it finds.
+	lookTakes  time.Duration
+	beforeLook func(ctx context.Context, a serval.Account) error
+	finds      func(a serval.Account, known []serval.KnownRole, since time.Time, budget int) serval.Delta
+
+	mu       sync.Mutex
+	reads    map[string]int
+	running  int
+	most     int
+	looking  int
+	mostLook int
+	at       map[string]string // what runs, by account
+	overlaps []string
+}
+
+// enter notes that something of an account runs until leave is called. Two
+// things of one account must not.
+func (n *near) enter(id, what string) (leave func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.at == nil {
+		n.at = make(map[string]string)
+	}
+	if n.at[id] != "" {
+		n.overlaps = append(n.overlaps, id+": "+n.at[id]+" and "+what)
+	}
+	n.at[id] = what
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.at, id)
+	}
+}
+
+func (n *near) Delta(ctx context.Context, a serval.Account, known []serval.KnownRole, since time.Time, budget int) (serval.Delta, error) {
+	defer n.enter(a.ID, "a delta")()
+	n.mu.Lock()
+	n.looking++
+	n.mostLook = max(n.mostLook, n.looking)
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.looking--
+	}()
+	started := time.Now()
+	if n.beforeLook != nil {
+		if err := n.beforeLook(ctx, a); err != nil {
+			return serval.Delta{}, err
+		}
+	}
+	select {
+	case <-time.After(n.lookTakes):
+	case <-ctx.Done():
+		return serval.Delta{}, ctx.Err()
+	}
+	d := serval.Delta{Complete: true}
+	if n.finds != nil {
+		d = n.finds(a, known, since, budget)
+	}
+	d.AccountID, d.AccountName, d.StartedAt, d.FinishedAt, d.ReadBy = a.ID, a.Name, started, time.Now(), serval.ByRoles
+	return d, nil
 }
 
 func (n *near) Inventory(ctx context.Context, a serval.Account, known []string) (serval.Inventory, error) {
+	defer n.enter(a.ID, "a full sync")()
 	n.mu.Lock()
 	if n.reads == nil {
 		n.reads = make(map[string]int)

@@ -29,9 +29,11 @@ func (w *Worker) sync(ctx context.Context, id string) {
 		return
 	}
 	defer leave()
+	defer w.stir()
+	w.outlast(id)
 
 	s := &syncing{Worker: w, account: a, begun: w.Now()}
-	s.out.Account = a
+	s.out.Kind, s.out.Account = serval.SyncFull, a
 	err := s.guard(ctx)
 	if ctx.Err() != nil && err != nil {
 		// Whoever comes next opens a sync of its own.
@@ -73,6 +75,16 @@ func (w *Worker) enter(ctx context.Context, id string) (a Account, leave func(),
 	return e.account, leave, true
 }
 
+// outlast waits until the account's delta, which was told to stop, has.
+func (w *Worker) outlast(id string) {
+	w.mu.Lock()
+	l := w.accounts[id].look
+	w.mu.Unlock()
+	if l != nil {
+		<-l.done
+	}
+}
+
 // listed returns the account as last listed.
 func (w *Worker) listed(id string) Account {
 	w.mu.Lock()
@@ -87,6 +99,9 @@ func (w *Worker) ended(id string, out *Outcome) (next time.Time) {
 	defer w.mu.Unlock()
 	e, now := w.accounts[id], w.Now()
 	e.running = false
+	if w.DeltaInterval > 0 {
+		e.lookAt = w.deltaAt(id, now)
+	}
 	if out == nil {
 		return now
 	}
@@ -178,6 +193,7 @@ func (s *syncing) run(ctx context.Context) error {
 		return fmt.Errorf("pushing the inventory: %w", err)
 	}
 	s.out.Accepted = true
+	s.out.Changed = s.pushed.Added + s.pushed.Changed + s.pushed.Removed
 	return nil
 }
 

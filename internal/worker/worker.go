@@ -38,6 +38,9 @@ import (
 // be read; an *Unread says more than others.
 type Reader interface {
 	Inventory(ctx context.Context, a serval.Account, known []string) (serval.Inventory, error)
+	// Delta looks for what is not as known, with about budget calls of AWS. since
+	// is when the account was last looked at.
+	Delta(ctx context.Context, a serval.Account, known []serval.KnownRole, since time.Time, budget int) (serval.Delta, error)
 }
 
 // An Upstream is the control plane, as far as a worker needs it. Each call is
@@ -51,6 +54,8 @@ type Upstream interface {
 	OpenSync(ctx context.Context, accountID, worker string, kind serval.SyncKind) (Opened, error)
 	// Push puts what was read. Repeating it is the same as doing it once.
 	Push(ctx context.Context, inv serval.Inventory) (Pushed, error)
+	// PushDelta puts what changed, likewise.
+	PushDelta(ctx context.Context, d serval.Delta) (Pushed, error)
 }
 
 // An Account is an account as the upstream lists it to its worker.
@@ -94,15 +99,17 @@ func (u *Unread) Error() string { return u.Err.Error() }
 // Unwrap returns the error.
 func (u *Unread) Unwrap() error { return u.Err }
 
-// An Outcome is one sync of one account, at its end.
+// An Outcome is one sync of one account, full or delta, at its end.
 type Outcome struct {
+	Kind       serval.SyncKind
 	Account    Account
 	Generation int64     // 0 where none was issued
 	StartedAt  time.Time // of the reading; zero where it did not come to that
 	Took       time.Duration
 	Read       bool // something of the account could be read
 	Complete   bool
-	Accepted   bool  // the upstream took the inventory
+	Accepted   bool  // the upstream took it
+	Changed    int   // roles that were added, changed or removed by it
 	Err        error // why it was not accepted
 }
 
@@ -114,7 +121,14 @@ type Worker struct {
 	Name     string // who claims a sync, for people to read; another in each replica
 	Schedule Schedule
 
-	// Parallel is how many accounts are read at once. Default 10.
+	// DeltaInterval is how far apart the looks at an account are between its full
+	// syncs, and DeltaBudget about how many calls of AWS one of them may make. No
+	// interval: none are made.
+	DeltaInterval time.Duration
+	DeltaBudget   int
+
+	// Parallel is how many accounts are read in full at once, and beside them how
+	// many are looked at by deltas. Default 10.
 	Parallel int
 	// Shard of TotalShards: the worker takes the accounts whose id falls into
 	// its share. TotalShards below 2 means all.
@@ -133,10 +147,12 @@ type Worker struct {
 
 	slots    chan struct{} // one for each account that is read
 	urgent   chan struct{} // further ones, for syncs that somebody waits for
+	wake     chan struct{} // there may be a delta to begin
 	answered atomic.Int64  // when the upstream last listed the accounts, in Unix nanoseconds
 
 	mu       sync.Mutex
 	accounts map[string]*entry
+	away     bool // the upstream
 }
 
 // An entry is what the worker keeps of an account while it runs.
@@ -150,6 +166,10 @@ type entry struct {
 	notBefore time.Time
 	retryAt   time.Time // where nothing could be read, before the schedule says so
 	failures  int       // in a row
+
+	look         *look     // the delta that runs
+	lookAt       time.Time // when the next is due
+	lookFailures int       // in a row
 }
 
 // How the worker asks.
@@ -157,6 +177,8 @@ const (
 	longestPoll  = 30 * time.Second
 	shortestPoll = time.Second
 	urgentSlots  = 2
+
+	defaultParallel = 10
 	// restPause is how long a sync that was asked for waits after the last one
 	// ended. A request that is never taken as served must not keep a worker busy.
 	restPause = 15 * time.Second
@@ -185,7 +207,8 @@ func (w *Worker) Run(ctx context.Context) error {
 	if w.Now == nil {
 		w.Now = time.Now
 	}
-	w.slots = make(chan struct{}, cmp.Or(w.Parallel, 10))
+	w.slots = make(chan struct{}, cmp.Or(w.Parallel, defaultParallel))
+	w.wake = make(chan struct{}, 1)
 	w.urgent = make(chan struct{}, urgentSlots)
 	w.accounts = make(map[string]*entry)
 
@@ -193,6 +216,9 @@ func (w *Worker) Run(ctx context.Context) error {
 	defer syncs.Wait()
 	if w.Tasks != nil {
 		syncs.Go(func() { w.runTasks(ctx) })
+	}
+	if w.DeltaInterval > 0 {
+		syncs.Go(func() { w.runDeltas(ctx) })
 	}
 	var version string
 	var failures int
@@ -207,6 +233,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		if err != nil {
 			if failures++; failures == 1 {
 				since = asked
+				w.setAway(true)
 			}
 			if err.Error() != said {
 				said = err.Error()
@@ -225,11 +252,21 @@ func (w *Worker) Run(ctx context.Context) error {
 		for _, id := range w.due() {
 			syncs.Go(func() { w.sync(ctx, id) })
 		}
+		w.setAway(false)
 		if rest := shortestPoll - w.Now().Sub(asked); rest > 0 {
 			pause(ctx, rest)
 		}
 	}
 	return ctx.Err()
+}
+
+// setAway notes whether the upstream can be asked. While it cannot, no delta
+// begins; when it can, there may be some.
+func (w *Worker) setAway(away bool) {
+	w.mu.Lock()
+	w.away = away
+	w.mu.Unlock()
+	w.stir()
 }
 
 // owns reports whether the account falls into the worker's shard.
@@ -250,6 +287,9 @@ func (w *Worker) list(list []Account, asked time.Time) {
 		e := w.accounts[a.ID]
 		if e == nil {
 			e = &entry{}
+			if w.DeltaInterval > 0 {
+				e.lookAt = w.deltaAt(a.ID, w.Now())
+			}
 			w.accounts[a.ID] = e
 		}
 		if e.failures > 0 && !sameSettings(e.account.Account, a.Account) {
@@ -259,10 +299,13 @@ func (w *Worker) list(list []Account, asked time.Time) {
 		}
 		e.account, e.asked = a, asked
 	}
-	maps.DeleteFunc(w.accounts, func(id string, e *entry) bool { return !listed[id] && !e.running })
+	maps.DeleteFunc(w.accounts, func(id string, e *entry) bool { return !listed[id] && !e.running && e.look == nil })
 	for id, e := range w.accounts {
 		if !listed[id] {
 			e.account = Account{} // it is not begun any more; one that runs is refused by the upstream
+			if e.look != nil {
+				e.look.stop()
+			}
 		}
 	}
 }
@@ -281,6 +324,9 @@ func (w *Worker) due() []string {
 	for _, e := range w.accounts {
 		if !e.running && !w.dueAt(e, now).After(now) {
 			e.running = true
+			if e.look != nil {
+				e.look.stop()
+			}
 			begin = append(begin, e)
 		}
 	}
@@ -311,6 +357,11 @@ const never = 100 * 365 * 24 * time.Hour
 
 // dueAt returns when the account is to be read.
 func (w *Worker) dueAt(e *entry, now time.Time) time.Time {
+	return latest(w.wanted(e, now), e.notBefore)
+}
+
+// wanted returns when the account should be read, whether it may be then or not.
+func (w *Worker) wanted(e *entry, now time.Time) time.Time {
 	if e.account.ID == "" {
 		return now.Add(never)
 	}
@@ -326,7 +377,7 @@ func (w *Worker) dueAt(e *entry, now time.Time) time.Time {
 	if e.account.SyncRequested && !e.asked.Before(e.ended) {
 		at = minTime(at, latest(now, e.ended.Add(restPause)))
 	}
-	return latest(at, e.notBefore)
+	return at
 }
 
 func minTime(a, b time.Time) time.Time {

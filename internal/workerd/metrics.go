@@ -2,12 +2,14 @@ package workerd
 
 import (
 	"cmp"
+	"errors"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/worker"
 )
 
@@ -19,6 +21,8 @@ type metrics struct {
 	throttled *prometheus.CounterVec
 	seconds   prometheus.Histogram
 	syncs     *prometheus.CounterVec
+	deltas    *prometheus.CounterVec
+	looking   prometheus.Histogram
 	last      *prometheus.GaugeVec
 	complete  *prometheus.GaugeVec
 
@@ -49,6 +53,15 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "serval_worker_syncs_total",
 			Help: "Syncs by outcome: complete, incomplete, unread (nothing of the account could be read) or refused (by the upstream).",
 		}, []string{"outcome"}),
+		deltas: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "serval_worker_deltas_total",
+			Help: "Deltas by outcome: changed, unchanged, incomplete (something could not be looked at, and nothing else changed), busy (another worker had the account) or failed.",
+		}, []string{"outcome"}),
+		looking: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "serval_worker_delta_seconds",
+			Help:    "How long the delta of one account took, from opening it to its acceptance.",
+			Buckets: []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300},
+		}),
 		last: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "serval_worker_last_sync_timestamp_seconds",
 			Help: "When the account's last accepted sync started, in Unix seconds.",
@@ -59,7 +72,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, []string{"account_id"}),
 		known: make(map[string]time.Time),
 	}
-	r.MustRegister(m.leader, m.calls, m.throttled, m.seconds, m.syncs, m.last, m.complete)
+	r.MustRegister(m.leader, m.calls, m.throttled, m.seconds, m.syncs, m.deltas, m.looking, m.last, m.complete)
 	return m
 }
 
@@ -73,6 +86,10 @@ func (m *metrics) observe(c awsiam.Call) {
 
 // done counts a sync.
 func (m *metrics) done(o worker.Outcome) {
+	if o.Kind == serval.SyncDelta {
+		m.delta(o)
+		return
+	}
 	if !o.Accepted {
 		if o.Generation != 0 {
 			m.syncs.WithLabelValues("refused").Inc()
@@ -100,6 +117,26 @@ func (m *metrics) done(o worker.Outcome) {
 		whole = 1
 	}
 	m.complete.WithLabelValues(o.Account.ID).Set(whole)
+}
+
+// delta counts a delta.
+func (m *metrics) delta(o worker.Outcome) {
+	outcome := "unchanged"
+	_, busy := errors.AsType[*worker.Busy](o.Err)
+	switch {
+	case busy:
+		outcome = "busy"
+	case !o.Accepted:
+		outcome = "failed"
+	case o.Changed > 0:
+		outcome = "changed"
+	case !o.Complete:
+		outcome = "incomplete"
+	}
+	m.deltas.WithLabelValues(outcome).Inc()
+	if o.Accepted {
+		m.looking.Observe(o.Took.Seconds())
+	}
 }
 
 // listed takes over which accounts there are, also those that another worker

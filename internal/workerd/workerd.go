@@ -27,6 +27,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
 	"github.com/serval-bridge/serval-bridge/internal/worker"
 )
 
@@ -49,7 +50,12 @@ type Config struct {
 	// whoever leads next may go on with what was claimed; the host's name where
 	// there is no Lease.
 	Name string
-	// Parallel is how many accounts are read at once. Default 10.
+	// DeltaInterval is how far apart deltas are, none where it is 0; DeltaBudget is
+	// about how many calls of AWS one of them may make. Default: DefaultDeltaBudget.
+	DeltaInterval time.Duration
+	DeltaBudget   int
+	// Parallel is how many accounts are read in full at once, and beside them how
+	// many are looked at by deltas. Default 10.
 	Parallel int
 	// Shard of TotalShards, where the accounts are shared among workers.
 	Shard, TotalShards int
@@ -70,6 +76,13 @@ type Config struct {
 func DefaultSchedule() worker.Schedule {
 	return worker.Schedule{Interval: 4 * time.Hour, Offset: 30 * time.Minute, Spread: 2 * time.Minute}
 }
+
+// DefaultDeltaBudget and DefaultDeltaInterval are those of a worker that is run
+// as a daemon: an account of three hundred roles is looked at whole every time.
+const (
+	DefaultDeltaBudget   = 300
+	DefaultDeltaInterval = 5 * time.Minute
+)
 
 // stopping is how long the admin port may finish its answers.
 const stopping = 2 * time.Second
@@ -134,11 +147,13 @@ func Run(ctx context.Context, c Config) error {
 	}()
 	c.Log.Info("worker running", zap.String("name", c.Name), zap.String("upstream", c.Upstream.BaseURL),
 		zap.Duration("sync_interval", c.Schedule.Interval), zap.Duration("sync_offset", c.Schedule.Offset),
+		zap.Duration("delta_interval", c.DeltaInterval),
 		zap.Int("shard", c.Shard), zap.Int("total_shards", max(1, c.TotalShards)), zap.Bool("lease", c.Lease != nil))
 	err = lead(ctx, func(ctx context.Context) {
 		m.leader.Set(1)
 		w := &worker.Worker{
 			Reader: reader{aws}, Upstream: far{client, m}, Name: c.Name, Schedule: c.Schedule, Parallel: c.Parallel,
+			DeltaInterval: c.DeltaInterval, DeltaBudget: cmp.Or(c.DeltaBudget, DefaultDeltaBudget),
 			Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Log: c.Log, Now: c.Now,
 		}
 		_ = w.Run(ctx) // ends with ctx only
@@ -242,6 +257,11 @@ func (r reader) Inventory(ctx context.Context, a serval.Account, known []string)
 	return inv, err
 }
 
+// Delta looks at the account.
+func (r reader) Delta(ctx context.Context, a serval.Account, known []serval.KnownRole, since time.Time, budget int) (serval.Delta, error) {
+	return r.aws.Delta(ctx, a, known, since, budget)
+}
+
 // A far is the upstream's client in the worker's terms.
 type far struct {
 	client  *upstream.Client
@@ -276,7 +296,17 @@ func (f far) OpenSync(ctx context.Context, accountID, name string, kind serval.S
 // Push puts an inventory.
 func (f far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, error) {
 	p, err := f.client.PushInventory(ctx, inv)
+	return pushed(p), err
+}
+
+// PushDelta puts a delta.
+func (f far) PushDelta(ctx context.Context, d serval.Delta) (worker.Pushed, error) {
+	p, err := f.client.PushDelta(ctx, d)
+	return pushed(p), err
+}
+
+func pushed(p wire.Push) worker.Pushed {
 	return worker.Pushed{
 		Repeated: p.Repeated, Added: p.Added, Changed: p.Changed, Removed: p.Removed, Held: p.Held, Stale: p.Stale,
-	}, err
+	}
 }

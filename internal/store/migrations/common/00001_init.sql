@@ -57,7 +57,7 @@ create table account (
   accepted_generation bigint not null,
   accepted_digest     text   not null,
   accepted_answer     text   not null, -- what the worker was told, for a repeat
-  looked_at           bigint not null, -- when the last accepted sync, full or delta, started
+  looked_at           bigint not null, -- when the last complete sync, full or delta, started
   accepted_at         bigint not null, -- of the last full sync, as is what follows
   started_at          bigint not null,
   finished_at         bigint not null,
