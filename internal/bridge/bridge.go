@@ -437,6 +437,7 @@ func (c *Config) listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
+	l = &capped{Listener: l, most: maxConnections}
 	if c.TLSCertFile == "" {
 		return l, nil
 	}

@@ -18,7 +18,8 @@ const (
 	loginLife    = 8 * time.Hour
 	loginIdle    = 30 * time.Minute
 	touchEvery   = time.Minute
-	maxAttempts  = 20_000 // sign-ins under way at a time
+	maxAttempts  = 20_000 // sign-ins under way at a time,
+	maxHere      = 300    // and from one network
 	tokenMargin  = 60 * time.Second
 	groupsLast   = time.Hour // for a decision
 	maxAgentText = 200
@@ -60,11 +61,6 @@ type Identity struct {
 func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, browser, current serval.Secret, a Attempt) error {
 	return p.act(ctx, who, serval.LoginStart, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action = "" // a stranger may come as often as they like; what matters is who comes back
-		if n, err := tx.CountAttempts(); err != nil {
-			return err
-		} else if n >= maxAttempts {
-			return serval.Refuse(serval.Exhausted, "Too many people are signing in right now. Try again in a few minutes.")
-		}
 		if !current.Empty() {
 			l, err := tx.LoginByToken(digest(current))
 			switch {
@@ -80,8 +76,8 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 		row := digest(state)
 		return tx.KeepAttempt(store.Attempt{
 			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject)), row),
-			ReturnTo: a.ReturnTo, CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
-		})
+			ReturnTo: a.ReturnTo, Network: serval.NetworkOf(who.Address), CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
+		}, maxHere, maxAttempts)
 	})
 }
 

@@ -15,26 +15,38 @@ type Attempt struct {
 	Browser   string
 	Sealed    string // nonce and PKCE verifier
 	ReturnTo  string
+	Network   string // that it is counted to
 	CreatedAt time.Time
 	ExpiresAt time.Time
 }
 
-// KeepAttempt keeps a. Attempts that have expired go.
-func (t *Tx) KeepAttempt(a Attempt) error {
+// KeepAttempt keeps a, of at most here attempts of its network and all in total.
+// Attempts that have expired go; for one too many the oldest goes, of its own
+// network or, where the house is full, of the one that has the most: whoever
+// begins without end pushes out nobody but themselves.
+func (t *Tx) KeepAttempt(a Attempt, here, all int) error {
 	if err := t.exec("dropping old login attempts", `delete from login_attempt where expires_at <= $1`, micros(t.Now)); err != nil {
 		return err
 	}
-	return t.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, return_to, created_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6)`, a.State, a.Browser, a.Sealed, a.ReturnTo, micros(a.CreatedAt), micros(a.ExpiresAt))
-}
-
-// CountAttempts returns how many sign-ins are under way. Those that have
-// expired do not count, or a full house would keep out the one that clears it.
-func (t *Tx) CountAttempts() (n int, err error) {
-	if err := t.scan(`select count(*) from login_attempt where expires_at > $1`, []any{micros(t.Now)}, &n); err != nil {
-		return 0, fmt.Errorf("counting login attempts: %w", err)
+	var total int
+	if err := t.scan(`select count(*) from login_attempt`, nil, &total); err != nil {
+		return fmt.Errorf("counting login attempts: %w", err)
 	}
-	return n, nil
+	crowded := a.Network
+	if total >= all {
+		err := t.scan(`select network from login_attempt group by network order by count(*) desc, network collate "C" limit 1`, nil, &crowded)
+		if err != nil {
+			return fmt.Errorf("looking for the network with the most login attempts: %w", err)
+		}
+		here = 0
+	}
+	if err := t.exec("dropping a network's oldest login attempt", `delete from login_attempt where state in
+		(select state from login_attempt where network = $1 order by created_at, state limit 1)
+		and (select count(*) from login_attempt where network = $1) >= $2`, crowded, here); err != nil {
+		return err
+	}
+	return t.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, return_to, network, created_at, expires_at)
+		values ($1, $2, $3, $4, $5, $6, $7)`, a.State, a.Browser, a.Sealed, a.ReturnTo, a.Network, micros(a.CreatedAt), micros(a.ExpiresAt))
 }
 
 // TakeAttempt returns the attempt with the state and the browser, and removes
@@ -44,14 +56,14 @@ func (t *Tx) TakeAttempt(state, browser string) (Attempt, error) {
 	return one(&t.View, "This sign-in was already used, has expired, or was begun in another browser. Start again.",
 		func(row scanner) (a Attempt, err error) {
 			var created, expires int64
-			if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.ReturnTo, &created, &expires); err != nil {
+			if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.ReturnTo, &a.Network, &created, &expires); err != nil {
 				return Attempt{}, fmt.Errorf("taking a login attempt: %w", err)
 			}
 			a.CreatedAt, a.ExpiresAt = instant(created), instant(expires)
 			return a, nil
 		},
 		`delete from login_attempt where state = $1 and browser = $2 and expires_at > $3
-		returning state, browser, sealed, return_to, created_at, expires_at`, state, browser, micros(t.Now))
+		returning state, browser, sealed, return_to, network, created_at, expires_at`, state, browser, micros(t.Now))
 }
 
 // A Login is a browser or client that a person is signed in with. Token is the

@@ -17,10 +17,10 @@ import (
 func TestTakeAttempt(t *testing.T) {
 	each(t, func(t *testing.T, d database) {
 		stores := d.replicas(t)
-		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", ReturnTo: "/requests", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
+		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", ReturnTo: "/requests", Network: "192.0.2.1", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
 		keep := func(now time.Time) {
 			t.Helper()
-			d.act(t, now, func(tx *Tx) error { return tx.KeepAttempt(a) })
+			d.act(t, now, func(tx *Tx) error { return tx.KeepAttempt(a, 10, 10) })
 		}
 		take := func(s *Store, now time.Time, state, browser string) (got Attempt, err error) {
 			err = s.Write(t.Context(), now, func(tx *Tx) (err error) {
@@ -60,13 +60,6 @@ func TestTakeAttempt(t *testing.T) {
 		_, err := take(d.Store, a.ExpiresAt, "state", "browser")
 		refused(t, "an attempt at its expiry", err, serval.NotFound)
 
-		count := func(now time.Time) (n int) {
-			d.act(t, now, func(tx *Tx) (err error) { n, err = tx.CountAttempts(); return err })
-			return n
-		}
-		if before, at := count(a.ExpiresAt.Add(-time.Microsecond)), count(a.ExpiresAt); before != 1 || at != 0 {
-			t.Errorf("attempts before the expiry: %d, and then: %d; want 1 and 0", before, at)
-		}
 		if _, err := take(d.Store, a.ExpiresAt.Add(-time.Microsecond), "state", "browser"); err != nil {
 			t.Errorf("just before the expiry: %v", err)
 		}
@@ -85,7 +78,7 @@ func TestTakeAttempt(t *testing.T) {
 		if n := d.number(t, `select count(*) from login_attempt`); n != 1 {
 			t.Errorf("%d attempts are kept after one had expired, want 1", n)
 		}
-		if err := d.Write(t.Context(), noon.Add(10*time.Minute), func(tx *Tx) error { return tx.KeepAttempt(a) }); err == nil {
+		if err := d.Write(t.Context(), noon.Add(10*time.Minute), func(tx *Tx) error { return tx.KeepAttempt(a, 10, 10) }); err == nil {
 			t.Error("a state was kept twice")
 		}
 	})
@@ -245,6 +238,50 @@ func TestLogin(t *testing.T) {
 		if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(alone) }); err == nil {
 			t.Error("a login stands on no ID token")
 		}
+	})
+}
+
+// R-45: the oldest goes for one too many, of the network that is crowded.
+func TestAttemptsAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		n := 0
+		keep := func(network string) {
+			t.Helper()
+			n++
+			a := Attempt{State: fmt.Sprint(network, n), Network: network, CreatedAt: noon.Add(time.Duration(n) * time.Microsecond), ExpiresAt: noon.Add(time.Minute)}
+			d.act(t, noon, func(tx *Tx) error { return tx.KeepAttempt(a, 3, 6) })
+		}
+		kept := func(want string) {
+			t.Helper()
+			got := ""
+			for i := 1; i <= n; i++ {
+				for _, network := range []string{"a", "b", "c", "d"} {
+					if d.number(t, `select count(*) from login_attempt where state = $1`, fmt.Sprint(network, i)) == 1 {
+						got += fmt.Sprint(network, i, " ")
+					}
+				}
+			}
+			if got != want {
+				t.Errorf("after %d attempts there are %s, want %s", n, got, want)
+			}
+		}
+		for range 5 {
+			keep("a")
+		}
+		kept("a3 a4 a5 ")
+		keep("b")
+		keep("b")
+		keep("c")
+		kept("a3 a4 a5 b6 b7 c8 ")
+		keep("c") // the house is full, and a has the most
+		kept("a4 a5 b6 b7 c8 c9 ")
+		keep("d")
+		kept("a5 b6 b7 c8 c9 d10 ")
+		keep("d")
+		keep("d")
+		kept("a5 b7 c9 d10 d11 d12 ")
+		keep("d")
+		kept("a5 b7 c9 d11 d12 d13 ")
 	})
 }
 

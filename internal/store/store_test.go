@@ -108,9 +108,9 @@ func (d database) raw(t *testing.T, statements ...string) {
 	}
 }
 
-func (d database) number(t *testing.T, query string) (n int64) {
+func (d database) number(t *testing.T, query string, args ...any) (n int64) {
 	t.Helper()
-	if err := d.write.QueryRowContext(t.Context(), query).Scan(&n); err != nil {
+	if err := d.write.QueryRowContext(t.Context(), query, args...).Scan(&n); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 	return n

@@ -10,6 +10,9 @@ import (
 // reads.
 func (s *Server) SetPatience(d time.Duration) { s.patience = d }
 
+// SetMaxComing sets how many may be coming back from signing in at a time.
+func (s *Server) SetMaxComing(n int) { s.coming = make(chan struct{}, n) }
+
 // Pretty returns documents as they stand on one page.
 func Pretty(documents []serval.Document) []string {
 	p := &paper{left: maxPaper}

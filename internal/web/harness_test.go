@@ -80,7 +80,11 @@ type world struct {
 
 	database   string // file
 	closeStore func()
-	logs       *observer.ObservedLogs
+	handler    atomic.Pointer[http.Handler]
+
+	// replica returns another bridge over the same database.
+	replica func(secret serval.Secret, older ...serval.Secret) http.Handler
+	logs    *observer.ObservedLogs
 }
 
 // newWorld builds a world, after changes to the edge's configuration.
@@ -96,7 +100,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	log := zap.New(core)
 	w := &world{t: t, clock: &clock{}, logs: logs}
 
-	var handler atomic.Pointer[http.Handler]
+	handler := &w.handler
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { (*handler.Load()).ServeHTTP(rw, r) }))
 	t.Cleanup(server.Close)
 	w.url = server.URL
@@ -170,6 +174,17 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	}
 	for _, f := range change {
 		f(&c)
+	}
+	w.replica = func(secret serval.Secret, older ...serval.Secret) http.Handler {
+		t.Helper()
+		one := c
+		one.Secret, one.OlderSecrets = secret, older
+		one.Plane = control.New(behind, minter, control.Settings{Issuer: issuer, ClientID: clientID, Secret: secret, OlderSecrets: older, Refresh: refresh})
+		edge, err := web.New(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return edge
 	}
 	if w.edge, err = web.New(c); err != nil {
 		t.Fatal(err)

@@ -71,6 +71,13 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err := s.returns.Take(v.who.Address, s.c.Now()); err != nil {
 		return err
 	}
+	select {
+	case s.coming <- struct{}{}:
+		defer func() { <-s.coming }()
+	default:
+		return &serval.Refusal{Kind: serval.Unavailable, Reason: "Too many people are signing in right now. Load this page again in a few seconds.",
+			Detail: map[string]string{"retry_after": "5"}}
+	}
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || len(answer["state"]) != 1 {
 		return serval.Refuse(serval.Invalid, "This is not an answer of the identity provider to a sign-in of yours. Start again.")

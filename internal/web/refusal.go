@@ -28,6 +28,10 @@ func (s *Server) refuse(w *edge.Answer, r *http.Request, v *visit, err error) {
 	switch status {
 	case http.StatusTooManyRequests:
 		h.Set("Retry-After", cmp.Or(e.Detail["retry_after"], "60"))
+	case http.StatusServiceUnavailable:
+		if after := e.Detail["retry_after"]; after != "" {
+			h.Set("Retry-After", after)
+		}
 	case http.StatusUnauthorized:
 		if v.route != nil && v.route.Rule == Worker {
 			h.Set("WWW-Authenticate", "Bearer")

@@ -97,6 +97,7 @@ type Server struct {
 	pages   *pages
 	logins  *edge.Limiter
 	returns *edge.Limiter
+	coming  chan struct{} // who is coming back from signing in, right now
 	cross   *http.CrossOriginProtection
 
 	patience  time.Duration // with a body that nobody reads any more
@@ -120,6 +121,11 @@ const (
 	loginRate  = 30
 	returnRate = 120
 )
+
+// maxComing is how many may be coming back at a time: each waits for the identity
+// provider, which may be slow. Beyond that they are told to try again, and have
+// lost nothing.
+const maxComing = 1000
 
 // New returns the edge, or all that is wrong with its configuration.
 func New(c Config) (*Server, error) {
@@ -154,7 +160,8 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		c: c, origin: origin, mux: http.NewServeMux(), cookies: newCookies(c.Secret, c.OlderSecrets),
 		logins: &edge.Limiter{Most: loginRate}, returns: &edge.Limiter{Most: returnRate},
-		cross: http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
+		coming: make(chan struct{}, maxComing),
+		cross:  http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	if s.pages, err = newPages(); err != nil {

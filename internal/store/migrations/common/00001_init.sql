@@ -178,11 +178,13 @@ create table login_attempt (
   browser    text   not null,             -- SHA-256 of the cookie it is bound to
   sealed     text   not null,             -- nonce and PKCE verifier
   return_to  text   not null,
+  network    text   not null,             -- that it is counted to
   created_at bigint not null,
   expires_at bigint not null
 );
 
 create index login_attempt_by_expiry on login_attempt (expires_at);
+create index login_attempt_by_network on login_attempt (network, created_at);
 
 -- What the identity provider gave at one sign-in, sealed. The browser's login
 -- stands on it, and so does that of each client it let in.
