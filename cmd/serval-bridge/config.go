@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -62,6 +63,8 @@ type Config struct {
 	EgressCIDRs    string        `env:"SERVAL_EGRESS_CIDRS" usage:"networks from which AWS sees the bridge's calls, separated by spaces or commas; findings print them"`
 	VPCEndpoint    string        `env:"SERVAL_VPC_ENDPOINT" usage:"the bridge's VPC endpoint for STS (vpce-...), in place of networks"`
 	BlockFindings  string        `env:"SERVAL_BLOCK_FINDINGS" usage:"high, medium or low: no session is opened with a role whose trust policy has a finding as severe; off unless set"`
+	LeaseMinutes   string        `env:"SERVAL_LEASE_MINUTES" envDefault:"off" usage:"how long one session lasts, 15 to 60 minutes (on: 30), after which the bridge is asked again; off: as long as the access"`
+	SessionPolicy  string        `env:"SERVAL_SESSION_POLICY" envDefault:"on" usage:"off: send no session policy; a session then ends with its credentials alone and cannot be narrowed"`
 	DrainDelay     time.Duration `env:"SERVAL_DRAIN_DELAY" envDefault:"5s" usage:"how long to go on serving after a signal to stop, so that balancers notice"`
 	LogLevel       string        `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
 
@@ -104,6 +107,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		}
 		out.EgressCIDRs = append(out.EgressCIDRs, prefix)
 	}
+	var err error
 	if cluster, err := settings.FindCluster(environ, c.ServiceAccountDir); err == nil {
 		out.Workers = &tokenreview.Config{
 			Server: cluster.Server, TokenFile: cluster.TokenFile, CAFile: cluster.CAFile, Audience: audience,
@@ -120,7 +124,17 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		}
 		out.TrustedProxies = append(out.TrustedProxies, prefix)
 	}
-	level, err := zapcore.ParseLevel(c.LogLevel)
+	if out.Lease, err = lease(c.LeaseMinutes); err != nil {
+		add("SERVAL_LEASE_MINUTES: " + err.Error() + ".")
+	}
+	switch c.SessionPolicy {
+	case "on":
+	case "off":
+		out.NoSessionPolicy = true
+	default:
+		add("SERVAL_SESSION_POLICY: on or off.")
+	}
+	level, err = zapcore.ParseLevel(c.LogLevel)
 	if err != nil {
 		add("SERVAL_LOG_LEVEL: one of debug, info, warn and error.")
 	}
@@ -138,6 +152,21 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 	}
 	slices.Sort(faults)
 	return out, level, faults
+}
+
+// lease reads how long one session lasts; zero is off.
+func lease(text string) (time.Duration, error) {
+	switch text {
+	case "off":
+		return 0, nil
+	case "on":
+		return serval.DefaultLease, nil
+	}
+	minutes, err := strconv.Atoi(text)
+	if err != nil || minutes < int(serval.MinLease/time.Minute) || minutes > int(serval.MaxLease/time.Minute) {
+		return 0, fmt.Errorf("from %d to %d, on for %d, or off", serval.MinLease/time.Minute, serval.MaxLease/time.Minute, serval.DefaultLease/time.Minute)
+	}
+	return time.Duration(minutes) * time.Minute, nil
 }
 
 // secrets takes the root secret apart: the present one, and older ones after

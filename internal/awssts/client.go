@@ -111,7 +111,7 @@ func New(c Config) (*Client, error) {
 	if client.now == nil {
 		client.now = time.Now
 	}
-	own := partitionOf(c.Region)
+	own := serval.RegionPartition(c.Region)
 	for _, partition := range []string{serval.PartitionAWS, serval.PartitionChina, serval.PartitionGov} {
 		client.region[partition] = serval.DefaultSTSRegion(partition)
 		client.signin[partition] = federation[partition]
@@ -146,24 +146,6 @@ func checkEndpoint(endpoint string) error {
 		return serval.Refuse(serval.Invalid, "must have neither a query nor a fragment.")
 	}
 	return nil
-}
-
-// partitionOf returns the partition a region belongs to (AWS General Reference).
-func partitionOf(region string) string {
-	for prefix, partition := range map[string]string{
-		"cn-":      serval.PartitionChina,
-		"us-gov-":  serval.PartitionGov,
-		"us-iso-":  "aws-iso",
-		"us-isob-": "aws-iso-b",
-		"eu-isoe-": "aws-iso-e",
-		"us-isof-": "aws-iso-f",
-		"eusc-":    "aws-eusc",
-	} {
-		if strings.HasPrefix(region, prefix) {
-			return partition
-		}
-	}
-	return serval.PartitionAWS
 }
 
 // newSTS returns an STS client that knows its region, its endpoint and nothing

@@ -80,7 +80,7 @@ func TestHosts(t *testing.T) {
 		}
 		_, err := client.Mint(context.Background(), mintIn(c.partition))
 		asked("STS", c.sts, err)
-		_, err = client.SignInURL(context.Background(), c.partition, minted(), "")
+		_, err = client.SignIn(context.Background(), c.partition, minted(), serval.ConsolePage{})
 		asked("the sign-in service", c.signin, err)
 	}
 }
@@ -164,7 +164,7 @@ func TestTheEnvironmentIsIgnored(t *testing.T) {
 	if failed, ok := errors.AsType[*awssts.Error](err); !ok || failed.Code != "AccessDenied" {
 		t.Fatalf("error %v, want AccessDenied", err)
 	}
-	if _, err := client.SignInURL(context.Background(), "aws", minted(), ""); err == nil {
+	if _, err := client.SignIn(context.Background(), "aws", minted(), serval.ConsolePage{}); err == nil {
 		t.Fatal("no error of the sign-in service")
 	}
 	for i, want := range []string{"https://sts.us-west-1.amazonaws.com/", "https://signin.aws.amazon.com/federation"} {
@@ -210,7 +210,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 			if failed, ok := errors.AsType[*awssts.Error](err); !ok || failed.Code != awssts.BadAnswer || failed.Status != status {
 				t.Errorf("minting meets %d: %v, want %s", status, err, awssts.BadAnswer)
 			}
-			_, err = client.SignInURL(context.Background(), "aws", minted(), "")
+			_, err = client.SignIn(context.Background(), "aws", minted(), serval.ConsolePage{})
 			if failed, ok := errors.AsType[*awssts.Error](err); !ok || failed.Code != awssts.BadAnswer || failed.Status != status {
 				t.Errorf("signing in meets %d: %v, want %s", status, err, awssts.BadAnswer)
 			}
@@ -243,7 +243,7 @@ func TestAnEndlessAnswerIsCut(t *testing.T) {
 	if _, err := client.Mint(context.Background(), mintIn("aws")); err == nil {
 		t.Error("no error for an answer that does not end")
 	}
-	if _, err := client.SignInURL(context.Background(), "aws", minted(), ""); err == nil {
+	if _, err := client.SignIn(context.Background(), "aws", minted(), serval.ConsolePage{}); err == nil {
 		t.Error("no error for a sign-in answer that does not end")
 	}
 	if n := server.read.Load(); n > 3<<20 {

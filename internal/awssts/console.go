@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -19,14 +21,6 @@ var federation = map[string]string{
 	serval.PartitionGov:   "https://signin.amazonaws-us-gov.com/federation",
 }
 
-// console are the hosts of the console by partition; a region's own is a name
-// below.
-var console = map[string]string{
-	serval.PartitionAWS:   "console.aws.amazon.com",
-	serval.PartitionChina: "console.amazonaws.cn",
-	serval.PartitionGov:   "console.amazonaws-us-gov.com",
-}
-
 // withFederation adds the path that federation endpoints have.
 func withFederation(endpoint string) string {
 	if u, err := url.Parse(endpoint); err == nil && (u.Path == "" || u.Path == "/") {
@@ -36,32 +30,32 @@ func withFederation(endpoint string) string {
 	return endpoint
 }
 
-// SignInURL returns a link that signs whoever opens it in to the console with
-// the session's permissions. The link is a secret, works once, and for fifteen
-// minutes at most (IAM User Guide): answer it as a redirect, and write it
+// SignIn returns a link that signs whoever opens it in to a page of the console
+// with the session's permissions. The link is a secret, works once, and for
+// fifteen minutes at most (IAM User Guide): answer it as a redirect, and write it
 // nowhere.
 //
-// The destination is a page of the partition's console; its first page where
-// empty. SessionDuration is never sent, because the console session would then
-// outlive the credentials: without it both end together. The session travels in
-// the body of a POST, so that it is in no log of URLs.
+// SessionDuration is never sent, because the console session would then outlive
+// the credentials: without it both end together. The session travels in the body
+// of a POST, so that it is in no log of URLs.
 //
 // The error is a serval.Refusal where nothing was asked, and an [*Error] where
 // the sign-in service was.
-func (c *Client) SignInURL(ctx context.Context, partition string, m serval.Minted, destination string) (string, error) {
+func (c *Client) SignIn(ctx context.Context, partition string, m serval.Minted, page serval.ConsolePage) (serval.Secret, error) {
+	var none serval.Secret
 	endpoint := c.signin[partition]
 	if endpoint == "" {
-		return "", serval.Refuse(serval.FailedPrecondition, "No console sign-in is set up for partition %s. The operator of Serval can set its sign-in endpoint.", partition)
+		return none, serval.Refuse(serval.FailedPrecondition, "No console sign-in is set up for partition %s. The operator of Serval can set its sign-in endpoint.", partition)
 	}
-	destination, err := checkDestination(partition, destination)
+	destination, err := page.URL(partition)
 	if err != nil {
-		return "", err
+		return none, err
 	}
 	if m.AccessKeyID == "" || m.SecretAccessKey.Empty() || m.SessionToken.Empty() {
-		return "", serval.Refuse(serval.Invalid, "There are no credentials to open the console with.")
+		return none, serval.Refuse(serval.Invalid, "There are no credentials to open the console with.")
 	}
 	if !m.Expiration.After(c.now()) {
-		return "", serval.Refuse(serval.FailedPrecondition, "These credentials have ended. Open another session.")
+		return none, serval.Refuse(serval.FailedPrecondition, "These credentials have ended. Open another session.")
 	}
 	session, err := json.Marshal(map[string]string{
 		"sessionId":    m.AccessKeyID,
@@ -69,33 +63,32 @@ func (c *Client) SignInURL(ctx context.Context, partition string, m serval.Minte
 		"sessionToken": m.SessionToken.Reveal(),
 	})
 	if err != nil {
-		return "", serval.Refuse(serval.Invalid, "These credentials cannot be sent.") // texts always marshal
+		return none, serval.Refuse(serval.Invalid, "These credentials cannot be sent.") // texts always marshal
 	}
 	form := url.Values{"Action": {"getSigninToken"}, "Session": {string(session)}}.Encode()
 	token, err := repeat(ctx, func(ctx context.Context) (serval.Secret, *Error) {
 		return c.signinToken(ctx, endpoint, form, m)
 	})
 	if err != nil {
-		return "", err
+		return none, err
 	}
-	return endpoint + "?" + url.Values{
+	return serval.NewSecret(endpoint + "?" + url.Values{
 		"Action": {"login"}, "Destination": {destination}, "SigninToken": {token.Reveal()},
-	}.Encode(), nil
+	}.Encode()), nil
 }
 
-// checkDestination returns where the console opens. It is held to the console's
-// own hosts, so that a link of ours leads nowhere else even should AWS let it.
-func checkDestination(partition, destination string) (string, error) {
-	host := console[partition]
-	if destination == "" && host != "" {
-		return "https://" + host + "/", nil
+// ConsoleHosts returns where a sign-in to the console may lead, as sources of a
+// Content-Security-Policy, for all partitions that are served.
+func (c *Client) ConsoleHosts() []string {
+	var hosts []string
+	for _, partition := range slices.Sorted(maps.Keys(c.signin)) {
+		if u, err := url.Parse(c.signin[partition]); err == nil {
+			hosts = append(hosts, u.Scheme+"://"+u.Host)
+		}
+		hosts = append(hosts, serval.ConsoleHosts(partition)...)
 	}
-	u, err := url.Parse(destination)
-	if err != nil || u.Scheme != "https" || u.User != nil || host == "" ||
-		u.Host != host && !strings.HasSuffix(u.Host, "."+host) {
-		return "", serval.Refuse(serval.Invalid, "The console cannot be opened there: the destination must be a page of the AWS console of partition %s.", partition)
-	}
-	return u.String(), nil
+	slices.Sort(hosts)
+	return slices.Compact(hosts)
 }
 
 // signinToken asks for a sign-in token, once.

@@ -96,6 +96,22 @@ func (e *Error) Unwrap() []error {
 	return chain
 }
 
+// Facts returns what the audit log keeps of the failure beside its sentence:
+// AWS's own words among it, which the person is not shown.
+func (e *Error) Facts() map[string]string {
+	facts := map[string]string{"code": e.Code, "tries": fmt.Sprint(e.Retried + 1)}
+	if e.Status != 0 {
+		facts["status"] = fmt.Sprint(e.Status)
+	}
+	if e.RequestID != "" {
+		facts["request_id"] = e.RequestID
+	}
+	if e.Message != "" {
+		facts["message"] = e.Message
+	}
+	return facts
+}
+
 // An asking is what failures of one mint are explained by.
 type asking struct {
 	mint   serval.Mint

@@ -470,7 +470,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 				t.Fatalf("%s: error %v, want ours", name, err)
 			}
 			quiet("an error that quotes "+name, failed, *failed, failed.Sentence, fmt.Errorf("opening a session: %w", err))
-			_, err = e.client.SignInURL(context.Background(), "aws", got, "")
+			_, err = e.client.SignIn(context.Background(), "aws", got, serval.ConsolePage{})
 			if failed, ok = errors.AsType[*awssts.Error](err); ok {
 				quiet("a sign-in error that quotes "+name, failed, *failed)
 			}

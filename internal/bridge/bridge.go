@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -72,7 +73,9 @@ type Config struct {
 	VPCEndpoint string
 	// BlockFindings is high, medium or low, or empty: from which severity on a
 	// finding about a role's trust policy keeps sessions from being opened.
-	BlockFindings string
+	BlockFindings   string
+	Lease           time.Duration // of one session, 15 to 60 minutes; 0: as long as the access
+	NoSessionPolicy bool          // sessions end with their credentials alone, and cannot be narrowed
 
 	// AcceptNewExternalIDs starts although team or ExternalIDSecret changed.
 	AcceptNewExternalIDs bool
@@ -197,6 +200,9 @@ func (c Config) Faults() []string {
 	if c.MintRate < 0 {
 		fault("SERVAL_MINT_RATE", "at least 1.")
 	}
+	if c.Lease != 0 && (c.Lease < serval.MinLease || c.Lease > serval.MaxLease || c.Lease%time.Minute != 0) {
+		fault("SERVAL_LEASE_MINUTES", "from %d to %d, on for %d, or off.", serval.MinLease/time.Minute, serval.MaxLease/time.Minute, serval.DefaultLease/time.Minute)
+	}
 	if c.RequestExpiry < 0 {
 		fault("SERVAL_REQUEST_EXPIRY", "must not be negative.")
 	}
@@ -269,7 +275,16 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing sign-in: %w", err)
 	}
-	d, plane, err := c.open(ctx, provider)
+	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Now: c.Now})
+	if err != nil {
+		return fmt.Errorf("preparing STS: %w", err)
+	}
+	packed := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "serval_session_packed_policy_percent", Help: "How much of the room that AWS gives them the limits of a session took.",
+		Buckets: []float64{10, 25, 50, 75, 90, 100},
+	})
+	registry.MustRegister(packed)
+	d, plane, err := c.open(ctx, provider, minter, packed)
 	if err != nil {
 		return err
 	}
@@ -294,6 +309,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	edge, err := web.New(web.Config{
 		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: c.upstreamTokens(), Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
+		Networks: slices.Sorted(maps.Keys(c.File.Networks)), Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		TrustedAccount: func() string { return c.TrustedAccount }, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
@@ -317,30 +333,26 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // open opens the store and puts the configuration into force.
-func (c *Config) open(ctx context.Context, provider *login.Provider) (*door.Door, *control.Plane, error) {
+func (c *Config) open(ctx context.Context, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *control.Plane, error) {
 	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the database: %w", err)
 	}
 	d := door.New(s, c.Log)
 	d.Now = c.Now
-	plane, err := c.prepare(ctx, d, provider)
+	plane, err := c.prepare(ctx, d, provider, minter, packed)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
 	}
 	return d, plane, nil
 }
 
-func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Provider) (*control.Plane, error) {
+func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*control.Plane, error) {
 	if err := d.Store.Migrate(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.Store.CheckSecret(ctx); err != nil {
 		return nil, err
-	}
-	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Now: c.Now})
-	if err != nil {
-		return nil, fmt.Errorf("preparing STS: %w", err)
 	}
 	var refresh control.Refresher
 	if c.OIDC.Offline {
@@ -350,7 +362,9 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, Refresh: refresh,
 		EgressAddresses: texts(c.EgressCIDRs), VPCEndpoint: c.VPCEndpoint, BlockFindings: trust.Severity(c.BlockFindings),
-		Networks: c.File.Networks, Admins: c.File.Admins, Auditors: c.File.Auditors,
+		Networks: c.File.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
+		Packed: func(percent int) { packed.Observe(float64(percent)) },
+		Admins: c.File.Admins, Auditors: c.File.Auditors,
 	})
 	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
 	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {

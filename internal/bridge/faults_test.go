@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -76,6 +77,12 @@ func TestFaults(t *testing.T) {
 		{"a severity that is none", func(c *Config) { c.BlockFindings = "critical" }, "SERVAL_BLOCK_FINDINGS:"},
 		{"an endpoint that is none", func(c *Config) { c.VPCEndpoint = "vpc-1234" }, "SERVAL_VPC_ENDPOINT:"},
 		{"a negative rate", func(c *Config) { c.MintRate = -1 }, "SERVAL_MINT_RATE:"},
+		{"a lease", func(c *Config) { c.Lease = 15 * time.Minute }, ""},
+		{"the longest lease", func(c *Config) { c.Lease = time.Hour }, ""},
+		{"a short lease", func(c *Config) { c.Lease = 14 * time.Minute }, "SERVAL_LEASE_MINUTES: from 15 to 60, on for 30, or off."},
+		{"a long lease", func(c *Config) { c.Lease = 61 * time.Minute }, "SERVAL_LEASE_MINUTES:"},
+		{"a lease of seconds", func(c *Config) { c.Lease = 1000 * time.Second }, "SERVAL_LEASE_MINUTES:"},
+		{"a negative lease", func(c *Config) { c.Lease = -time.Minute }, "SERVAL_LEASE_MINUTES:"},
 		{"a negative expiry", func(c *Config) { c.RequestExpiry = -1 }, "SERVAL_REQUEST_EXPIRY:"},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -20,11 +20,16 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/trust"
 )
 
-// A Minter opens one AWS session. Its error is a *serval.Refusal where somebody
-// can mend the cause, with AWS's code as Detail "code"; one whose Detail has
-// "clamp" says that the duration was over the role's maximum.
+// A Minter opens one AWS session, and a way into the console with one. Its error
+// is a *serval.Refusal where somebody can mend the cause, with AWS's code as
+// Detail "code"; one whose Detail has "clamp" says that the duration was over the
+// role's maximum. An error that has a method Facts tells the audit log more than
+// the person.
 type Minter interface {
 	Mint(ctx context.Context, m serval.Mint) (serval.Minted, error)
+
+	// SignIn returns a link that opens a page of the console. It is a secret.
+	SignIn(ctx context.Context, partition string, m serval.Minted, page serval.ConsolePage) (serval.Secret, error)
 }
 
 // Settings are what a Plane works by.
@@ -51,6 +56,16 @@ type Settings struct {
 	// BlockFindings is the severity from which on a finding about a role's trust
 	// policy keeps sessions from being opened; empty: none does.
 	BlockFindings trust.Severity
+
+	// Lease is how long one session lasts at most, after which the bridge is
+	// asked again; 0: as long as the access.
+	Lease time.Duration
+	// NoSessionPolicy sends no session policy. A session then ends with its
+	// credentials and not before, and cannot be narrowed.
+	NoSessionPolicy bool
+	// Packed is told how many percent of AWS's room the limits of a session
+	// took; nil tells nobody.
+	Packed func(percent int)
 
 	Admins   serval.People
 	Auditors serval.People

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/serval-bridge/serval-bridge/internal/connect"
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -21,6 +22,7 @@ import (
 type Opening struct {
 	RequestID string
 	Kind      serval.SessionKind
+	Page      serval.ConsolePage // of a console session
 
 	// What the session may not do although the role may.
 	ReadOnly   bool
@@ -28,11 +30,18 @@ type Opening struct {
 	Network    string // name of a configured network; empty: from anywhere
 }
 
-// An Opened is a session with its credentials: the one time that they are seen.
+// An Opened is a session with its credentials, or with the way into the console:
+// the one time that they are seen. A console session's credentials are not
+// handed over.
 type Opened struct {
 	Session     serval.Session
 	Credentials serval.Minted
-	Note        string // what the person should know; empty for nothing
+	Link        serval.Secret // into the console
+	Note        string        // what the person should know; empty for nothing
+
+	// RenewAt is from when on a session that is a lease is to be opened anew;
+	// zero where it ends with the access.
+	RenewAt time.Time
 }
 
 // How long STS may take, and how many times one opening asks it: for a role
@@ -61,9 +70,20 @@ const recordTime = 10 * time.Second
 // grant is looked at once more, and only then are the credentials returned. If
 // the outcome cannot be recorded they are not.
 func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Opened, error) {
+	return p.open(ctx, who, ask.RequestID, func(*store.Tx) (Opening, error) { return ask, nil }, func(*store.Tx) error { return nil })
+}
+
+// open is Open for what asked returns. Take is called in the transaction that
+// records the intent.
+func (p *Plane) open(ctx context.Context, who serval.Principal, target string, asked func(*store.Tx) (Opening, error),
+	take func(*store.Tx) error) (Opened, error) {
 	var i intent
 	for begun := p.now(); ; {
-		err := p.act(ctx, who, serval.SessionOpen, ask.RequestID, func(tx *store.Tx, e *serval.Event) (err error) {
+		err := p.act(ctx, who, serval.SessionOpen, target, func(tx *store.Tx, e *serval.Event) error {
+			ask, err := asked(tx)
+			if err != nil {
+				return err
+			}
 			if i, err = p.intend(tx, who, ask, begun); err != nil {
 				return err
 			}
@@ -71,7 +91,10 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 				e.Action = ""
 				return nil
 			}
-			e.Outcome, e.Detail = serval.OutcomeStarted, i.detail()
+			if err := take(tx); err != nil {
+				return err
+			}
+			e.Target, e.Outcome, e.Detail = i.session.RequestID, serval.OutcomeStarted, i.detail()
 			return tx.SaveSession(i.session)
 		})
 		if err == nil && i.stale {
@@ -106,23 +129,50 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 		if err != nil {
 			return Opened{}, p.fail(ctx, who, i, err)
 		}
+		p.packed(i, minted)
+		if i.bare { // nothing but the credentials ends it
+			i.end = minted.Expiration
+		}
 		session, end, err := p.issue(ctx, who, i, minted)
 		if err != nil {
 			return Opened{}, err
 		}
 		if end.Before(i.end) {
 			i.discarded = append(i.discarded, minted.AccessKeyID)
-			if try == mintTries {
+			if try == mintTries || !i.endAt(end, p.now()) {
 				return Opened{}, p.fail(ctx, who, i, serval.Refuse(serval.Unavailable, "The clocks of AWS and of this server are apart, so the session's end could not be set. Try again."))
 			}
-			i.end = end
-			i.limitChaining(end.Sub(p.now()))
 			continue
+		}
+		opened := Opened{Session: session, Note: note}
+		if i.renewable {
+			opened.RenewAt = session.RenewAt()
+		}
+		if session.Kind == serval.ForConsole {
+			// A crash here leaves a session that nobody has.
+			if opened.Link, err = p.signIn(ctx, who, session, minted, i.page); err != nil {
+				return Opened{}, err
+			}
+		} else {
+			opened.Credentials = minted
 		}
 		if err := p.recheck(ctx, who, session); err != nil {
 			return Opened{}, err
 		}
-		return Opened{Session: session, Credentials: minted, Note: note}, nil
+		return opened, nil
+	}
+}
+
+// nearlyFull is from how many percent of AWS's room on a warning is logged.
+const nearlyFull = 80
+
+// packed watches how much of AWS's room the session's limits take.
+func (p *Plane) packed(i intent, m serval.Minted) {
+	if p.settings.Packed != nil {
+		p.settings.Packed(m.PackedPolicySize)
+	}
+	if m.PackedPolicySize >= nearlyFull {
+		p.door.Log.Warn("a session's limits are close to more than AWS takes", zap.String("session", i.session.ID), zap.Int("percent", m.PackedPolicySize))
 	}
 }
 
@@ -145,20 +195,39 @@ type intent struct {
 	subject string
 	clamped bool
 	network string
+	page    serval.ConsolePage
 
-	mayChain  bool     // whatever is left: the access policy says so
-	discarded []string // access key ids whose end lay too late; nobody has the keys
+	bare      bool          // without a session policy
+	lease     time.Duration // how long one session lasts; 0: as long as the access
+	renewable bool          // a lease that ends before the access does
+	mayChain  bool          // whatever is left: the access policy says so
+	discarded []string      // access key ids whose end lay too late; nobody has the keys
 }
 
-// limitChaining keeps a session that ends soon from chaining: a chained one
-// could last an hour, whatever is left here.
+// limitChaining keeps a session that ends soon, or that is a lease, from
+// chaining: a chained one could last an hour, whatever is left here.
 func (i *intent) limitChaining(remains time.Duration) {
-	if remains < serval.MinSessionSeconds*time.Second && !i.mayChain {
+	if (remains < serval.MinSessionSeconds*time.Second || i.lease > 0) && !i.mayChain && !i.bare {
 		i.policy.NoChaining = true
 	}
 }
 
+// endAt moves the session's end forward to one that turned out to lie earlier,
+// and reports whether AWS opens a session that ends then.
+func (i *intent) endAt(end, now time.Time) bool {
+	if i.bare {
+		i.session.Seconds -= int(i.end.Sub(end)/time.Second) + 1
+		return i.session.Seconds >= serval.MinSessionSeconds
+	}
+	i.end, i.renewable = end, false
+	i.limitChaining(end.Sub(now))
+	return true
+}
+
 func (i intent) mint() serval.Mint {
+	if i.bare {
+		return serval.Mint{Role: i.session.Role, SessionName: i.session.SessionName, Token: i.token, Seconds: i.session.Seconds}
+	}
 	policy := i.policy
 	policy.End = i.end
 	return serval.Mint{
@@ -184,6 +253,12 @@ func (i intent) detail() map[string]string {
 	if i.network != "" {
 		d["network"] = i.network
 	}
+	if i.bare {
+		d["session_policy"] = "off"
+	}
+	if i.session.Renews != "" {
+		d["renews"] = i.session.Renews
+	}
 	if len(i.discarded) > 0 {
 		d["discarded_access_key_ids"] = strings.Join(i.discarded, " ")
 	}
@@ -197,11 +272,9 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun ti
 	if err != nil {
 		return intent{}, err
 	}
-	if n, err := tx.CountSessions(who.Person.ID, tx.Now.Add(-time.Minute)); err != nil {
+	renews, err := p.countMint(tx, r, ask.Kind)
+	if err != nil {
 		return intent{}, err
-	} else if n >= p.settings.MintRate {
-		return intent{}, &serval.Refusal{Kind: serval.Exhausted,
-			Reason: fmt.Sprintf("You opened %d sessions within a minute. Wait a moment.", n), Detail: map[string]string{"retry_after": "60"}}
 	}
 	l, err := signedIn(&tx.View, who, tx.Now)
 	if err != nil {
@@ -218,27 +291,87 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun ti
 		p.door.Log.Warn("a sealed ID token does not open", zap.String("login", l.ID), zap.Error(err))
 		return intent{}, serval.Refuse(serval.LoginRequired, "Your sign-in is from before the server's secret changed. Sign in again to open a session.")
 	}
-	limits := serval.SessionPolicy{ReadOnly: ask.ReadOnly, NoChaining: ask.NoChaining}
-	if ask.Network != "" {
-		networks := p.settings.Networks[ask.Network]
-		if len(networks) == 0 { // to be pinned to nothing would be to be free
-			return intent{}, serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", serval.Cut(ask.Network, 60),
-				strings.Join(slices.Sorted(maps.Keys(p.settings.Networks)), ", "))
-		}
-		limits.Networks = networks
-	}
-	g, _ := r.Grant() // CheckMint has seen it
-	remains := g.Remains(tx.Now)
 	i := intent{
 		session: serval.Session{
 			ID: door.NewID("session"), RequestID: r.ID, PersonID: who.Person.ID, Kind: ask.Kind, State: serval.SessionStarted, Role: r.Role,
-			SessionName: serval.SessionName(who.Person.Email), Seconds: serval.SessionLength(remains, role.MaxSessionSeconds, 0), StartedAt: tx.Now,
+			SessionName: serval.SessionName(who.Person.Email), StartedAt: tx.Now, Renews: renews,
 		},
-		token: token, end: g.End(tx.Now), policy: limits, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
-		network: ask.Network, mayChain: policy.AllowChaining,
+		token: token, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
+	}
+	if err := p.shape(&i, r, role, policy, ask, tx.Now); err != nil {
+		return intent{}, err
+	}
+	return i, nil
+}
+
+// shape says how long the session lasts and what it may do, or refuses what was
+// asked.
+func (p *Plane) shape(i *intent, r *serval.Request, role store.Role, policy serval.AccessPolicy, ask Opening, now time.Time) error {
+	i.page, i.bare, i.lease, i.mayChain = ask.Page, p.settings.NoSessionPolicy, p.settings.Lease, policy.AllowChaining
+	if ask.Kind == serval.ForConsole {
+		if _, err := ask.Page.URL(r.Role.Partition); err != nil {
+			return err
+		}
+	}
+	if err := p.narrow(i, ask); err != nil {
+		return err
+	}
+	g, _ := r.Grant() // CheckMint has seen it
+	remains := g.Remains(now)
+	if i.bare && remains < serval.MinSessionSeconds*time.Second {
+		return tooShort()
+	}
+	i.session.Seconds, i.end = serval.SessionLength(remains, role.MaxSessionSeconds, i.lease), g.End(now)
+	if i.lease > 0 && remains > i.lease {
+		i.renewable, i.end = true, now.Add(i.lease).Truncate(time.Second)
 	}
 	i.limitChaining(remains)
-	return i, nil
+	return nil
+}
+
+// narrow sets what the session may not do although the role may.
+func (p *Plane) narrow(i *intent, ask Opening) error {
+	if i.bare && (ask.ReadOnly || ask.NoChaining || ask.Network != "") {
+		return serval.Refuse(serval.FailedPrecondition, "Session policies are switched off here (SERVAL_SESSION_POLICY), and without one a session cannot be narrowed. Open it without narrowing.")
+	}
+	i.policy, i.network = serval.SessionPolicy{ReadOnly: ask.ReadOnly, NoChaining: ask.NoChaining}, ask.Network
+	if ask.Network == "" {
+		return nil
+	}
+	i.policy.Networks = p.settings.Networks[ask.Network]
+	if len(i.policy.Networks) == 0 { // to be pinned to nothing would be to be free
+		return serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", serval.Cut(ask.Network, 60),
+			strings.Join(slices.Sorted(maps.Keys(p.settings.Networks)), ", "))
+	}
+	return nil
+}
+
+// tooShort is said where little is left and only a session policy could end a
+// session in time.
+func tooShort() error {
+	return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "session_policy_off"},
+		Reason: "Less than 15 minutes are left. AWS opens no session that short, and session policies, which could end one in time, are switched off here (SERVAL_SESSION_POLICY). Ask for more time."}
+}
+
+// countMint refuses one session too many in a minute. A lease that is renewed
+// when it is due is not counted, once: its client has to come back. Which one
+// that is, is returned.
+func (p *Plane) countMint(tx *store.Tx, r *serval.Request, kind serval.SessionKind) (renews string, err error) {
+	if p.settings.Lease > 0 {
+		last, renewed, err := tx.NewestSession(r.ID, kind)
+		if err != nil && !serval.IsRefusal(err, serval.NotFound) {
+			return "", err
+		}
+		if err == nil && !renewed && !tx.Now.Before(last.RenewAt()) {
+			return last.ID, nil
+		}
+	}
+	n, err := tx.CountSessions(r.PersonID, tx.Now.Add(-time.Minute))
+	if err == nil && n >= p.settings.MintRate {
+		err = &serval.Refusal{Kind: serval.Exhausted,
+			Reason: fmt.Sprintf("You opened %d sessions within a minute. Wait a moment.", n), Detail: map[string]string{"retry_after": "60"}}
+	}
+	return "", err
 }
 
 // mintable returns the request if who may open a session under it at now: it is
@@ -308,6 +441,9 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 		e.Detail = i.detail()
 		e.Detail["access_key_id"], e.Detail["assumed_role_id"] = m.AccessKeyID, m.AssumedRoleID
 		e.Detail["expiration"] = m.Expiration.UTC().Format(time.RFC3339)
+		if m.PackedPolicySize > 0 {
+			e.Detail["packed_policy_percent"] = fmt.Sprint(m.PackedPolicySize)
+		}
 		if i.clamped {
 			if err := tx.LowerMaxSession(s.Role, serval.DefaultMaxSessionSeconds); err != nil {
 				return err
@@ -388,10 +524,8 @@ func (p *Plane) fail(ctx context.Context, who serval.Principal, i intent, cause 
 		s := i.session
 		s.State, s.FinishedAt, s.Error = serval.SessionFailed, tx.Now, door.Reason(cause)
 		e.Outcome, e.Reason, e.Detail = serval.OutcomeFailed, s.Error, i.detail()
-		if r, ok := errors.AsType[*serval.Refusal](cause); ok {
-			for name, value := range r.Detail {
-				e.Detail["sts_"+name] = value
-			}
+		for name, value := range facts(cause) {
+			e.Detail["sts_"+name] = value
 		}
 		if kept, err := tx.Session(s.ID); err != nil || kept.State != serval.SessionStarted {
 			return err // it was closed as unknown meanwhile, and stays so
@@ -402,6 +536,21 @@ func (p *Plane) fail(ctx context.Context, who serval.Principal, i intent, cause 
 		p.door.Log.Error("a failed mint could not be recorded", zap.String("session", i.session.ID), zap.Error(recorded))
 	}
 	return cause
+}
+
+// facts returns what the audit log keeps of an error of the far side's: what it
+// says of itself, or what the refusal tells the person too.
+func facts(err error) map[string]string {
+	if told, ok := errors.AsType[interface {
+		error
+		Facts() map[string]string
+	}](err); ok {
+		return told.Facts()
+	}
+	if r, ok := errors.AsType[*serval.Refusal](err); ok {
+		return r.Detail
+	}
+	return nil
 }
 
 // A SessionFilter chooses sessions.
@@ -437,3 +586,29 @@ func (p *Plane) Sessions(ctx context.Context, who serval.Principal, f SessionFil
 
 // Networks are what a session may be pinned to, by name.
 type Networks map[string][]netip.Prefix
+
+// Live are the sessions under a request whose credentials still work, whatever
+// became of the request, and what cuts them off.
+type Live struct {
+	Sessions []serval.Session // newest first
+	// DenyPolicy is for whoever owns the role to attach to it, as JSON. Serval
+	// never does: nobody wants a tool that may write policies everywhere.
+	DenyPolicy string
+}
+
+// maxLive is how many live sessions are listed. They have one name, so that the
+// newest of them are enough to cut off all.
+const maxLive = 1000
+
+// Live returns what is live under a request that who may see.
+func (p *Plane) Live(ctx context.Context, who serval.Principal, requestID string) (live Live, err error) {
+	err = p.view(ctx, who, serval.SessionRead, requestID, func(v *store.View) error {
+		if _, err := visible(v, who, requestID); err != nil {
+			return err
+		}
+		live.Sessions, err = v.LiveSessions(requestID, p.now(), maxLive)
+		return err
+	})
+	live.DenyPolicy = connect.DenyPolicy(live.Sessions)
+	return live, err
+}

@@ -33,7 +33,7 @@ func (w *world) tryOpen(who serval.Principal, o Opening) (Opened, error) {
 // wantNothing fails the test if anything of a session was handed over.
 func wantNothing(t *testing.T, o Opened) {
 	t.Helper()
-	if o.Credentials != (serval.Minted{}) || o.Session.ID != "" || o.Note != "" {
+	if o.Credentials != (serval.Minted{}) || !o.Link.Empty() || o.Session.ID != "" || o.Note != "" {
 		t.Errorf("handed over %+v, want nothing", o)
 	}
 }
@@ -266,7 +266,7 @@ func TestOpenPreconditions(t *testing.T) {
 			o, err := w.tryOpen(s.who, s.o)
 			wantKind(t, "opening", err, test.want)
 			if test.want == "" {
-				if len(w.sts.asked()) != 1 || o.Credentials.AccessKeyID == "" || o.Session.Kind != s.o.Kind {
+				if len(w.sts.asked()) != 1 || (o.Credentials.AccessKeyID == "") == o.Link.Empty() || o.Session.Kind != s.o.Kind {
 					t.Errorf("STS was asked %d times, opened %+v", len(w.sts.asked()), o)
 				}
 				return

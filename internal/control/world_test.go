@@ -426,6 +426,11 @@ type script struct {
 	mints []serval.Mint
 	n     int
 
+	pages []serval.ConsolePage // that a way into the console was asked for
+
+	// way answers for a way into the console; nil for the right answer.
+	way func(ctx context.Context, m serval.Minted, right serval.Secret) (serval.Secret, error)
+
 	// answer may change what comes; nil for the right answer.
 	answer func(ctx context.Context, m serval.Mint, right serval.Minted) (serval.Minted, error)
 }
@@ -442,6 +447,19 @@ func (s *script) Mint(ctx context.Context, m serval.Mint) (serval.Minted, error)
 		return right, nil
 	}
 	return answer(ctx, m, right)
+}
+
+// SignIn answers as the federation endpoint would.
+func (s *script) SignIn(ctx context.Context, _ string, m serval.Minted, page serval.ConsolePage) (serval.Secret, error) {
+	s.mu.Lock()
+	s.pages = append(s.pages, page)
+	way := s.way
+	s.mu.Unlock()
+	right := serval.NewSecret("https://signin.example/federation?SigninToken=" + canary + "-" + m.AccessKeyID)
+	if way == nil {
+		return right, nil
+	}
+	return way(ctx, m, right)
 }
 
 func rightAnswer(m serval.Mint, now time.Time, n int) serval.Minted {

@@ -55,7 +55,7 @@ func TestPermits(t *testing.T) {
 		serval.ExtensionCreate: people, serval.RequestShorten: people, serval.RequestCancel: people, serval.RequestDone: people,
 		serval.RequestRevoke: people, serval.RequestExpire: system, serval.RequestFail: system,
 		serval.SessionRead: people, serval.SessionOpen: people, serval.SessionIssue: people, serval.SessionFail: people,
-		serval.SessionDrop: people, serval.SessionClose: system,
+		serval.SessionDrop: people, serval.SessionClose: system, serval.SessionLink: people, serval.SessionSignIn: people,
 		serval.AccountRead: admins, serval.AccountDeclare: system, serval.AccountRemove: system, serval.PolicyDeclare: system,
 		serval.PolicyRead: admins, serval.PolicyCreate: admins, serval.PolicyChange: admins, serval.PolicyDelete: admins, serval.AccessExplain: admins,
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,

@@ -88,6 +88,9 @@ var permits = map[serval.Action]permit{
 	serval.SessionDrop:  person,
 	serval.SessionClose: system,
 
+	serval.SessionLink:   person,
+	serval.SessionSignIn: person,
+
 	serval.AccountRead:    admin,
 	serval.AccountDeclare: system,
 	serval.AccountRemove:  system,

@@ -58,6 +58,7 @@ const (
 	SessionFail   Action = "session.fail"   // STS refused, or its answer was wrong
 	SessionDrop   Action = "session.drop"   // issued, and not handed over
 	SessionClose  Action = "session.close"  // an intent without an outcome
+	SessionLink   Action = "session.link"   // a one-time way to the console was made
 	SessionSignIn Action = "session.signin" // a console session was opened
 
 	AccountDeclare Action = "account.declare" // by the configuration file

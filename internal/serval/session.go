@@ -28,7 +28,34 @@ type Session struct {
 	Expiration    time.Time // STS's
 	EndsAt        time.Time // the earlier of Expiration and the grant's end
 	Error         string    // why it failed
+	Renews        string    // id of the lease that this one goes on from; empty for none
 }
+
+// IsLive reports whether the session's credentials were handed over and still
+// work at now.
+func (s Session) IsLive(now time.Time) bool {
+	return s.State == SessionIssued && now.Before(s.EndsAt)
+}
+
+// IssuedAt returns when STS issued the session's credentials, by AWS's clock. It
+// is the session's aws:TokenIssueTime.
+func (s Session) IssuedAt() time.Time {
+	return s.Expiration.Add(-time.Duration(s.Seconds) * time.Second)
+}
+
+// RenewAt returns from when on a session that is a lease is to be opened anew:
+// when two thirds of it are over.
+func (s Session) RenewAt() time.Time {
+	return s.StartedAt.Add(s.EndsAt.Sub(s.StartedAt) * 2 / 3).Truncate(time.Second)
+}
+
+// The bounds of a lease, and its length where none is set. AWS opens no session
+// that is shorter.
+const (
+	MinLease     = 15 * time.Minute
+	MaxLease     = time.Hour
+	DefaultLease = 30 * time.Minute
+)
 
 // A SessionKind says what a session was opened for.
 type SessionKind string

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -363,6 +364,125 @@ func TestSession(t *testing.T) {
 		}
 		err := d.Read(t.Context(), func(v *View) error { _, err := v.Session("s2"); return err })
 		refused(t, "a session that is not there", err, serval.NotFound)
+	})
+}
+
+// Which sessions work at an instant, which is the newest, and what renews it.
+func TestLiveSessions(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		newRequest(t, d, "r1")
+		newRequest(t, d, "r2")
+		add := func(id, request string, kind serval.SessionKind, state serval.SessionState, started, ends time.Time, renews string) {
+			d.act(t, noon, func(tx *Tx) error {
+				return tx.SaveSession(serval.Session{
+					ID: id, RequestID: request, PersonID: kim.ID, Kind: kind, State: state, Role: admin, SessionName: "kim@example.com",
+					Seconds: 900, StartedAt: started, EndsAt: ends, Renews: renews,
+				})
+			})
+		}
+		end := noon.Add(15 * time.Minute)
+		add("a", "r1", serval.ForCredentials, serval.SessionIssued, noon, end, "")
+		add("b", "r1", serval.ForConsole, serval.SessionIssued, noon.Add(time.Minute), end.Add(time.Minute), "")
+		add("c", "r1", serval.ForCredentials, serval.SessionDropped, noon.Add(2*time.Minute), end.Add(2*time.Minute), "")
+		add("d", "r2", serval.ForCredentials, serval.SessionIssued, noon.Add(3*time.Minute), end.Add(3*time.Minute), "")
+		live := func(now time.Time, limit int) (ids []string) {
+			for _, s := range look(t, d, func(v *View) ([]serval.Session, error) { return v.LiveSessions("r1", now, limit) }) {
+				ids = append(ids, s.ID)
+			}
+			return ids
+		}
+		for _, c := range []struct {
+			now   time.Time
+			limit int
+			want  []string
+		}{
+			{noon.Add(5 * time.Minute), 10, []string{"b", "a"}},
+			{noon.Add(5 * time.Minute), 1, []string{"b"}},
+			{end.Add(-time.Microsecond), 10, []string{"b", "a"}},
+			{end, 10, []string{"b"}},
+			{end.Add(time.Minute), 10, nil},
+		} {
+			if diff := cmp.Diff(c.want, live(c.now, c.limit)); diff != "" {
+				t.Errorf("live at %s, at most %d (-want +got):\n%s", c.now, c.limit, diff)
+			}
+		}
+		newest := func(kind serval.SessionKind) (id string, renewed bool) {
+			s := look(t, d, func(v *View) (s serval.Session, err error) {
+				s, renewed, err = v.NewestSession("r1", kind)
+				return s, err
+			})
+			return s.ID, renewed
+		}
+		if id, renewed := newest(serval.ForCredentials); id != "a" || renewed {
+			t.Errorf("the newest session is %s, renewed %t; want a, not renewed", id, renewed)
+		}
+		add("e", "r1", serval.ForCredentials, serval.SessionFailed, noon.Add(9*time.Minute), time.Time{}, "a")
+		if id, renewed := newest(serval.ForCredentials); id != "a" || !renewed {
+			t.Errorf("the newest session is %s, renewed %t; want a, renewed by one that failed", id, renewed)
+		}
+		if id, renewed := newest(serval.ForConsole); id != "b" || renewed {
+			t.Errorf("the newest console is %s, renewed %t; want b, not renewed", id, renewed)
+		}
+		// S-84: what renews does not count.
+		if n := look(t, d, func(v *View) (int, error) { return v.CountSessions(kim.ID, noon.Add(-time.Minute)) }); n != 4 {
+			t.Errorf("%d sessions count, want the 4 that renew none", n)
+		}
+		refused(t, "no session of a request that is not there",
+			d.Read(t.Context(), func(v *View) error { _, _, err := v.NewestSession("r3", serval.ForConsole); return err }), serval.NotFound)
+	})
+}
+
+// A link is taken once, in time, by its own person.
+func TestConsoleLink(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		newRequest(t, d, "r1")
+		keep := func(code string) ConsoleLink {
+			l := ConsoleLink{Code: code, PersonID: kim.ID, RequestID: "r1", Asked: `{"region":"eu-central-1"}`, ExpiresAt: noon.Add(time.Minute)}
+			d.act(t, noon, func(tx *Tx) error { return tx.KeepConsoleLink(l) })
+			return l
+		}
+		take := func(at time.Time, code, person string) (l ConsoleLink, err error) {
+			err = d.Write(t.Context(), at, func(tx *Tx) error {
+				if l, err = tx.ConsoleLink(code, person, at); err != nil {
+					return err
+				}
+				return tx.TakeConsoleLink(code, person)
+			})
+			return l, err
+		}
+		want := keep("c1")
+		for name, wrong := range map[string]func() error{
+			"another person's": func() error { _, err := take(noon, "c1", lee.ID); return err },
+			"another code":     func() error { _, err := take(noon, "c2", kim.ID); return err },
+			"too late":         func() error { _, err := take(noon.Add(time.Minute), "c1", kim.ID); return err },
+		} {
+			refused(t, name, wrong(), serval.NotFound)
+		}
+		waiting := func(at time.Time) int {
+			return look(t, d, func(v *View) (int, error) { return v.CountConsoleLinks(kim.ID, at) })
+		}
+		if n, later := waiting(noon), waiting(noon.Add(time.Minute)); n != 1 || later != 0 {
+			t.Errorf("%d links wait, and %d a minute later; want 1 and 0", n, later)
+		}
+		blind := d.Write(t.Context(), noon, func(tx *Tx) error { return tx.TakeConsoleLink("c1", lee.ID) })
+		refused(t, "another person's, taken blindly", blind, serval.NotFound)
+		var wg sync.WaitGroup
+		var got atomic.Int32
+		for range 8 {
+			wg.Go(func() {
+				l, err := take(noon, "c1", kim.ID)
+				if err == nil {
+					got.Add(1)
+					if diff := cmp.Diff(want, l); diff != "" {
+						t.Errorf("link (-want +got):\n%s", diff)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if n := got.Load(); n != 1 {
+			t.Errorf("the link was taken %d times, want once", n)
+		}
 	})
 }
 

@@ -10,13 +10,13 @@ import (
 )
 
 const sessionColumns = `id, request_id, person_id, kind, state, partition, account_id, role_id, role_arn, session_name, seconds,
-	started_at, finished_at, access_key_id, assumed_role_id, expiration, ends_at, error`
+	started_at, finished_at, access_key_id, assumed_role_id, expiration, ends_at, error, renews`
 
 func scanSession(row scanner) (serval.Session, error) {
 	var s serval.Session
 	var started, finished, expiration, ends int64
 	err := row.Scan(&s.ID, &s.RequestID, &s.PersonID, &s.Kind, &s.State, &s.Role.Partition, &s.Role.AccountID, &s.Role.RoleID, &s.Role.ARN,
-		&s.SessionName, &s.Seconds, &started, &finished, &s.AccessKeyID, &s.AssumedRoleID, &expiration, &ends, &s.Error)
+		&s.SessionName, &s.Seconds, &started, &finished, &s.AccessKeyID, &s.AssumedRoleID, &expiration, &ends, &s.Error, &s.Renews)
 	if err != nil {
 		return serval.Session{}, fmt.Errorf("reading a session: %w", err)
 	}
@@ -28,12 +28,12 @@ func scanSession(row scanner) (serval.Session, error) {
 // SaveSession keeps s as it is now.
 func (t *Tx) SaveSession(s serval.Session) error {
 	return t.exec("keeping session "+s.ID, `insert into session (`+sessionColumns+`)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 		on conflict (id) do update set state = excluded.state, seconds = excluded.seconds, finished_at = excluded.finished_at,
 			access_key_id = excluded.access_key_id, assumed_role_id = excluded.assumed_role_id,
 			expiration = excluded.expiration, ends_at = excluded.ends_at, error = excluded.error`,
 		s.ID, s.RequestID, s.PersonID, s.Kind, s.State, s.Role.Partition, s.Role.AccountID, s.Role.RoleID, s.Role.ARN, s.SessionName,
-		s.Seconds, micros(s.StartedAt), micros(s.FinishedAt), s.AccessKeyID, s.AssumedRoleID, micros(s.Expiration), micros(s.EndsAt), s.Error)
+		s.Seconds, micros(s.StartedAt), micros(s.FinishedAt), s.AccessKeyID, s.AssumedRoleID, micros(s.Expiration), micros(s.EndsAt), s.Error, s.Renews)
 }
 
 // Session returns the session with the id.
@@ -99,12 +99,94 @@ func (v *View) OpenIntents(before time.Time, limit int) ([]string, error) {
 	return ids, nil
 }
 
+// LiveSessions returns the sessions of a request whose credentials work at now,
+// newest first; of very many the newest.
+func (v *View) LiveSessions(requestID string, now time.Time, limit int) ([]serval.Session, error) {
+	sessions, err := all(v, scanSession, `select `+sessionColumns+` from session
+		where request_id = $1 and state = 'issued' and ends_at > $2
+		order by started_at desc, id collate "C" desc limit $3`, requestID, micros(now), limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing the live sessions of request %s: %w", requestID, err)
+	}
+	return sessions, nil
+}
+
+// NewestSession returns the newest session of a kind that was opened under the
+// request, and whether another one was begun that renews it.
+func (v *View) NewestSession(requestID string, kind serval.SessionKind) (s serval.Session, renewed bool, err error) {
+	s, err = one(v, "No session was opened.", scanSession, `select `+sessionColumns+` from session
+		where request_id = $1 and kind = $2 and state = 'issued' order by started_at desc, id collate "C" desc limit 1`, requestID, kind)
+	if err != nil {
+		return serval.Session{}, false, err
+	}
+	var n int
+	err = v.q.QueryRowContext(v.ctx, `select count(*) from session where request_id = $1 and renews = $2`, requestID, s.ID).Scan(&n)
+	if err != nil {
+		return serval.Session{}, false, fmt.Errorf("looking for what renews session %s: %w", s.ID, err)
+	}
+	return s, n > 0, nil
+}
+
 // CountSessions returns how many sessions the person began after the instant.
+// Those that renew a lease do not count.
 func (v *View) CountSessions(personID string, after time.Time) (n int, err error) {
-	err = v.q.QueryRowContext(v.ctx, `select count(*) from session where person_id = $1 and started_at > $2`,
+	err = v.q.QueryRowContext(v.ctx, `select count(*) from session where person_id = $1 and started_at > $2 and renews = ''`,
 		personID, micros(after)).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("counting the sessions of person %s: %w", personID, err)
 	}
 	return n, nil
+}
+
+// A ConsoleLink is a way to the console that a client made for its person's
+// browser. Code is a digest: what it is of is known to that client alone.
+type ConsoleLink struct {
+	Code      string
+	PersonID  string
+	RequestID string
+	Asked     string // what of, as JSON
+	ExpiresAt time.Time
+}
+
+// KeepConsoleLink keeps l. Links that have expired go.
+func (t *Tx) KeepConsoleLink(l ConsoleLink) error {
+	if err := t.exec("dropping old console links", `delete from console_link where expires_at <= $1`, micros(t.Now)); err != nil {
+		return err
+	}
+	return t.exec("keeping a console link", `insert into console_link (code, person_id, request_id, asked, expires_at)
+		values ($1, $2, $3, $4, $5)`, l.Code, l.PersonID, l.RequestID, l.Asked, micros(l.ExpiresAt))
+}
+
+// CountConsoleLinks returns how many links of the person's wait to be used.
+func (v *View) CountConsoleLinks(personID string, now time.Time) (n int, err error) {
+	err = v.q.QueryRowContext(v.ctx, `select count(*) from console_link where person_id = $1 and expires_at > $2`, personID, micros(now)).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting the console links of person %s: %w", personID, err)
+	}
+	return n, nil
+}
+
+// noConsoleLink is said of a link that was taken, that expired, that is another
+// person's, and that there never was.
+const noConsoleLink = "This way to the console was used, or is older than a minute. Ask for another one."
+
+// ConsoleLink returns the person's link with the code, if it can be used at now.
+func (v *View) ConsoleLink(code, personID string, now time.Time) (ConsoleLink, error) {
+	return one(v, noConsoleLink, func(row scanner) (l ConsoleLink, err error) {
+		var expires int64
+		if err := row.Scan(&l.Code, &l.PersonID, &l.RequestID, &l.Asked, &expires); err != nil {
+			return ConsoleLink{}, fmt.Errorf("reading a console link: %w", err)
+		}
+		l.ExpiresAt = instant(expires)
+		return l, nil
+	}, `select code, person_id, request_id, asked, expires_at from console_link
+		where code = $1 and person_id = $2 and expires_at > $3`, code, personID, micros(now))
+}
+
+// TakeConsoleLink removes the person's link with the code: of all who ask, on all
+// replicas, one may. Another person's is not taken.
+func (t *Tx) TakeConsoleLink(code, personID string) error {
+	_, err := one(&t.View, noConsoleLink, func(row scanner) (taken string, err error) { return taken, row.Scan(&taken) },
+		`delete from console_link where code = $1 and person_id = $2 and expires_at > $3 returning code`, code, personID, micros(t.Now))
+	return err
 }

@@ -176,6 +176,10 @@ func TestLookupsUseAnIndex(t *testing.T) {
 				_, err := v.Sessions(SessionFilter{RequestID: "r", Limit: 2})
 				return err
 			},
+			"live sessions":       func(v *View) error { _, err := v.LiveSessions("r", noon, 2); return err },
+			"newest session":      func(v *View) error { _, _, err := v.NewestSession("r", serval.ForConsole); return err },
+			"recent sessions":     func(v *View) error { _, err := v.CountSessions("p", noon); return err },
+			"console links":       func(v *View) error { _, err := v.CountConsoleLinks("p", noon); return err },
 			"open intents":        func(v *View) error { _, err := v.OpenIntents(noon, 2); return err },
 			"newest events":       func(v *View) error { _, err := v.Events(EventFilter{Limit: 2}); return err },
 			"events of a target":  func(v *View) error { _, err := v.Events(EventFilter{Target: "t", Limit: 2}); return err },

@@ -779,7 +779,7 @@ var varying = []struct{ pattern, stand string }{
 	{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 	{`\b(req|login|person|session|batch)_[a-z0-9]{26}`, "${1}_ID"},
 	{`\bAROA[A-Z0-9]{10,}`, "AROAID"}, {`\bASIA[A-Z0-9]+`, "ASIAKEY"},
-	{`"(SecretAccessKey|SessionToken|hash|key_id|policy_digest|request_id|next_page_token|version)": "[^"]+"`, `"$1": "…"`},
+	{`"(SecretAccessKey|SessionToken|packed_policy_percent|hash|key_id|policy_digest|request_id|next_page_token|version)": "[^"]+"`, `"$1": "…"`},
 	{`"seq": \d+`, `"seq": 0`}, {`127\.0\.0\.1:\d+`, "127.0.0.1:PORT"},
 }
 

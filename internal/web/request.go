@@ -138,15 +138,38 @@ func (s *Server) request(w http.ResponseWriter, r *http.Request, v *visit) error
 		return err
 	}
 	found, err := s.c.Plane.RequestByID(r.Context(), v.who, r.PathValue("id"))
-	return s.answerRequest(w, v, found, err)
+	return s.answerRequest(w, r, v, found, err)
 }
 
 // answerRequest answers with what became of a request.
-func (s *Server) answerRequest(w http.ResponseWriter, v *visit, r control.Request, err error) error {
+func (s *Server) answerRequest(w http.ResponseWriter, r *http.Request, v *visit, found control.Request, err error) error {
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, s.requestJSON(r, v.who))
+	request := s.requestJSON(found, v.who)
+	if request.Live, err = s.live(r.Context(), v, found); err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusOK, request)
+}
+
+// live returns the sessions of a request that still work; nil where none does.
+func (s *Server) live(ctx context.Context, v *visit, r control.Request) (*wire.Live, error) {
+	live, err := s.c.Plane.Live(ctx, v.who, r.ID)
+	if err != nil || len(live.Sessions) == 0 {
+		return nil, err
+	}
+	answer := &wire.Live{Sessions: []wire.LiveSession{}, DenyPolicy: live.DenyPolicy}
+	for _, one := range live.Sessions {
+		answer.Sessions = append(answer.Sessions, wire.LiveSession{
+			ID: one.ID, Kind: string(one.Kind), SessionName: one.SessionName, AssumedRoleID: one.AssumedRoleID,
+			StartedAt: wire.Time{Time: one.StartedAt}, EndsAt: wire.Time{Time: one.EndsAt},
+		})
+		if r.Status != serval.StatusApproved || one.EndsAt.After(r.EndsAt) {
+			answer.OutlivesAccess = true
+		}
+	}
+	return answer, nil
 }
 
 // decide answers POST /api/v1/requests/{id}/decisions.
@@ -163,7 +186,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, v *visit) error 
 	}
 	changed, err := s.c.Plane.Decide(r.Context(), v.who, r.PathValue("id"),
 		serval.Decision{Approve: body.Outcome == "approve", Minutes: body.Minutes, Reason: body.Reason})
-	return s.answerRequest(w, v, changed, err)
+	return s.answerRequest(w, r, v, changed, err)
 }
 
 // extend answers POST /api/v1/requests/{id}/extensions.
@@ -173,7 +196,7 @@ func (s *Server) extend(w http.ResponseWriter, r *http.Request, v *visit) error 
 		return err
 	}
 	changed, err := s.c.Plane.Extend(r.Context(), v.who, r.PathValue("id"), body.Minutes, body.Justification)
-	return s.answerRequest(w, v, changed, err)
+	return s.answerRequest(w, r, v, changed, err)
 }
 
 // shorten answers POST /api/v1/requests/{id}/shorten.
@@ -186,7 +209,7 @@ func (s *Server) shorten(w http.ResponseWriter, r *http.Request, v *visit) error
 		return serval.Refuse(serval.Invalid, "Say minutes from now on, or the new end as ends_at; one of the two.")
 	}
 	changed, err := s.c.Plane.Shorten(r.Context(), v.who, r.PathValue("id"), body.Minutes, body.EndsAt.Time)
-	return s.answerRequest(w, v, changed, err)
+	return s.answerRequest(w, r, v, changed, err)
 }
 
 // cancel answers POST /api/v1/requests/{id}/cancel.
@@ -195,7 +218,7 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request, v *visit) error 
 		return err
 	}
 	changed, err := s.c.Plane.Cancel(r.Context(), v.who, r.PathValue("id"))
-	return s.answerRequest(w, v, changed, err)
+	return s.answerRequest(w, r, v, changed, err)
 }
 
 // done answers POST /api/v1/requests/{id}/done.
@@ -204,7 +227,7 @@ func (s *Server) done(w http.ResponseWriter, r *http.Request, v *visit) error {
 		return err
 	}
 	changed, err := s.c.Plane.Done(r.Context(), v.who, r.PathValue("id"))
-	return s.answerRequest(w, v, changed, err)
+	return s.answerRequest(w, r, v, changed, err)
 }
 
 // revoke answers POST /api/v1/requests/{id}/revoke.
@@ -214,7 +237,7 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, v *visit) error 
 		return err
 	}
 	changed, err := s.c.Plane.Revoke(r.Context(), v.who, r.PathValue("id"), body.Reason)
-	return s.answerRequest(w, v, changed, err)
+	return s.answerRequest(w, r, v, changed, err)
 }
 
 // approvals answers GET /api/v1/approvals.
@@ -381,6 +404,13 @@ type requestPageView struct {
 	requestView
 	Events   []eventView
 	Sessions []wire.Session
+	Live     *wire.Live
+
+	Networks []string
+	Lease    int  // minutes; 0: none
+	Bare     bool // without a session policy, and so not to be narrowed
+	TooShort bool // too little is left for a session without a policy
+	Console  bool // the console of the role's partition is known
 }
 
 // requestPage shows one request.
@@ -394,7 +424,20 @@ func (s *Server) requestPage(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err != nil {
 		return err
 	}
-	view := requestPageView{requestView: s.viewRequest(found, v)}
+	view := requestPageView{
+		requestView: s.viewRequest(found, v), Networks: s.c.Networks, Lease: int(s.c.Lease / time.Minute), Bare: s.c.NoSessionPolicy,
+	}
+	if view.Live, err = s.live(r.Context(), v, found); err != nil {
+		return err
+	}
+	if g, ok := found.Grant(); ok {
+		view.TooShort = view.Bare && g.Remains(s.c.Now()) < serval.MinSessionSeconds*time.Second
+	}
+	_, err = serval.ConsolePage{}.URL(found.Role.Partition)
+	view.Console = err == nil
+	if view.MayStart && view.Console { // its form leads there
+		s.allowFormTo(w, strings.Join(s.c.ConsoleHosts, " "))
+	}
 	for _, e := range events {
 		view.Events = append(view.Events, viewEvent(e))
 	}

@@ -87,6 +87,7 @@ var table = []route{
 	on("GET", "/api/v1/approvals", Person, (*Server).approvals),
 	on("POST", "/api/v1/sessions", Person, (*Server).openSession).within(mintTime),
 	on("GET", "/api/v1/sessions", Person, (*Server).sessions),
+	on("POST", "/api/v1/console-links", Person, (*Server).linkConsole),
 	on("GET", "/api/v1/logins", Person, (*Server).listLogins),
 	on("DELETE", "/api/v1/logins/{id}", Person, (*Server).endLogin),
 	on("GET", "/api/v1/audit", Auditor, (*Server).audit),
@@ -117,6 +118,8 @@ var table = []route{
 	on("POST", "/requests/{id}/revoke", Person, (*Server).postRevoke),
 	on("GET", "/approvals", Person, (*Server).approvalsPage),
 	on("POST", "/sessions", Person, (*Server).postSession).within(mintTime),
+	on("POST", "/requests/{id}/console", Person, (*Server).postConsole).within(mintTime),
+	on("GET", "/console/{code}", Person, (*Server).openLinked).within(mintTime),
 	on("GET", "/logins", Person, (*Server).loginsPage),
 	on("POST", "/logins/{id}/end", Person, (*Server).postEndLogin),
 	on("GET", "/accounts", Admin, (*Server).accountsPage),
@@ -193,10 +196,10 @@ func (s *Server) match(r *http.Request) (found *route, allow string) {
 	return nil, strings.Join(methods, ", ")
 }
 
-// allowsHead reports whether HEAD is GET here. Signing in is not: it changes
-// something.
+// allowsHead reports whether HEAD is GET here. Signing in is not, nor is a way to
+// the console: they change something.
 func (r *route) allowsHead() bool {
-	return r.Method == http.MethodGet && !strings.HasPrefix(r.Pattern, "/oidc/")
+	return r.Method == http.MethodGet && !strings.HasPrefix(r.Pattern, "/oidc/") && !strings.HasPrefix(r.Pattern, "/console/")
 }
 
 // readPath sets the path's variables, which the mux sets only where it serves.

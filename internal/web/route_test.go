@@ -42,6 +42,7 @@ var allowed = map[string]string{
 	"GET /api/v1/approvals":                        "401 200 200 200 200 200 401 401",
 	"POST /api/v1/sessions":                        "401 200 404 404 404 404 401 401",
 	"GET /api/v1/sessions":                         "401 200 200 200 200 200 401 401",
+	"POST /api/v1/console-links":                   "401 201 404 404 404 404 401 401",
 	"GET /api/v1/logins":                           "401 200 200 200 200 200 401 401",
 	"DELETE /api/v1/logins/{id}":                   "401 204 404 404 404 404 401 401",
 	"GET /api/v1/audit":                            "401 403 403 403 200 200 401 401",
@@ -70,6 +71,8 @@ var allowed = map[string]string{
 	"POST /requests/{id}/revoke":           "401 403 303 404 303 403 401 401",
 	"GET /approvals":                       "401 200 200 200 200 200 401 401",
 	"POST /sessions":                       "401 200 404 404 404 404 401 401",
+	"POST /requests/{id}/console":          "401 303 404 404 404 404 401 401",
+	"GET /console/{code}":                  "401 303 404 404 404 404 401 401",
 	"GET /logins":                          "401 200 200 200 200 200 401 401",
 	"POST /logins/{id}/end":                "401 303 404 404 404 404 401 401",
 	"GET /accounts":                        "401 403 403 403 200 403 401 401",
@@ -131,6 +134,9 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		"POST /api/v1/requests/{id}/done":              {approved, nil},
 		"POST /api/v1/requests/{id}/revoke":            {approved, wire.Revocation{Reason: "because"}},
 		"POST /api/v1/sessions":                        {approved, nil},
+		"POST /api/v1/console-links":                   {approved, nil},
+		"POST /requests/{id}/console":                  {approved, nil},
+		"GET /console/{code}":                          {approved, nil},
 		"DELETE /api/v1/logins/{id}":                   {another, nil},
 		"POST /api/v1/upstream/accounts/{id}/syncs":    {nil, wire.OpenSync{Worker: "w1"}},
 		"PUT /api/v1/upstream/accounts/{id}/inventory": {nil, "{}"},
@@ -162,8 +168,16 @@ func TestEveryRouteForEverybody(t *testing.T) {
 			body = url.Values{"request_id": {id}}
 		case "POST /api/v1/sessions":
 			body = wire.NewSession{RequestID: id}
+		case "POST /api/v1/console-links":
+			body = wire.NewConsoleLink{RequestID: id}
 		}
-		path := strings.NewReplacer("{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{$}", "").Replace(r.Pattern)
+		code := ""
+		if strings.Contains(r.Pattern, "{code}") { // Ana's, for everybody
+			var link wire.ConsoleLink
+			ana.json("POST", "/api/v1/console-links", wire.NewConsoleLink{RequestID: id}, 201, &link)
+			code = strings.TrimPrefix(link.Path, "/console/")
+		}
+		path := strings.NewReplacer("{code}", code, "{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{$}", "").Replace(r.Pattern)
 		if key == "GET /client/authorize" {
 			path += "?" + clientQuery().Encode()
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -31,7 +32,22 @@ func credentialsJSON(o control.Opened) wire.Credentials {
 		Version: 1, AccessKeyID: o.Credentials.AccessKeyID, SecretAccessKey: o.Credentials.SecretAccessKey.Reveal(),
 		SessionToken: o.Credentials.SessionToken.Reveal(), Expiration: ends,
 		SessionID: o.Session.ID, RoleARN: o.Session.Role.ARN, SessionName: o.Session.SessionName, EndsAt: ends,
+		RenewAt: wire.Time{Time: o.RenewAt}, Note: o.Note,
 	}
+}
+
+// narrowed returns what is asked for, narrowed.
+func narrowed(ask control.Opening, n *wire.Narrow) control.Opening {
+	if n != nil {
+		ask.ReadOnly, ask.NoChaining, ask.Network = n.ReadOnly, n.NoChaining, n.Network
+	}
+	return ask
+}
+
+// narrowedBy returns what is asked for, narrowed as a form or a query says.
+func narrowedBy(ask control.Opening, f url.Values) control.Opening {
+	ask.ReadOnly, ask.NoChaining, ask.Network = f.Get("read_only") != "", f.Get("no_chaining") != "", f.Get("network")
+	return ask
 }
 
 // openSession answers POST /api/v1/sessions.
@@ -40,15 +56,14 @@ func (s *Server) openSession(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
-	ask := control.Opening{RequestID: body.RequestID, Kind: serval.ForCredentials}
-	if n := body.Narrow; n != nil {
-		ask.ReadOnly, ask.NoChaining, ask.Network = n.ReadOnly, n.NoChaining, n.Network
-	}
+	ask := narrowed(control.Opening{RequestID: body.RequestID, Kind: serval.ForCredentials}, body.Narrow)
 	opened, err := s.c.Plane.Open(r.Context(), v.who, ask)
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, credentialsJSON(opened))
+	c := credentialsJSON(opened)
+	c.ConsolePath = consolePath(ask)
+	return edge.WriteJSON(w, http.StatusOK, c)
 }
 
 // sessions answers GET /api/v1/sessions.
@@ -81,8 +96,10 @@ type credentialsView struct {
 	SessionName string
 	RequestPath string
 	EndsAt      wire.Time
+	RenewAt     wire.Time
 	Note        string
-	ReadOnly    bool
+	Narrowed    []string
+	Bare        bool // without a session policy
 	Forms       []credentialsForm
 }
 
@@ -97,10 +114,7 @@ func (s *Server) postSession(w http.ResponseWriter, r *http.Request, v *visit) e
 		return err
 	}
 	v.from = pathEscape("/requests/%s", f.Get("request_id"))
-	opened, err := s.c.Plane.Open(r.Context(), v.who, control.Opening{
-		RequestID: f.Get("request_id"), Kind: serval.ForCredentials,
-		ReadOnly: f.Get("read_only") != "", NoChaining: f.Get("no_chaining") != "",
-	})
+	opened, err := s.c.Plane.Open(r.Context(), v.who, narrowedBy(control.Opening{RequestID: f.Get("request_id"), Kind: serval.ForCredentials}, f))
 	if err != nil {
 		return err
 	}
@@ -111,8 +125,22 @@ func (s *Server) postSession(w http.ResponseWriter, r *http.Request, v *visit) e
 	}
 	return s.show(w, v, http.StatusOK, "credentials", "Credentials", credentialsView{
 		RoleARN: c.RoleARN, SessionName: c.SessionName, RequestPath: pathEscape("/requests/%s", opened.Session.RequestID),
-		EndsAt: c.EndsAt, Note: opened.Note, ReadOnly: f.Get("read_only") != "", Forms: forms,
+		EndsAt: c.EndsAt, RenewAt: c.RenewAt, Note: opened.Note, Narrowed: narrowedWords(f), Bare: s.c.NoSessionPolicy, Forms: forms,
 	})
+}
+
+// narrowedWords says how a session was narrowed.
+func narrowedWords(f url.Values) (words []string) {
+	if f.Get("read_only") != "" {
+		words = append(words, "read only")
+	}
+	if f.Get("no_chaining") != "" {
+		words = append(words, "no other roles from here")
+	}
+	if network := f.Get("network"); network != "" {
+		words = append(words, "from "+network+" only")
+	}
+	return words
 }
 
 // profileName is what a profile may be called without quotes.

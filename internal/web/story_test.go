@@ -64,8 +64,8 @@ func TestStoryByAPI(t *testing.T) {
 
 	var c wire.Credentials
 	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, &c)
-	if c.Version != 1 || c.SessionName != "ana@example.com" || c.ConsolePath != "" || !c.Expiration.Equal(c.EndsAt.Time) {
-		t.Fatalf("credentials for %s until %s and %s, want Ana's, one end, no console path", c.SessionName, c.Expiration, c.EndsAt)
+	if c.Version != 1 || c.SessionName != "ana@example.com" || c.ConsolePath != "/requests/"+made.ID+"/console" || !c.Expiration.Equal(c.EndsAt.Time) || !c.RenewAt.IsZero() {
+		t.Fatalf("credentials for %s until %s and %s, console at %q; want Ana's, one end, and her console", c.SessionName, c.Expiration, c.EndsAt, c.ConsolePath)
 	}
 	if err := w.try(c); err != nil {
 		t.Fatalf("the credentials do not work: %v", err)

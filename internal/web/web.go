@@ -71,6 +71,16 @@ type Config struct {
 	// Who can be talked into typing one can be phished, so it is off by default.
 	DeviceLogin bool
 
+	// What sessions are opened with, as the plane does: the names of networks, how
+	// long a lease is (0: none), and that no session policy is sent.
+	Networks        []string
+	Lease           time.Duration
+	NoSessionPolicy bool
+
+	// ConsoleHosts are where a sign-in to the console leads, as sources of a
+	// Content-Security-Policy.
+	ConsoleHosts []string
+
 	TrustedAccount func() string // shown to admins; empty while unknown
 	Log            *zap.Logger
 	Version        string

@@ -224,6 +224,10 @@ type Request struct {
 	Suspended    string   `json:"suspended"`   // why what is approved cannot be used now; empty where it can
 	BreakGlass   bool     `json:"break_glass"` // what is in force was approved by its requester, past the steps
 	Notices      []Notice `json:"notices"`     // empty in lists
+
+	// Live is there when one request is asked for and sessions under it still
+	// work, and null otherwise.
+	Live *Live `json:"live"`
 }
 
 // A Notice is what people had to be told, and whether they were.
@@ -236,6 +240,25 @@ type Notice struct {
 	Attempts   int    `json:"attempts"`
 	EndedAt    Time   `json:"ended_at"`
 	Error      string `json:"error"`
+}
+
+// Live are the sessions of a request that still work, and what cuts them off at
+// once: the policy is for whoever owns the role to attach to it.
+type Live struct {
+	Sessions   []LiveSession `json:"sessions"`
+	DenyPolicy string        `json:"deny_policy"` // JSON, as text
+	// OutlivesAccess reports that some of them work longer than the access does.
+	OutlivesAccess bool `json:"outlives_access"`
+}
+
+// A LiveSession is a session that still works.
+type LiveSession struct {
+	ID            string `json:"id"`
+	Kind          string `json:"kind"`
+	SessionName   string `json:"session_name"`
+	AssumedRoleID string `json:"assumed_role_id"`
+	StartedAt     Time   `json:"started_at"`
+	EndsAt        Time   `json:"ends_at"`
 }
 
 // A Person is somebody else, as far as others need to know.
@@ -328,12 +351,36 @@ type Credentials struct {
 	RoleARN     string `json:"role_arn"`
 	SessionName string `json:"session_name"`
 	EndsAt      Time   `json:"ends_at"`
+	// ConsolePath opens the console, narrowed alike, when a browser of the same
+	// person posts to it.
 	ConsolePath string `json:"console_path"`
+	// RenewAt is from when on another session is to be opened in place of this
+	// one; null where it ends with the access.
+	RenewAt Time   `json:"renew_at"`
+	Note    string `json:"note"` // what the person should know; empty for nothing
 }
 
 // Format writes [redacted] for every verb: credentials are handed over as JSON
 // and in no other way.
 func (c Credentials) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
+
+// A NewConsoleLink is the body of POST /console-links.
+type NewConsoleLink struct {
+	RequestID string  `json:"request_id"`
+	Narrow    *Narrow `json:"narrow,omitempty"`
+	Service   string  `json:"service,omitempty"`
+	Region    string  `json:"region,omitempty"`
+}
+
+// A ConsoleLink is a path of the bridge that opens the console once, in a browser
+// of the same person.
+type ConsoleLink struct {
+	Path      string `json:"path"`
+	ExpiresAt Time   `json:"expires_at"`
+}
+
+// Format writes [redacted] for every verb.
+func (c ConsoleLink) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
 
 // A Session is a session that was opened, without its credentials.
 type Session struct {

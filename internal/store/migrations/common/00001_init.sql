@@ -331,7 +331,8 @@ create table session (
   assumed_role_id text   not null,
   expiration      bigint not null,
   ends_at         bigint not null,
-  error           text   not null
+  error           text   not null,
+  renews          text   not null
 );
 
 create index session_by_time on session (started_at);
@@ -339,7 +340,19 @@ create index session_by_request on session (request_id, started_at);
 create index session_by_person on session (person_id, started_at);
 create index session_open on session (started_at) where state = 'started';
 
+create table console_link (
+  code       text   not null primary key, -- a digest
+  person_id  text   not null references person (id),
+  request_id text   not null references request (id),
+  asked      text   not null, -- JSON
+  expires_at bigint not null
+);
+
+create index console_link_by_person on console_link (person_id, expires_at);
+create index console_link_by_expiry on console_link (expires_at);
+
 -- +goose Down
+drop table console_link;
 drop table session;
 drop table notice;
 drop table allocation;
