@@ -92,6 +92,15 @@ const (
 	FindingWildcardAction   = "wildcard-action"     // more actions than are meant
 )
 
+// FindingIDs returns the ids of all findings.
+func FindingIDs() []string {
+	return []string{
+		FindingPublic, FindingNotPrincipal, FindingBypass, FindingOtherPrincipal, FindingExternalID, FindingAudienceMissing,
+		FindingAudienceWildcard, FindingAudienceLike, FindingAudienceOther, FindingTagsMissing, FindingDeletedPrincipal,
+		FindingForeignProvider, FindingOtherIssuer, FindingWildcardAction,
+	}
+}
+
 // More findings than these are not listed: nobody reads them.
 const (
 	maxFindingsOfStatement = 40
