@@ -203,7 +203,9 @@ func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, err
 		}
 	case err != nil:
 		return serval.Person{}, err
-	case !serval.SameEmail(who.Email, id.Email):
+	case serval.SameEmail(who.Email, id.Email):
+		who.NewEmail = "" // whoever went back to it stays suspended all the same
+	default:
 		who.NewEmail = id.Email
 		who.Suspended = "Your email was " + who.Email + " and is " + id.Email + " now. An admin has to say that both are you."
 	}

@@ -404,7 +404,7 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 		}
 		if len(found) > f.Limit {
 			found = found[:f.Limit]
-			next = place(found[f.Limit-1])
+			next = place(found[f.Limit-1].CreatedAt, found[f.Limit-1].ID)
 		}
 		list, err = p.listed(v, found)
 		return err
@@ -412,9 +412,9 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 	return list, next, err
 }
 
-// place names a request's place in a list that is newest first, and readPlace
-// reads it. It says nothing about whether the request is there.
-func place(r *serval.Request) string { return fmt.Sprint(r.CreatedAt.UnixMicro(), ".", r.ID) }
+// place names the place of what was made at an instant in a list that is newest
+// first, and readPlace reads it. It says nothing about whether that is there.
+func place(at time.Time, id string) string { return fmt.Sprint(at.UnixMicro(), ".", id) }
 
 func readPlace(token string) (at time.Time, id string, err error) {
 	if token == "" {
@@ -462,7 +462,7 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 					continue
 				}
 				if len(mine) == limit {
-					next = place(mine[limit-1])
+					next = place(mine[limit-1].CreatedAt, mine[limit-1].ID)
 					break
 				}
 				mine = append(mine, r)
@@ -472,7 +472,7 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 			}
 			last := waiting[len(waiting)-1]
 			if filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID; seen >= maxAwaiting {
-				next = place(last)
+				next = place(last.CreatedAt, last.ID)
 				break
 			}
 		}

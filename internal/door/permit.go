@@ -81,6 +81,9 @@ var permits = map[serval.Action]permit{
 	serval.RequestExpire:   system,
 	serval.RequestFail:     system,
 
+	serval.PersonRead:   admin,
+	serval.PersonRelink: admin,
+
 	serval.SessionRead:  person,
 	serval.SessionOpen:  person,
 	serval.SessionIssue: person,

@@ -30,6 +30,7 @@ const (
 	RoleRead    Action = "role.read"
 	RequestRead Action = "request.read"
 	SessionRead Action = "session.read"
+	PersonRead  Action = "person.read"
 	AccountRead Action = "account.read"
 
 	RequestCreate      Action = "request.create"
@@ -44,12 +45,15 @@ const (
 	RequestRevoke      Action = "request.revoke"
 	RequestExpire      Action = "request.expire"
 	RequestFail        Action = "request.fail"
+	RequestRelink      Action = "request.relink"
 
 	ExtensionCreate      Action = "extension.create"
 	ExtensionApprove     Action = "extension.approve"
 	ExtensionApproveStep Action = "extension.approve_step"
 	ExtensionBreakGlass  Action = "extension.break_glass"
 	ExtensionDeny        Action = "extension.deny"
+
+	PersonRelink Action = "person.relink"
 
 	NoticeFail Action = "notice.fail" // somebody who had to be told was not
 

@@ -66,6 +66,7 @@ const (
 	ActRevoke           Act = "revoke"
 	ActExpire           Act = "expire" // time passed
 	ActFail             Act = "fail"   // the role is gone
+	ActRelink           Act = "relink" // to another identity of the same human
 )
 
 // A Standing is what somebody is to a request. One person may have several.
@@ -101,6 +102,7 @@ var transitions = []Transition{
 	{StatePending, ActDeny, Approver, State(StatusDenied), RequestDeny},
 	{StatePending, ActCancel, Requester, State(StatusCanceled), RequestCancel},
 	{StatePending, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StatePending, ActRelink, Overseer, StatePending, RequestRelink},
 	{StatePending, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
 	{StatePending, ActFail, Clockwork, State(StatusFailed), RequestFail},
 
@@ -117,6 +119,7 @@ var transitions = []Transition{
 	{StateApproved, ActDone, Requester, State(StatusExpired), RequestDone},
 	{StateApproved, ActRevoke, Approver, State(StatusRevoked), RequestRevoke},
 	{StateApproved, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StateApproved, ActRelink, Overseer, StateApproved, RequestRelink},
 	{StateApproved, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
 	{StateApproved, ActFail, Clockwork, State(StatusFailed), RequestFail},
 
@@ -132,6 +135,7 @@ var transitions = []Transition{
 	{StateRunning, ActDone, Requester, State(StatusExpired), RequestDone},
 	{StateRunning, ActRevoke, Approver, State(StatusRevoked), RequestRevoke},
 	{StateRunning, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StateRunning, ActRelink, Overseer, StateRunning, RequestRelink},
 	{StateRunning, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
 }
 
@@ -726,6 +730,28 @@ func (r *Request) Done(who Principal, now time.Time) (Action, error) {
 // Revoke takes the access away.
 func (r *Request) Revoke(who Principal, now time.Time) (Action, error) {
 	return r.finish(who, ActRevoke, StatusRevoked, "", now)
+}
+
+// Relink hands the request to another identity of the human who made it: one
+// with its email, or the same person under a new one. What
+// that identity has decided would become their own: unless the terms allow
+// self-approval it is refused.
+func (r *Request) Relink(who Principal, to Person, now time.Time) (Action, error) {
+	if err := r.check(ActRelink, now, r.Standings(who)...); err != nil {
+		return "", err
+	}
+	if to.ID != r.PersonID && !SameEmail(to.Email, r.Email) {
+		return "", Refuse(FailedPrecondition, "%s is no identity of %s.", to.Email, r.Email)
+	}
+	for _, a := range r.Allocations {
+		for _, s := range a.Steps {
+			if s.Outcome != "" && (s.PersonID == to.ID || SameEmail(s.DecidedBy, to.Email)) && !r.Terms.AllowSelfApproval {
+				return "", Refuse(FailedPrecondition, "%s decided a step of this request, and nobody decides their own.", to.Email)
+			}
+		}
+	}
+	r.PersonID, r.Email = to.ID, to.Email
+	return r.event(ActRelink), nil
 }
 
 // Fail ends a request whose role is gone.

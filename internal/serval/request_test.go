@@ -18,6 +18,9 @@ var t0 = time.Date(2026, 1, 5, 9, 0, 0, 0, time.UTC)
 
 const week = 7 * 24 * time.Hour
 
+// emergency has the thirty characters that breaking the glass needs.
+const emergency = "the shop is down, nobody is up"
+
 // The cast. Ana asks; Bo decides a first step, by group; Cy a second, by email.
 var (
 	ana = Person{ID: "p-ana", Email: "ana@example.com"}
@@ -28,6 +31,9 @@ var (
 
 	first  = People{Groups: []string{"leads"}}
 	second = People{Emails: []string{"CY@example.com"}}
+
+	// Ana, after the identity provider lost her and took her in again.
+	anaAgain = Person{ID: "p-ana-again", Email: "ANA@example.com"}
 
 	testRole = RoleKey{Partition: "aws", AccountID: "111122223333", RoleID: "AROA1", ARN: "arn:aws:iam::111122223333:role/dev"}
 )
@@ -118,6 +124,7 @@ pending   break glass                 requester  approved  request.break_glass
 pending   deny                        approver   denied    request.deny
 pending   cancel                      requester  canceled  request.cancel
 pending   revoke                      admin      revoked   request.revoke
+pending   relink                      admin      pending   request.relink
 pending   expire                      system     expired   request.expire
 pending   fail                        system     failed    request.fail
 approved  mint                        requester  running   session.open
@@ -133,6 +140,7 @@ approved  shorten                     approver   approved  request.shorten
 approved  done                        requester  expired   request.done
 approved  revoke                      approver   revoked   request.revoke
 approved  revoke                      admin      revoked   request.revoke
+approved  relink                      admin      approved  request.relink
 approved  expire                      system     expired   request.expire
 approved  fail                        system     failed    request.fail
 running   mint                        requester  running   session.open
@@ -147,6 +155,7 @@ running   shorten                     approver   running   request.shorten
 running   done                        requester  expired   request.done
 running   revoke                      approver   revoked   request.revoke
 running   revoke                      admin      revoked   request.revoke
+running   relink                      admin      running   request.relink
 running   expire                      system     expired   request.expire
 `
 	got := "\n"
@@ -165,7 +174,8 @@ running   expire                      system     expired   request.expire
 // TestEveryAct_S76 tries every act in every state as everybody. What the table
 // below does not allow is refused, and changes nothing.
 func TestEveryAct_S76(t *testing.T) { // S-76
-	one, two := terms(first), terms(first, second)
+	one, two, glass := terms(first), terms(first, second), terms(first)
+	glass.BreakGlass = true
 	situations := map[string]func(t testing.TB) *Request{
 		"pending auto":         func(t testing.TB) *Request { return newRequest(t, terms()) },
 		"pending":              func(t testing.TB) *Request { return newRequest(t, one) },
@@ -178,6 +188,9 @@ func TestEveryAct_S76(t *testing.T) { // S-76
 		"running, ext auto":    func(t testing.TB) *Request { return extending(t, running(t, terms())) },
 		"running, ext":         func(t testing.TB) *Request { return extending(t, running(t, one)) },
 		"running, ext of two":  func(t testing.TB) *Request { return extending(t, running(t, two)) },
+		"pending glass":        func(t testing.TB) *Request { return newRequest(t, glass) },
+		"approved, ext glass":  func(t testing.TB) *Request { return extending(t, approved(t, glass)) },
+		"running, ext glass":   func(t testing.TB) *Request { return extending(t, running(t, glass)) },
 		"overdue pending": func(t testing.TB) *Request {
 			r := newRequest(t, one)
 			r.ExpiresAt = t0
@@ -209,15 +222,17 @@ func TestEveryAct_S76(t *testing.T) { // S-76
 		"approve": func(r *Request, who Principal) (Action, error) {
 			return r.Decide(who, Decision{Approve: true}, week, t0)
 		},
-		"deny":       func(r *Request, who Principal) (Action, error) { return r.Decide(who, Decision{}, week, t0) },
-		"cancel":     func(r *Request, who Principal) (Action, error) { return r.Cancel(who, t0) },
-		"extend":     func(r *Request, who Principal) (Action, error) { return r.Extend(who, 30, "more", t0) },
-		"shorten to": func(r *Request, who Principal) (Action, error) { return r.ShortenTo(who, 10, t0) },
-		"shorten":    func(r *Request, who Principal) (Action, error) { return r.Shorten(who, t0.Add(time.Minute), t0) },
-		"done":       func(r *Request, who Principal) (Action, error) { return r.Done(who, t0) },
-		"revoke":     func(r *Request, who Principal) (Action, error) { return r.Revoke(who, t0) },
-		"expire":     func(r *Request, who Principal) (Action, error) { return r.Expire(who, t0) },
-		"fail":       func(r *Request, who Principal) (Action, error) { return r.Fail(who, t0) },
+		"deny":        func(r *Request, who Principal) (Action, error) { return r.Decide(who, Decision{}, week, t0) },
+		"break glass": func(r *Request, who Principal) (Action, error) { return r.BreakGlass(who, emergency, week, t0) },
+		"relink":      func(r *Request, who Principal) (Action, error) { return r.Relink(who, anaAgain, t0) },
+		"cancel":      func(r *Request, who Principal) (Action, error) { return r.Cancel(who, t0) },
+		"extend":      func(r *Request, who Principal) (Action, error) { return r.Extend(who, 30, "more", t0) },
+		"shorten to":  func(r *Request, who Principal) (Action, error) { return r.ShortenTo(who, 10, t0) },
+		"shorten":     func(r *Request, who Principal) (Action, error) { return r.Shorten(who, t0.Add(time.Minute), t0) },
+		"done":        func(r *Request, who Principal) (Action, error) { return r.Done(who, t0) },
+		"revoke":      func(r *Request, who Principal) (Action, error) { return r.Revoke(who, t0) },
+		"expire":      func(r *Request, who Principal) (Action, error) { return r.Expire(who, t0) },
+		"fail":        func(r *Request, who Principal) (Action, error) { return r.Fail(who, t0) },
 	}
 
 	// Who may, the state it leads to, and the event: or the kind of refusal of
@@ -316,6 +331,60 @@ running, ext of two  shorten     ana bo cy      running   request.shorten
 running, ext of two  done        ana            expired   request.done
 running, ext of two  revoke      bo cy admin    revoked   request.revoke
 running, ext of two  expire      system         !conflict
+
+pending auto  break glass  ana  !permission_denied
+pending auto  relink  admin  pending  request.relink
+pending  break glass  ana  !permission_denied
+pending  relink  admin  pending  request.relink
+pending of two  break glass  ana  !permission_denied
+pending of two  relink  admin  pending  request.relink
+approved  break glass  ana  !conflict
+approved  relink  admin  approved  request.relink
+approved, ext auto  break glass  ana  !permission_denied
+approved, ext auto  relink  admin  approved  request.relink
+approved, ext  break glass  ana  !permission_denied
+approved, ext  relink  admin  approved  request.relink
+approved, ext of two  break glass  ana  !permission_denied
+approved, ext of two  relink  admin  approved  request.relink
+running  break glass  ana  !conflict
+running  relink  admin  running  request.relink
+running, ext auto  break glass  ana  !permission_denied
+running, ext auto  relink  admin  running  request.relink
+running, ext  break glass  ana  !permission_denied
+running, ext  relink  admin  running  request.relink
+running, ext of two  break glass  ana  !permission_denied
+running, ext of two  relink  admin  running  request.relink
+
+pending glass  approve      bo        approved  request.approve
+pending glass  deny         bo        denied  request.deny
+pending glass  break glass  ana       approved  request.break_glass
+pending glass  cancel       ana       canceled  request.cancel
+pending glass  revoke       admin     revoked  request.revoke
+pending glass  relink       admin     pending  request.relink
+pending glass  expire       system    !conflict
+pending glass  fail         system    failed  request.fail
+approved, ext glass  approve      bo        approved  extension.approve
+approved, ext glass  deny         bo        approved  extension.deny
+approved, ext glass  break glass  ana       approved  extension.break_glass
+approved, ext glass  cancel       ana       canceled  request.cancel
+approved, ext glass  extend       ana       !conflict
+approved, ext glass  shorten to   ana bo    approved  request.shorten
+approved, ext glass  shorten      ana bo    !failed_precondition
+approved, ext glass  done         ana       expired  request.done
+approved, ext glass  revoke       bo admin  revoked  request.revoke
+approved, ext glass  relink       admin     approved  request.relink
+approved, ext glass  expire       system    !conflict
+approved, ext glass  fail         system    failed  request.fail
+running, ext glass  approve      bo        running  extension.approve
+running, ext glass  deny         bo        running  extension.deny
+running, ext glass  break glass  ana       running  extension.break_glass
+running, ext glass  extend       ana       !conflict
+running, ext glass  shorten to   ana bo    running  request.shorten
+running, ext glass  shorten      ana bo    running  request.shorten
+running, ext glass  done         ana       expired  request.done
+running, ext glass  revoke       bo admin  revoked  request.revoke
+running, ext glass  relink       admin     running  request.relink
+running, ext glass  expire       system    !conflict
 
 overdue pending   expire    system              expired   request.expire
 overdue approved  expire    system              expired   request.expire
@@ -1008,12 +1077,12 @@ func randomActs(t *testing.T, seed uint64) {
 	people := []Principal{
 		as(ana), as(bo), as(cy), as(eve), admin, system, worker, nobody,
 		as(Person{ID: "p-ana", Email: "ana@example.com", Groups: lead}),
-		as(Person{ID: "p-2", Email: "ANA@example.com", Groups: lead}),
+		as(Person{ID: "p-2", Email: "ANA@example.com", Groups: lead}), as(anaAgain),
 		as(Person{ID: "p-3", Email: "bO@example.com", Groups: lead}),
 		as(Person{ID: "p-dan", Email: "dan@example.com", Groups: lead}),
 	}
 	tm := terms([][]People{{}, {first}, {first, first}, {first, second}}[pick(4)]...)
-	tm.AllowSelfApproval = pick(8) == 0
+	tm.AllowSelfApproval, tm.BreakGlass = pick(8) == 0, pick(4) == 0
 	ask := Ask{Minutes: 1 + pick(120)}
 	if pick(4) == 0 {
 		ask.StartAt = t0.Add(time.Duration(pick(96)) * time.Hour)
@@ -1037,7 +1106,7 @@ func randomActs(t *testing.T, seed uint64) {
 		_, _, overdue := r.Due(now)
 		var act string
 		var err error
-		switch n := pick(22); {
+		switch n := pick(25); {
 		case n < 6:
 			act, err = "approve", errOf(r.Decide(who, Decision{Approve: true, Minutes: pick(140) - 10}, week, now))
 		case n < 7:
@@ -1061,6 +1130,10 @@ func randomActs(t *testing.T, seed uint64) {
 			act, err = "revoke", errOf(r.Revoke(who, now))
 		case n < 20:
 			act, err = "fail", errOf(r.Fail(who, now))
+		case n < 22:
+			act, err = "break", errOf(r.BreakGlass(who, emergency[pick(2):], week, now))
+		case n < 23:
+			act, err = "relink", errOf(r.Relink(who, []Person{anaAgain, ana, bo, eve}[pick(4)], now))
 		default:
 			act, err = "expire", errOf(r.Expire(who, now))
 		}
@@ -1117,6 +1190,12 @@ func checkInvariants(t *testing.T, r *Request) {
 		if len(a.Steps) != len(r.Terms.Steps) {
 			t.Errorf("an allocation has %d steps, want %d", len(a.Steps), len(r.Terms.Steps))
 		}
+		if a.BreakGlass {
+			if !r.Terms.BreakGlass || len(a.Steps) == 0 || !strings.EqualFold(a.DecidedBy, "ana@example.com") || len(a.Reason) < MinBreakGlass {
+				t.Errorf("a glass was broken by %q under %+v because %q", a.DecidedBy, r.Terms, a.Reason)
+			}
+			continue
+		}
 		if len(a.Steps) == 0 && a.DecidedBy != "system" {
 			t.Errorf("%q approved what is approved by nobody but the system", a.DecidedBy)
 		}
@@ -1139,6 +1218,9 @@ func checkInvariants(t *testing.T, r *Request) {
 			}
 			by[email], by[s.PersonID] = true, true
 		}
+	}
+	if !SameEmail(r.Email, "ana@example.com") || r.PersonID != ana.ID && r.PersonID != anaAgain.ID {
+		t.Errorf("the request became %s's", r.Email)
 	}
 	if count[Active] > 1 || count[Asked] > 1 {
 		t.Errorf("%d active and %d asked allocations, want at most one of each", count[Active], count[Asked])

@@ -93,6 +93,8 @@ var table = []route{
 	on("GET", "/api/v1/audit", Auditor, (*Server).audit),
 	on("POST", "/api/v1/explain/trust", Admin, (*Server).explainTrust).streaming(),
 	on("GET", "/api/v1/findings", Auditor, (*Server).findings),
+	on("GET", "/api/v1/people", Admin, (*Server).people),
+	on("POST", "/api/v1/people/{id}/relink", Admin, (*Server).relink),
 	on("GET", "/api/v1/accounts", Admin, (*Server).accounts),
 	on("GET", "/api/v1/accounts/{id}", Admin, (*Server).account),
 	on("POST", "/api/v1/accounts/{id}/sync", Admin, (*Server).requestSync),

@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 
+	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -237,4 +240,126 @@ func TestBatch(t *testing.T) {
 	if len(first.Requests) != 1 || len(second.Requests) != 1 || second.NextPageToken != "" || first.Requests[0].ID == second.Requests[0].ID {
 		t.Errorf("pages are %+v and %+v, want one request each and no third", first, second)
 	}
+}
+
+// Over the API: a glass is broken, an admin finds the access among everybody's
+// and takes it away.
+func TestGlassByAPI(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	broken := policies()
+	broken[1].BreakGlass = true
+	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), broken); err != nil {
+		t.Fatal(err)
+	}
+	ana, ben, ada := w.as("ana"), w.as("ben"), w.as("ada")
+	ask := wire.NewRequest{RoleARN: w.aws.RoleARN("dev-admin"), Minutes: 60, Justification: "the shop is down, nobody is up", BreakGlass: true}
+	var made wire.Request
+	ana.json("POST", "/api/v1/requests", ask, 201, &made)
+	if made.Status != "approved" || !made.BreakGlass || made.RoleName != "dev-admin" || made.AccountName != "prod" || made.Suspended != "" || len(made.PolicyDigest) != 64 {
+		t.Fatalf("request is %+v, want approved by a broken glass, with its names", made)
+	}
+	ben.json("GET", "/api/v1/requests/"+made.ID, nil, 200, &made)
+	if len(made.Notices) != 1 || made.Notices[0].State != "failed" || made.Notices[0].Error != "no channel configured" ||
+		!slices.Equal(made.Notices[0].Recipients.Groups, []string{"sre-leads"}) {
+		t.Errorf("the approver sees the notices %+v", made.Notices)
+	}
+	ask.Justification = ask.Justification[1:]
+	ana.json("POST", "/api/v1/requests", ask, 400, nil)
+	ask.BreakGlass = false
+	var later wire.Request
+	ana.json("POST", "/api/v1/requests", ask, 201, &later)
+	if !later.MayBreakGlass || later.MayDecide || later.Status != "pending" {
+		t.Errorf("request is %+v, want pending with a glass to break", later)
+	}
+	ana.json("POST", "/api/v1/requests/"+later.ID+"/decisions", wire.Decision{Outcome: "approve", Reason: "it is down and I am all alone here"}, 200, nil)
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
+
+	var found wire.Requests
+	ana.json("GET", "/api/v1/requests?all=true", nil, 403, nil)
+	ana.json("GET", "/api/v1/requests?email=ana@example.com", nil, 403, nil)
+	ada.json("GET", "/api/v1/requests?running=no", nil, 400, nil)
+	ada.json("GET", "/api/v1/requests", nil, 200, &found)
+	if len(found.Requests) != 0 {
+		t.Errorf("an admin's own requests are %d, want none", len(found.Requests))
+	}
+	for path, want := range map[string]int{
+		"?all=true": 2, "?all=true&running=true": 1, "?email=ANA@example.com&running=true": 1, "?email=ben@example.com": 0, "?all=true&status=pending": 0,
+	} {
+		ada.json("GET", "/api/v1/requests"+path, nil, 200, &found)
+		if len(found.Requests) != want {
+			t.Errorf("%s: %d requests, want %d", path, len(found.Requests), want)
+		}
+	}
+	ada.json("GET", "/api/v1/requests?all=true&page_size=1", nil, 200, &found)
+	if len(found.Requests) != 1 || found.NextPageToken == "" {
+		t.Fatalf("a page of one is %+v", found)
+	}
+	ada.json("GET", "/api/v1/requests?all=true&page_size=1&page_token="+found.NextPageToken, nil, 200, &found)
+	if len(found.Requests) != 1 || found.NextPageToken != "" || found.Requests[0].ID != made.ID {
+		t.Fatalf("the page behind it is %+v, want the first request", found)
+	}
+	ada.json("POST", "/api/v1/requests/"+made.ID+"/revoke", wire.Revocation{Reason: "the shop is up"}, 200, &made)
+	if made.Status != "revoked" {
+		t.Errorf("request is %s, want revoked", made.Status)
+	}
+
+	// What waits comes in pages too.
+	for range 3 {
+		ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-admin"), Minutes: 5, Justification: "Incident 7"}, 201, nil)
+		w.clock.move(time.Second)
+	}
+	seen, token := 0, ""
+	for pages := 1; ; pages++ {
+		var waiting wire.Approvals
+		ben.json("GET", "/api/v1/approvals?page_size=2&page_token="+token, nil, 200, &waiting)
+		seen += len(waiting.Requests)
+		if token = waiting.NextPageToken; token == "" {
+			if pages != 2 {
+				t.Errorf("%d pages, want 2", pages)
+			}
+			break
+		}
+	}
+	if seen != 3 {
+		t.Errorf("%d requests wait, want 3", seen)
+	}
+}
+
+// S-54, over the API: an identity with an email that somebody has is suspended,
+// found and linked.
+func TestRelinkByAPI(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	w.as("ana")
+	ada := w.as("ada")
+	var people wire.Identities
+	ada.json("GET", "/api/v1/people?email=ANA@example.com", nil, 200, &people)
+	if len(people.People) != 1 || people.People[0].Suspended != "" || people.People[0].Subject == "" {
+		t.Fatalf("people are %+v, want Ana", people.People)
+	}
+	ada.json("POST", "/api/v1/people/"+people.People[0].ID+"/relink", wire.Relinking{SamePerson: true}, 422, nil)
+	ada.json("POST", "/api/v1/people/person_none/relink", wire.Relinking{}, 404, nil)
+
+	was := w.aws.RoleARN("dev-auto")
+	ana := w.as("ana")
+	var open wire.Request
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: was, Minutes: 60, Justification: "Incident 7"}, 201, &open)
+	w.idp.SetPerson(idptest.Person{Subject: "00u1ana", Name: "Ana", Email: "ana.new@example.com", EmailVerified: true, Groups: []string{"engineering"}})
+	married := w.as("ana.new")
+	married.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: open.ID}, 422, nil)
+	ada.json("GET", "/api/v1/requests/"+open.ID, nil, 200, &open)
+	if open.Suspended != "The person is suspended until an admin links their identity again." {
+		t.Errorf("the request is suspended because %q", open.Suspended)
+	}
+	ada.json("GET", "/api/v1/people?suspended=true&page_size=1", nil, 200, &people)
+	if len(people.People) != 1 || people.People[0].NewEmail != "ana.new@example.com" || people.NextPageToken != "" {
+		t.Fatalf("suspended are %+v, want Ana with her new email", people)
+	}
+	var done wire.Relinked
+	ada.json("POST", "/api/v1/people/"+people.People[0].ID+"/relink", wire.Relinking{SamePerson: true, Reason: "she married"}, 200, &done)
+	if done.Person.Email != "ana.new@example.com" || done.Person.Suspended != "" || !slices.Equal(done.Carried, []string{open.ID}) || len(done.Revoked)+len(done.Suspended) != 0 {
+		t.Errorf("linked: %+v", done)
+	}
+	married.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: open.ID}, 200, nil)
 }

@@ -266,6 +266,41 @@ type Person struct {
 	Email string `json:"email"`
 }
 
+// An Identity is a person as an admin sees them: who the identity provider says
+// they are, and why they are suspended, if they are.
+type Identity struct {
+	ID         string   `json:"id"`
+	Email      string   `json:"email"`
+	NewEmail   string   `json:"new_email"` // that the provider says now; empty where it is the same
+	Issuer     string   `json:"issuer"`
+	Subject    string   `json:"subject"`
+	Groups     []string `json:"groups"`
+	GroupsAt   Time     `json:"groups_at"`
+	GroupsNote string   `json:"groups_note"`
+	Suspended  string   `json:"suspended"`
+	CreatedAt  Time     `json:"created_at"`
+}
+
+// An Identities is a page of people.
+type Identities struct {
+	People        []Identity `json:"people"`
+	NextPageToken string     `json:"next_page_token"`
+}
+
+// A Relinking is the body of POST /people/{id}/relink.
+type Relinking struct {
+	SamePerson bool   `json:"same_person,omitempty"`
+	Reason     string `json:"reason,omitempty"`
+}
+
+// A Relinked answers it.
+type Relinked struct {
+	Person    Identity   `json:"person"`
+	Suspended []Identity `json:"suspended"` // who had the email before
+	Carried   []string   `json:"carried"`   // ids of requests that are the person's now
+	Revoked   []string   `json:"revoked"`   // ids of requests that ended
+}
+
 // A Step is one approval.
 type Step struct {
 	Approvers People  `json:"approvers"`

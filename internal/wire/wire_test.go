@@ -82,6 +82,7 @@ func shapes() map[string]any {
 		RequireJustification: true, BreakGlass: true, Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
 		Documents: &Documents{json.RawMessage(`{"Version":"2012-10-17"}`), "arn:aws:iam::aws:policy/B", []any{}, []any{}},
 	}
+	identity := Identity{"p1", "ana@example.com", "anna@example.com", "https://acme.okta.com", "00u1", []string{"leads"}, at(0), "none came", "because", at(0)}
 	session := Session{"s1", "r1", "console", "issued", roleARN, "ana@example.com", "ASIA", "AROA1:ana@example.com", at(5), at(65), at(65), "no"}
 	return map[string]any{
 		"error":            Error{"conflict", "Another worker has it.", map[string]string{"until": "2026-01-05T09:10:00Z"}},
@@ -94,6 +95,9 @@ func shapes() map[string]any {
 		"extension":        Extension{30, "more"},
 		"shortening":       Shortening{30, at(30)},
 		"revocation":       Revocation{"it is over"},
+		"identities":       Identities{[]Identity{identity}, "next"},
+		"relinking":        Relinking{true, "she married"},
+		"relinked":         Relinked{identity, []Identity{identity}, []string{"r1"}, []string{"r2"}},
 		"new-session":      NewSession{"r1", &Narrow{true, true, "office"}},
 		"credentials":      Credentials{1, "ASIA", "secret", "token", at(65), "s1", roleARN, "ana@example.com", at(65), "/requests/r1/console", at(45), "an hour at most"},
 		"new-console-link": NewConsoleLink{"r1", &Narrow{true, true, "office"}, "ec2", "eu-central-1"},
