@@ -211,6 +211,11 @@ func (s *server) do(f func(context.Context, *pgx.Conn) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	c, err := pgx.Connect(ctx, s.url("postgres"))
+	for errors.Is(err, syscall.EAGAIN) && ctx.Err() == nil {
+		// The socket's queue is full of connections that a test gave up.
+		time.Sleep(20 * time.Millisecond)
+		c, err = pgx.Connect(ctx, s.url("postgres"))
+	}
 	if err != nil {
 		return err
 	}
