@@ -79,7 +79,7 @@ func shapes() map[string]any {
 		MaxSessionSeconds: 3600, Tags: map[string]string{"serval": ""}, Policy: "dev", Trust: Trust{"fails", "refuses you", "statement 1", "StringEquals x:aud", []string{"resource control policies"}, &Mend{"{}", "x"}},
 		Completeness: "incomplete", StaleSince: at(1), StaleReason: "iam:GetRole answered AccessDenied", Held: true, MyRequest: &request,
 		Entitlement: Entitlement{"Assume Role", "Ability to assume this AWS IAM role"}, MaxMinutes: 120, RecommendedMinutes: 60,
-		RequireJustification: true, BreakGlass: true, Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
+		RequireJustification: true, BreakGlass: true, Blocked: "a finding", Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
 		Documents: &Documents{json.RawMessage(`{"Version":"2012-10-17"}`), "arn:aws:iam::aws:policy/B", []any{}, []any{}},
 	}
 	identity := Identity{"p1", "ana@example.com", "anna@example.com", "https://acme.okta.com", "00u1", []string{"leads"}, at(0), "none came", "because", at(0)}
