@@ -47,10 +47,18 @@ const (
 
 var rootSecret = serval.NewSecret("a root secret of a test, long enough")
 
-// A clock stands until it is moved.
-type clock struct{ at atomic.Int64 }
+// A clock stands until it is moved; one that runs is the wall's.
+type clock struct {
+	at   atomic.Int64
+	runs bool
+}
 
-func (c *clock) now() time.Time       { return time.UnixMicro(c.at.Load()).UTC() }
+func (c *clock) now() time.Time {
+	if c.runs {
+		return time.Now().UTC().Truncate(time.Microsecond)
+	}
+	return time.UnixMicro(c.at.Load()).UTC()
+}
 func (c *clock) move(d time.Duration) { c.at.Add(d.Microseconds()) }
 
 // A world is a control plane over a database, with AWS as a script.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
 // SetPatience shortens how long a connection stays open for a body that nobody
@@ -12,6 +13,16 @@ func (s *Server) SetPatience(d time.Duration) { s.patience = d }
 
 // SetMaxComing sets how many may be coming back from signing in at a time.
 func (s *Server) SetMaxComing(n int) { s.coming = make(chan struct{}, n) }
+
+// Forms returns credentials in every form, by its id.
+func Forms(c wire.Credentials) (map[string]string, error) {
+	forms, err := credentialsForms(c)
+	texts := map[string]string{}
+	for _, f := range forms {
+		texts[f.ID] = f.Text
+	}
+	return texts, err
+}
 
 // Pretty returns documents as they stand on one page.
 func Pretty(documents []serval.Document) []string {

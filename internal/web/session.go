@@ -146,6 +146,9 @@ func narrowedWords(f url.Values) (words []string) {
 // profileName is what a profile may be called without quotes.
 var profileName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
+// powershell doubles what PowerShell takes for a single quote.
+var powershell = strings.NewReplacer(`'`, `''`, "\u2018", "\u2018\u2018", "\u2019", "\u2019\u2019", "\u201a", "\u201a\u201a", "\u201b", "\u201b\u201b")
+
 func credentialsForms(c wire.Credentials) ([]credentialsForm, error) {
 	variables := [][2]string{
 		{"AWS_ACCESS_KEY_ID", c.AccessKeyID},
@@ -180,7 +183,7 @@ func credentialsForms(c wire.Credentials) ([]credentialsForm, error) {
 		{"fish", "fish", "Paste into a shell.", lines("set -gx %s %s", func(t string) string {
 			return `'` + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(t) + `'`
 		})},
-		{"powershell", "PowerShell", "Paste into a shell.", lines("$Env:%s = %s", func(t string) string { return `'` + strings.ReplaceAll(t, `'`, `''`) + `'` })},
+		{"powershell", "PowerShell", "Paste into a shell.", lines("$Env:%s = %s", func(t string) string { return `'` + powershell.Replace(t) + `'` })},
 		{"file", "Credentials file", "Add to ~/.aws/credentials and use --profile " + name + ".", fmt.Sprintf(
 			"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n", name, c.AccessKeyID, c.SecretAccessKey, c.SessionToken)},
 		{"json", "JSON", "The form that credential_process reads.", string(process) + "\n"},
