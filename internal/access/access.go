@@ -34,22 +34,29 @@ func Decide(policies []serval.AccessPolicy, role Target, who serval.Person) (p s
 // gives must match; within accounts and ARN patterns, any one does. Nothing
 // given names no role: a list that got lost must not open every one.
 func Matches(m serval.RoleMatch, role Target) bool {
-	if len(m.Accounts)+len(m.ARNs)+len(m.Tags) == 0 {
-		return false
-	}
-	if len(m.Accounts) > 0 && !slices.Contains(m.Accounts, role.AccountID) {
-		return false
-	}
-	if len(m.ARNs) > 0 && !slices.ContainsFunc(m.ARNs, func(p string) bool { return MatchPattern(p, role.ARN) }) {
-		return false
-	}
+	return !namesNothing(m) && hasAccount(m, role) && hasARN(m, role) && len(missingTags(m, role)) == 0
+}
+
+func namesNothing(m serval.RoleMatch) bool { return len(m.Accounts)+len(m.ARNs)+len(m.Tags) == 0 }
+
+func hasAccount(m serval.RoleMatch, role Target) bool {
+	return len(m.Accounts) == 0 || slices.Contains(m.Accounts, role.AccountID)
+}
+
+func hasARN(m serval.RoleMatch, role Target) bool {
+	return len(m.ARNs) == 0 || slices.ContainsFunc(m.ARNs, func(p string) bool { return MatchPattern(p, role.ARN) })
+}
+
+// missingTags returns the keys of the tags that the role does not have as m wants
+// them, in order.
+func missingTags(m serval.RoleMatch, role Target) (missing []string) {
 	for key, want := range m.Tags {
-		value, tagged := role.Tags[key]
-		if !tagged || want != "*" && want != value {
-			return false
+		if value, tagged := role.Tags[key]; !tagged || want != "*" && want != value {
+			missing = append(missing, key)
 		}
 	}
-	return true
+	slices.Sort(missing)
+	return missing
 }
 
 // MatchPattern reports whether the whole of text fits pattern, in which * stands

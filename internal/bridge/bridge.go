@@ -61,7 +61,8 @@ type Config struct {
 	// service account. Where it is nil, workers come by upstream token only.
 	Workers *tokenreview.Config
 
-	File           File // the configuration file, read
+	File           File   // the configuration file, read
+	FilePath       string // where it was read, to read it again when it changes; may be empty
 	TrustedProxies []netip.Prefix
 	RequestExpiry  time.Duration
 	MintRate       int
@@ -308,9 +309,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	edge, err := web.New(web.Config{
 		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		UpstreamTokens: c.upstreamTokens(), Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
+		UpstreamTokens: c.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: slices.Sorted(maps.Keys(c.File.Networks)), Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
-		TrustedAccount: func() string { return c.TrustedAccount }, Log: c.Log, Version: c.Version, Now: c.Now,
+		Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the pages: %w", err)
@@ -365,6 +366,7 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 		Networks: c.File.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
 		Packed: func(percent int) { packed.Observe(float64(percent)) },
 		Admins: c.File.Admins, Auditors: c.File.Auditors,
+		ExternalID: serval.ExternalID(c.ExternalIDSecret, c.File.Team), TrustedAccount: c.TrustedAccount, File: c.FilePath,
 	})
 	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
 	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {

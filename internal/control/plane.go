@@ -70,7 +70,9 @@ type Settings struct {
 	Admins   serval.People
 	Auditors serval.People
 
-	File string // where the configuration file is, for sentences; may be empty
+	ExternalID     string // of every account that is connected over the API
+	TrustedAccount string // what trust policies name; empty: the worker's own, as it says
+	File           string // where the configuration file is, for sentences; may be empty
 }
 
 // A Plane is the control plane. It is safe for concurrent use.

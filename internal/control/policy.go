@@ -106,6 +106,9 @@ func declarePolicies(tx *store.Tx, who serval.Principal, declared []serval.Acces
 	return tx.Append(e)
 }
 
+// A Policy is an access policy with where it is from and when it is tried.
+type Policy = store.Policy
+
 // A PolicyFilter chooses a page of the access policies.
 type PolicyFilter struct {
 	After string // the name of a policy: those that are tried after it
@@ -114,7 +117,7 @@ type PolicyFilter struct {
 
 // Policies returns the access policies in the order in which they are tried, and
 // whether there are more.
-func (p *Plane) Policies(ctx context.Context, who serval.Principal, f PolicyFilter) (list []store.Policy, more bool, err error) {
+func (p *Plane) Policies(ctx context.Context, who serval.Principal, f PolicyFilter) (list []Policy, more bool, err error) {
 	err = p.view(ctx, who, serval.PolicyRead, "", func(v *store.View) error {
 		if list, err = v.Policies(); err != nil || f.After == "" {
 			return err
@@ -137,7 +140,7 @@ func (p *Plane) Policies(ctx context.Context, who serval.Principal, f PolicyFilt
 
 // CreatePolicy puts an access policy into force, on every replica with the next
 // thing that any of them decides.
-func (p *Plane) CreatePolicy(ctx context.Context, who serval.Principal, policy serval.AccessPolicy, priority int) (made store.Policy, err error) {
+func (p *Plane) CreatePolicy(ctx context.Context, who serval.Principal, policy serval.AccessPolicy, priority int) (made Policy, err error) {
 	err = p.act(ctx, who, serval.PolicyCreate, policyTarget(policy.Name), func(tx *store.Tx, e *serval.Event) error {
 		faults := policyFaults(policy, priority)
 		if !policyName.MatchString(policy.Name) {
@@ -169,14 +172,14 @@ func (p *Plane) CreatePolicy(ctx context.Context, who serval.Principal, policy s
 		return err
 	})
 	if err != nil {
-		return store.Policy{}, err
+		return Policy{}, err
 	}
 	return made, nil
 }
 
 // ChangePolicy replaces the access policy with the name by policy, which has the
 // same name or none. Where priority is nil it keeps its own.
-func (p *Plane) ChangePolicy(ctx context.Context, who serval.Principal, name string, policy serval.AccessPolicy, priority *int) (made store.Policy, err error) {
+func (p *Plane) ChangePolicy(ctx context.Context, who serval.Principal, name string, policy serval.AccessPolicy, priority *int) (made Policy, err error) {
 	err = p.act(ctx, who, serval.PolicyChange, policyTarget(name), func(tx *store.Tx, e *serval.Event) error {
 		was, err := p.ownPolicy(tx, name)
 		if err != nil {
@@ -201,7 +204,7 @@ func (p *Plane) ChangePolicy(ctx context.Context, who serval.Principal, name str
 		return err
 	})
 	if err != nil {
-		return store.Policy{}, err
+		return Policy{}, err
 	}
 	return made, nil
 }

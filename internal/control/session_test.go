@@ -136,12 +136,6 @@ func TestOpenPreconditions(t *testing.T) {
 		o   Opening
 	}
 	reader := func(s *setting) { s.r = s.ask(s.p.ana, roleARN(prod, "reader"), 60) }
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 	keep := func(s *setting, f func(tx *store.Tx) error) {
 		must(s.t, s.store.Write(s.t.Context(), s.clock.now(), f))
 	}
@@ -221,7 +215,7 @@ func TestOpenPreconditions(t *testing.T) {
 		{"role held", func(s *setting) { s.push(prod) }, serval.FailedPrecondition, "role_held"},
 		{"account disconnected", func(s *setting) {
 			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts()[1:], policies()))
-		}, serval.FailedPrecondition, "role_gone"},
+		}, serval.Conflict, ""}, // the unused request has failed
 		{"policy gone", func(s *setting) {
 			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts(), policies()[1:4]))
 		}, serval.FailedPrecondition, "not_eligible"},

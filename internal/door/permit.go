@@ -103,10 +103,16 @@ var permits = map[serval.Action]permit{
 	serval.PolicyChange:   admin,
 	serval.PolicyDelete:   admin,
 	serval.AccessExplain:  admin,
+	serval.AccountConnect: admin,
+	serval.AccountChange:  admin,
+
+	serval.AccountDisconnect: admin,
+
 	serval.RemovalConfirm: admin,
 	serval.SyncRequest:    admin,
 
 	serval.UpstreamRead:    worker,
+	serval.WorkerIdentify:  worker,
 	serval.SyncOpen:        worker,
 	serval.InventoryAccept: worker,
 	serval.DeltaAccept:     worker,

@@ -120,7 +120,8 @@ func readBody(r *http.Request) ([]byte, error) {
 
 // checkJSON refuses what encoding/json would let through: names that come twice
 // or in another case, and text behind the end. All names of ours are lower case
-// and ASCII; encoding/json takes "reque\u017ft_id" for request_id as well.
+// and ASCII; encoding/json takes "reque\u017ft_id" for request_id as well. The names
+// within tags are the tags' own.
 func checkJSON(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	malformed := serval.Refuse(serval.Invalid, "The body is not one JSON object.")
@@ -131,7 +132,9 @@ func checkJSON(text []byte) error {
 	type level struct {
 		object bool
 		names  map[string]bool
-		value  bool // a name was read, its value comes
+		value  bool   // a name was read, its value comes
+		tags   bool   // its names are those of tags
+		name   string // that was read last
 	}
 	open := []*level{{object: true, names: map[string]bool{}}}
 	for len(open) > 0 {
@@ -144,10 +147,10 @@ func checkJSON(text []byte) error {
 			if in.names[name] {
 				return serval.Refuse(serval.Invalid, "Field %q comes twice.", serval.Clip(name, 100))
 			}
-			if serval.FoldEmail(name) != name || strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf }) {
+			if !in.tags && (serval.FoldEmail(name) != name || strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf })) {
 				return serval.Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
 			}
-			in.names[name], in.value = true, true
+			in.names[name], in.value, in.name = true, true, name
 			continue
 		}
 		in.value = false
@@ -156,7 +159,7 @@ func checkJSON(text []byte) error {
 			if len(open) == maxDepth {
 				return serval.Refuse(serval.Invalid, "The body is nested too deeply.")
 			}
-			open = append(open, &level{object: t == json.Delim('{'), names: map[string]bool{}})
+			open = append(open, &level{object: t == json.Delim('{'), names: map[string]bool{}, tags: in.object && !in.tags && in.name == "tags"})
 		case json.Delim('}'), json.Delim(']'):
 			open = open[:len(open)-1]
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,6 +74,38 @@ func (t *Intake) WaitAccounts(ctx context.Context, who serval.Principal, version
 		}
 		again.Stop()
 	}
+}
+
+// identifyEvery is how often it is noted that a worker still says the same of
+// itself.
+const identifyEvery = time.Hour
+
+// Identify notes who a worker says that it is to AWS: the account that trust
+// policies have to name. Only what changed is recorded.
+func (t *Intake) Identify(ctx context.Context, who serval.Principal, arn string) error {
+	var caller serval.CallerARN
+	var known store.Worker
+	err := t.view(ctx, who, serval.WorkerIdentify, who.Worker, func(v *store.View) (err error) {
+		if caller, err = serval.ParseCallerARN(arn); err != nil {
+			return err
+		}
+		known, err = v.Worker(who.Worker)
+		if serval.IsRefusal(err, serval.NotFound) {
+			err = nil
+		}
+		return err
+	})
+	same := known.ARN == arn && slices.Equal(known.Bound, who.Bound) && (known.Bound == nil) == (who.Bound == nil)
+	if err != nil || same && t.door.Now().Sub(known.SeenAt) < identifyEvery {
+		return err
+	}
+	return t.act(ctx, who, serval.WorkerIdentify, who.Worker, func(tx *store.Tx, e *serval.Event) error {
+		if same {
+			e.Action = ""
+		}
+		e.Detail = map[string]string{"arn": arn, "account_id": caller.AccountID}
+		return tx.SaveWorker(who, caller)
+	})
 }
 
 // noAccount is the answer both for an account that is not there and for one

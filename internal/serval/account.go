@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -81,6 +82,10 @@ func isExternalID(id string) bool {
 	return len(id) >= minExternalID && len(id) <= maxExternalID && externalID.MatchString(id)
 }
 
+// maxVia bounds the roles on the way to an account: each costs a call of STS and
+// an hour at most is what the last one lasts.
+const maxVia = 10
+
 // The bounds of an External ID (STS API Reference, AssumeRole).
 const (
 	minExternalID = 2
@@ -117,8 +122,8 @@ func (a Account) Faults() []string {
 	}
 	if strings.TrimSpace(a.Name) == "" {
 		fault("name: give the account a name people know it by.")
-	} else if utf8.RuneCountInString(a.Name) > 100 {
-		fault("name: at most 100 characters.")
+	} else if utf8.RuneCountInString(a.Name) > 100 || strings.ContainsFunc(a.Name, unicode.IsControl) {
+		fault("name: at most 100 characters, and no line ends or other controls.")
 	}
 	role := func(field, text string) {
 		arn, err := ParseRoleARN(text)
@@ -141,6 +146,9 @@ func (a Account) Faults() []string {
 		if a.WorkflowRoleARN == a.RoleARN {
 			fault("workflow_role_arn: it must be another role than the ingestion role, which never gets a write action.")
 		}
+	}
+	if len(a.Via) > maxVia {
+		fault("via: at most %d roles.", maxVia)
 	}
 	for i, hop := range a.Via {
 		role(fmt.Sprintf("via[%d].role_arn", i), hop.RoleARN)

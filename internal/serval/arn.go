@@ -43,6 +43,27 @@ func (a RoleARN) Session(name string) string {
 	return "arn:" + a.Partition + ":sts::" + a.AccountID + ":assumed-role/" + a.Name + "/" + name
 }
 
+// A CallerARN is the ARN of whoever sts:GetCallerIdentity names: a user, a role's
+// session, or an account's root.
+type CallerARN struct {
+	ARN       string
+	Partition string
+	AccountID string
+}
+
+// callerARN is the grammar of GetCallerIdentity's Arn (STS API Reference).
+var callerARN = regexp.MustCompile(
+	`^arn:(aws|aws-cn|aws-us-gov|aws-iso(?:-[a-z])?|aws-eusc):(?:iam|sts)::([0-9]{12}):(?:root|(?:user|assumed-role|federated-user)/[!-~]{1,600})$`)
+
+// ParseCallerARN takes the ARN of a caller apart.
+func ParseCallerARN(arn string) (CallerARN, error) {
+	m := callerARN.FindStringSubmatch(arn)
+	if m == nil {
+		return CallerARN{}, Refuse(Invalid, "%q is not the ARN of a user, of a role's session or of an account.", Clip(arn, 80))
+	}
+	return CallerARN{ARN: arn, Partition: m[1], AccountID: m[2]}, nil
+}
+
 // ParseAccountID returns id if it is an AWS account id: twelve digits.
 func ParseAccountID(id string) (string, error) {
 	if len(id) != 12 || strings.Trim(id, "0123456789") != "" {

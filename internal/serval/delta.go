@@ -61,6 +61,8 @@ type Delta struct {
 const (
 	RemovedUntagged = "untagged" // a successful GetRole showed no tag
 	RemovedDeleted  = "deleted"  // GetRole answered NoSuchEntity, or another role under the ARN
+
+	RemovedDisconnected = "disconnected" // with its account; no worker says so
 )
 
 // A Removal is a role that a delta removes, with what was seen.

@@ -68,6 +68,10 @@ const (
 	AccountDeclare Action = "account.declare" // by the configuration file
 	AccountRemove  Action = "account.remove"  // the file has it no more
 
+	AccountConnect    Action = "account.connect"
+	AccountChange     Action = "account.change"
+	AccountDisconnect Action = "account.disconnect"
+
 	PolicyRead    Action = "policy.read"
 	PolicyDeclare Action = "policy.declare" // by the configuration file, all of them
 	PolicyCreate  Action = "policy.create"
@@ -76,6 +80,7 @@ const (
 	AccessExplain Action = "access.explain"
 
 	UpstreamRead    Action = "upstream.read"
+	WorkerIdentify  Action = "worker.identify" // a worker says who it is to AWS
 	SyncRequest     Action = "sync.request"
 	SyncOpen        Action = "sync.open"
 	InventoryAccept Action = "inventory.accept"

@@ -135,6 +135,7 @@ var transitions = []Transition{
 	{StateRunning, ActDone, Requester, State(StatusExpired), RequestDone},
 	{StateRunning, ActRevoke, Approver, State(StatusRevoked), RequestRevoke},
 	{StateRunning, ActRevoke, Overseer, State(StatusRevoked), RequestRevoke},
+	{StateRunning, ActRevoke, Clockwork, State(StatusRevoked), RequestRevoke}, // its account was disconnected
 	{StateRunning, ActRelink, Overseer, StateRunning, RequestRelink},
 	{StateRunning, ActExpire, Clockwork, State(StatusExpired), RequestExpire},
 }

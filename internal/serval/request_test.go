@@ -155,6 +155,7 @@ running   shorten                     approver   running   request.shorten
 running   done                        requester  expired   request.done
 running   revoke                      approver   revoked   request.revoke
 running   revoke                      admin      revoked   request.revoke
+running   revoke                      system     revoked   request.revoke
 running   relink                      admin      running   request.relink
 running   expire                      system     expired   request.expire
 `
@@ -305,7 +306,7 @@ running         extend      ana                 running   extension.create
 running         shorten to  ana bo              running   request.shorten
 running         shorten     ana bo              running   request.shorten
 running         done        ana                 expired   request.done
-running         revoke      bo admin            revoked   request.revoke
+running         revoke      bo admin system     revoked   request.revoke
 running         expire      system              !conflict
 running, ext auto  approve     system           running   extension.approve
 running, ext auto  deny        ana              !permission_denied
@@ -313,7 +314,7 @@ running, ext auto  extend      ana              !conflict
 running, ext auto  shorten to  ana              running   request.shorten
 running, ext auto  shorten     ana              running   request.shorten
 running, ext auto  done        ana              expired   request.done
-running, ext auto  revoke      admin            revoked   request.revoke
+running, ext auto  revoke      admin system     revoked   request.revoke
 running, ext auto  expire      system           !conflict
 running, ext    approve     bo                  running   extension.approve
 running, ext    deny        bo                  running   extension.deny
@@ -321,7 +322,7 @@ running, ext    extend      ana                 !conflict
 running, ext    shorten to  ana bo              running   request.shorten
 running, ext    shorten     ana bo              running   request.shorten
 running, ext    done        ana                 expired   request.done
-running, ext    revoke      bo admin            revoked   request.revoke
+running, ext    revoke      bo admin system     revoked   request.revoke
 running, ext    expire      system              !conflict
 running, ext of two  approve     bo             running   extension.approve_step
 running, ext of two  deny        bo             running   extension.deny
@@ -329,7 +330,7 @@ running, ext of two  extend      ana            !conflict
 running, ext of two  shorten to  ana bo cy      running   request.shorten
 running, ext of two  shorten     ana bo cy      running   request.shorten
 running, ext of two  done        ana            expired   request.done
-running, ext of two  revoke      bo cy admin    revoked   request.revoke
+running, ext of two  revoke      bo cy admin system  revoked   request.revoke
 running, ext of two  expire      system         !conflict
 
 pending auto  break glass  ana  !permission_denied
@@ -382,7 +383,7 @@ running, ext glass  extend       ana       !conflict
 running, ext glass  shorten to   ana bo    running  request.shorten
 running, ext glass  shorten      ana bo    running  request.shorten
 running, ext glass  done         ana       expired  request.done
-running, ext glass  revoke       bo admin  revoked  request.revoke
+running, ext glass  revoke       bo admin system  revoked  request.revoke
 running, ext glass  relink       admin     running  request.relink
 running, ext glass  expire       system    !conflict
 

@@ -113,7 +113,7 @@ func (v *View) FillLastSync(a *Account) error {
 }
 
 // DeclareAccount keeps what is declared of an account, connecting it again where
-// it was removed; what is known of its syncs stays.
+// it was removed, and then to be read soon; what is known of its syncs stays.
 func (t *Tx) DeclareAccount(a serval.Account, source string) error {
 	settings, err := json.Marshal(accountSettings{a.Via, a.DefaultRegion, a.STS, a.WorkflowRoleARN})
 	if err != nil {
@@ -122,12 +122,26 @@ func (t *Tx) DeclareAccount(a serval.Account, source string) error {
 	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, unreadable, near_misses, problems, removed_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', 0, '[]', '[]', '[]', 0)
 		on conflict (id) do update set name = excluded.name, partition = excluded.partition, role_arn = excluded.role_arn,
-			external_id = excluded.external_id, settings = excluded.settings, source = excluded.source, removed_at = 0`,
+			external_id = excluded.external_id, settings = excluded.settings, source = excluded.source,
+			sync_requested_at = case when account.removed_at <> 0 then excluded.created_at else account.sync_requested_at end,
+			removed_at = 0`,
 		a.ID, a.Name, a.Partition, a.RoleARN, a.ExternalID, string(settings), source, micros(t.Now))
 }
 
-// RemoveAccount disconnects an account; its history stays.
+// SetExternalIDs gives every account that was connected over the API, also those
+// that are removed, another External ID.
+func (t *Tx) SetExternalIDs(externalID string) error {
+	return t.exec("changing External IDs", `update account set external_id = $1 where source = $2`, externalID, SourceAPI)
+}
+
+// RemoveAccount disconnects an account and takes its roles out; their history
+// stays.
 func (t *Tx) RemoveAccount(id string) error {
+	err := t.exec("removing the roles of account "+id, `update role set removed_at = $2, removed_reason = $3, held_since = 0
+		where account_id = $1 and removed_at = 0`, id, micros(t.Now), serval.RemovedDisconnected)
+	if err != nil {
+		return err
+	}
 	return t.exec("removing account "+id, `update account set removed_at = $2, claimed_by = '', claimed_until = 0 where id = $1`, id, micros(t.Now))
 }
 

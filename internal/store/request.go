@@ -131,6 +131,16 @@ func (v *View) RequestsOfRole(key serval.RoleKey) ([]*serval.Request, error) {
 	return requests, v.allocations(requests...)
 }
 
+// RequestsOfAccount returns the open requests for roles of an account.
+func (v *View) RequestsOfAccount(accountID string) ([]*serval.Request, error) {
+	requests, err := all(v, scanRequest, `select `+requestColumns+` from request
+		where account_id = $1 and status in ('pending', 'approved') order by created_at, id collate "C"`, accountID)
+	if err != nil {
+		return nil, fmt.Errorf("listing the requests of an account: %w", err)
+	}
+	return requests, v.allocations(requests...)
+}
+
 // DueRequests returns the ids of requests that time has ended by now.
 func (v *View) DueRequests(now time.Time, limit int) ([]string, error) {
 	ids, err := all(v, func(row scanner) (id string, err error) { return id, row.Scan(&id) },

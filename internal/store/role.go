@@ -102,6 +102,33 @@ func (v *View) RoleByARN(arn string) (Role, error) {
 			and exists (select 1 from account where account.id = role.account_id and account.removed_at = 0)`, arn)
 }
 
+// A Removed role is one that is not listed any more.
+type Removed struct {
+	Role
+	At     time.Time
+	Reason string // untagged, deleted, recreated or disconnected
+}
+
+// RemovedRole returns the role that had the ARN last, where none has it now.
+func (v *View) RemovedRole(arn string) (Removed, error) {
+	return one(v, "There is no such role.", func(row scanner) (r Removed, err error) {
+		var at int64
+		r.Role, err = scanRole(with{row, []any{&at, &r.Reason}})
+		r.At = instant(at)
+		return r, err
+	}, `select `+roleColumns+`, removed_at, removed_reason from role
+		where arn = $1 and removed_at <> 0 order by removed_at desc limit 1`, arn)
+}
+
+// with is a row that has further columns behind those that are scanned.
+type with struct {
+	scanner
+	more []any
+}
+
+// Scan scans all of them.
+func (w with) Scan(dest ...any) error { return w.scanner.Scan(append(dest, w.more...)...) }
+
 // RoleByKey returns the listed role with the identity, without documents. A
 // role that was created again under the same ARN is another.
 func (v *View) RoleByKey(key serval.RoleKey) (Role, error) {

@@ -765,10 +765,14 @@ func TestGolden(t *testing.T) {
 		"sessions": func() string { return ana.page("/api/v1/sessions", 200) },
 		"logins":   func() string { return ana.page("/api/v1/logins", 200) },
 		"account":  func() string { return w.as("ada").page("/api/v1/accounts/"+prod, 200) },
+		"policies": func() string { return w.as("ada").page("/api/v1/access-policies?page_size=1", 200) },
+		"explained": func() string {
+			return w.as("ada").page("/api/v1/access/explain?email=ana@example.com&role_arn="+url.QueryEscape(w.aws.RoleARN("dev-auto")), 200)
+		},
 		"events":   func() string { return w.as("aud").page("/api/v1/audit?action=session.issue", 200) },
 		"upstream": func() string { _, text := w.worker(hubToken).do("GET", "/api/v1/upstream/accounts", nil); return text },
 	}
-	for _, name := range []string{"me", "role", "roles", "request", "approvals", "refused", "credentials", "sessions", "logins", "account", "events", "upstream"} {
+	for _, name := range []string{"me", "role", "roles", "request", "approvals", "refused", "credentials", "sessions", "logins", "account", "policies", "explained", "events", "upstream"} {
 		golden(t, name+".json", answers[name]())
 	}
 }
@@ -778,6 +782,7 @@ var varying = []struct{ pattern, stand string }{
 	{`"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"`, `"TIME"`},
 	{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 	{`\b(req|login|person|session|batch)_[a-z0-9]{26}`, "${1}_ID"},
+	{`"last_sync_age_seconds": ?\d+`, `"last_sync_age_seconds":60`},
 	{`\bAROA[A-Z0-9]{10,}`, "AROAID"}, {`\bASIA[A-Z0-9]+`, "ASIAKEY"},
 	{`"(SecretAccessKey|SessionToken|packed_policy_percent|hash|key_id|policy_digest|request_id|next_page_token|version)": "[^"]+"`, `"$1": "…"`},
 	{`"seq": \d+`, `"seq": 0`}, {`127\.0\.0\.1:\d+`, "127.0.0.1:PORT"},

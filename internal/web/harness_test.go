@@ -42,6 +42,8 @@ const (
 	hubToken  = "CANARY-hub-token-of-a-worker"
 	elseToken = "CANARY-token-of-another-worker"
 
+	externalID = "the-external-id-of-the-team" // of what is connected over the API
+
 	// canary is in every secret that a test can choose, and must be nowhere else.
 	canary = "CANARY"
 )
@@ -79,6 +81,7 @@ type world struct {
 	url   string
 	clock *clock
 
+	store      *store.Store
 	database   string // file
 	closeStore func()
 	handler    atomic.Pointer[http.Handler]
@@ -134,6 +137,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.store = db
 	w.closeStore = sync.OnceFunc(func() { db.Close() })
 	t.Cleanup(w.closeStore)
 	if err := db.Migrate(t.Context()); err != nil {
@@ -161,19 +165,21 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 		Issuer: issuer, ClientID: clientID, Secret: root, Refresh: refresh,
 		Networks: control.Networks{"office": {netip.MustParsePrefix("203.0.113.0/24")}},
 		Admins:   serval.People{Groups: []string{"serval-admins"}}, Auditors: serval.People{Groups: []string{"security"}},
+		ExternalID: externalID, TrustedAccount: "992382851720", File: "/etc/serval/serval.yaml",
 	})
 	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
 		t.Fatal(err)
 	}
 	c := web.Config{
 		Plane: w.plane, Intake: intake.New(behind), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
-		UpstreamTokens: []web.UpstreamToken{
-			{Name: "hub", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.NewSecret(hubToken) }},
-			{Name: "else", Accounts: []string{dev}, Secret: func() serval.Secret { return serval.NewSecret(elseToken) }},
-			{Name: "unset", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.Secret{} }},
+		UpstreamTokens: func() []web.UpstreamToken {
+			return []web.UpstreamToken{
+				{Name: "hub", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.NewSecret(hubToken) }},
+				{Name: "else", Accounts: []string{dev}, Secret: func() serval.Secret { return serval.NewSecret(elseToken) }},
+				{Name: "unset", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.Secret{} }},
+			}
 		},
 		Networks: []string{"office"}, ConsoleHosts: []string{"https://console.example"},
-		TrustedAccount: func() string { return "992382851720" },
 	}
 	for _, f := range change {
 		f(&c)
@@ -213,6 +219,22 @@ func policies() []serval.AccessPolicy {
 		{Name: "engineers", Roles: serval.RoleMatch{ARNs: []string{"*"}}, Eligible: engineers,
 			Approval:   serval.Approval{Steps: []serval.People{{Groups: []string{"sre-leads"}}}},
 			MaxMinutes: 480, RecommendedMinutes: 60, RequireJustification: true},
+	}
+}
+
+// suspend suspends whoever has the email, as at a sign-in with another one.
+func (w *world) suspend(email string) {
+	w.t.Helper()
+	err := w.store.Write(w.t.Context(), w.clock.now(), func(tx *store.Tx) error {
+		people, err := tx.PeopleByEmail(email)
+		if err != nil || len(people) != 1 {
+			return fmt.Errorf("%d people with the email: %w", len(people), err)
+		}
+		people[0].Suspended = "An admin has to say that both are you."
+		return tx.SavePerson(people[0])
+	})
+	if err != nil {
+		w.t.Fatal(err)
 	}
 }
 

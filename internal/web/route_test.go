@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -50,8 +51,16 @@ var allowed = map[string]string{
 	"GET /api/v1/findings":                         "401 403 403 403 200 200 401 401",
 	"GET /api/v1/people":                           "401 403 403 403 200 403 401 401",
 	"POST /api/v1/people/{id}/relink":              "401 403 403 403 404 403 401 401",
+	"GET /api/v1/access-policies":                  "401 403 403 403 200 403 401 401",
+	"POST /api/v1/access-policies":                 "401 403 403 403 201 403 401 401",
+	"PUT /api/v1/access-policies/{name}":           "401 403 403 403 422 403 401 401",
+	"DELETE /api/v1/access-policies/{name}":        "401 403 403 403 422 403 401 401",
+	"GET /api/v1/access/explain":                   "401 403 403 403 200 403 401 401",
 	"GET /api/v1/accounts":                         "401 403 403 403 200 403 401 401",
+	"POST /api/v1/accounts":                        "401 403 403 403 201 403 401 401",
 	"GET /api/v1/accounts/{id}":                    "401 403 403 403 200 403 401 401",
+	"PATCH /api/v1/accounts/{id}":                  "401 403 403 403 422 403 401 401",
+	"DELETE /api/v1/accounts/{id}":                 "401 403 403 403 422 403 401 401",
 	"POST /api/v1/accounts/{id}/sync":              "401 403 403 403 202 403 401 401",
 	"POST /api/v1/accounts/{id}/confirm-removals":  "401 403 403 403 422 403 401 401",
 	"GET /api/v1/upstream/accounts":                "401 401 401 401 401 401 200 200",
@@ -85,6 +94,14 @@ var allowed = map[string]string{
 	"GET /static/serval.css":               "200 200 200 200 200 200 200 200",
 	"GET /static/serval.js":                "200 200 200 200 200 200 200 200",
 	"GET /static/serval.svg":               "200 200 200 200 200 200 200 200",
+}
+
+// madePolicy returns an access policy that may be made over the API.
+func madePolicy(name string) serval.AccessPolicy {
+	return serval.AccessPolicy{
+		Name: name, Roles: serval.RoleMatch{Accounts: []string{prod}, Tags: map[string]string{"Team": "payments", "Größe": "*"}},
+		Eligible: serval.People{Emails: []string{"cy@example.com"}}, Approval: serval.Approval{Automatic: true}, MaxMinutes: 60,
+	}
 }
 
 func TestEveryRouteForEverybody(t *testing.T) {
@@ -145,6 +162,10 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		"PUT /api/v1/upstream/accounts/{id}/inventory": {nil, "{}"},
 		"PUT /api/v1/upstream/accounts/{id}/delta":     {nil, "{}"},
 		"POST /api/v1/explain/trust":                   {nil, `{"policy":{"Version":"2012-10-17","Statement":[]},"context":{"action":"sts:AssumeRole"}}`},
+		"POST /api/v1/access-policies":                 {nil, wire.NewAccessPolicy{AccessPolicy: madePolicy("made")}},
+		"PUT /api/v1/access-policies/{name}":           {nil, wire.NewAccessPolicy{AccessPolicy: madePolicy("engineers")}},
+		"POST /api/v1/accounts":                        {nil, wire.NewAccount{ID: "777788889999", Name: "new", RoleARN: "arn:aws:iam::777788889999:role/x"}},
+		"PATCH /api/v1/accounts/{id}":                  {nil, `{"name":"other"}`},
 		"POST /requests":                               {nil, url.Values{"role_arn": {arn}, "minutes": {"60"}, "justification": {"Incident 7"}}},
 		"POST /requests/{id}/approve":                  {pending, reason},
 		"POST /requests/{id}/deny":                     {pending, reason},
@@ -180,8 +201,11 @@ func TestEveryRouteForEverybody(t *testing.T) {
 			ana.json("POST", "/api/v1/console-links", wire.NewConsoleLink{RequestID: id}, 201, &link)
 			code = strings.TrimPrefix(link.Path, "/console/")
 		}
-		path := strings.NewReplacer("{code}", code, "{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{$}", "").Replace(r.Pattern)
-		if key == "GET /client/authorize" {
+		path := strings.NewReplacer("{code}", code, "{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{name}", "engineers", "{$}", "").Replace(r.Pattern)
+		switch key {
+		case "GET /api/v1/access/explain":
+			path += "?email=ana@example.com&role_arn=" + url.QueryEscape(arn)
+		case "GET /client/authorize":
 			path += "?" + clientQuery().Encode()
 		}
 		want := strings.Fields(allowed[key])[i]

@@ -29,7 +29,8 @@ func (s *Server) worker(r *http.Request, who serval.Principal) (serval.Principal
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	given := sha256.Sum256([]byte(token))
 	found := -1
-	for i, t := range s.c.UpstreamTokens {
+	tokens := s.c.UpstreamTokens()
+	for i, t := range tokens {
 		secret := t.Secret()
 		want := sha256.Sum256([]byte(secret.Reveal()))
 		if subtle.ConstantTimeCompare(given[:], want[:]) == 1 && !secret.Empty() {
@@ -40,7 +41,7 @@ func (s *Server) worker(r *http.Request, who serval.Principal) (serval.Principal
 		return who, nil
 	}
 	if found >= 0 {
-		t := s.c.UpstreamTokens[found]
+		t := tokens[found]
 		who.Kind, who.Worker = serval.KindWorker, t.Name
 		who.Bound = append([]string{}, t.Accounts...) // never nil, which would be all
 		return who, nil
@@ -58,7 +59,7 @@ func (s *Server) worker(r *http.Request, who serval.Principal) (serval.Principal
 
 // workerAccounts answers GET /api/v1/upstream/accounts.
 func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit) error {
-	q, err := edge.Query(r, "version", "wait")
+	q, err := edge.Query(r, "version", "wait", "identity")
 	if err != nil {
 		return err
 	}
@@ -69,6 +70,11 @@ func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit
 		}
 	}
 	wait = min(wait, maxWait)
+	if arn := q.Get("identity"); arn != "" {
+		if err := s.c.Intake.Identify(r.Context(), v.who, arn); err != nil {
+			return err
+		}
+	}
 	waiting, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(s.draining, cancel)()

@@ -57,7 +57,9 @@ type Config struct {
 	Secret       serval.Secret
 	OlderSecrets []serval.Secret
 
-	UpstreamTokens []UpstreamToken // of workers
+	// UpstreamTokens returns the tokens of workers, asked anew for each request;
+	// where it is nil there are none.
+	UpstreamTokens func() []UpstreamToken
 	// Workload, if set, recognises the cluster's own worker by the token of its
 	// service account, for all accounts, and returns its name, which is empty for
 	// everybody else. The error is a refusal where that cannot be said now.
@@ -81,10 +83,9 @@ type Config struct {
 	// Content-Security-Policy.
 	ConsoleHosts []string
 
-	TrustedAccount func() string // shown to admins; empty while unknown
-	Log            *zap.Logger
-	Version        string
-	Now            func() time.Time // nil means time.Now
+	Log     *zap.Logger
+	Version string
+	Now     func() time.Time // nil means time.Now
 }
 
 // An UpstreamToken lets one worker in, for some accounts.
@@ -145,8 +146,8 @@ func New(c Config) (*Server, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	if c.TrustedAccount == nil {
-		c.TrustedAccount = func() string { return "" }
+	if c.UpstreamTokens == nil {
+		c.UpstreamTokens = func() []UpstreamToken { return nil }
 	}
 	var faults []error
 	if c.Plane == nil || c.Intake == nil || c.Login == nil {

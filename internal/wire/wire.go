@@ -525,32 +525,6 @@ type Head struct {
 	Hash string `json:"hash"`
 }
 
-// An Account is a connected account as an admin sees it.
-type Account struct {
-	ID         string `json:"id"`
-	Name       string `json:"name"`
-	Partition  string `json:"partition"`
-	RoleARN    string `json:"role_arn"`
-	ExternalID string `json:"external_id"`
-	Source     string `json:"source"` // file or api
-	Roles      int    `json:"roles"`
-	Generation int64  `json:"generation"`
-	Complete   bool   `json:"complete"`
-	LastSyncAt Time   `json:"last_sync_at"`
-	LastPushAt Time   `json:"last_push_at"`
-	ReadBy     string `json:"read_by"`
-	Problems   any    `json:"problems"`
-	Unreadable any    `json:"unreadable"`
-	NearMisses any    `json:"near_misses"`
-	Held       int    `json:"held"`
-	Stale      int    `json:"stale"`
-}
-
-// An Accounts lists the connected accounts.
-type Accounts struct {
-	Accounts []Account `json:"accounts"`
-}
-
 // A Removed answers POST /accounts/{id}/confirm-removals.
 type Removed struct {
 	Removed int `json:"removed"` // how many roles

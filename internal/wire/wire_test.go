@@ -64,6 +64,24 @@ const (
 // shapes holds one of every body, filled in.
 func shapes() map[string]any {
 	text := func(s string) *string { return &s }
+	age, priority := 60, 100
+	connect := Connect{"999988887777", "x", "x", "serval-ingestion", "{}", "{}", "x", "x"}
+	account := Account{
+		ID: "111122223333", Name: "prod", Partition: "aws", RoleARN: "arn:aws:iam::111122223333:role/serval-ingestion", ExternalID: "x",
+		Via: []serval.Hop{{RoleARN: roleARN, ExternalID: "y"}}, DefaultRegion: "eu-central-1",
+		STS:             serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
+		WorkflowRoleARN: "arn:aws:iam::111122223333:role/w", Source: "file", CreatedAt: at(0),
+		Roles: 3, Generation: 7, Complete: true, LastSyncAt: at(0), LastPushAt: at(1), LastSyncAgeSeconds: &age, SyncRequested: true, ReadingUntil: at(30),
+		ReadBy: "roles", Problems: []any{}, Unreadable: []any{}, NearMisses: []any{}, Held: 1, Stale: 2, Connect: &connect,
+	}
+	policy := serval.AccessPolicy{
+		Name:     "p",
+		Roles:    serval.RoleMatch{Accounts: []string{"111122223333"}, ARNs: []string{"*"}, Tags: map[string]string{"Team": "payments"}},
+		Eligible: serval.People{Groups: []string{"engineering"}, Emails: []string{"ana@example.com"}},
+		Approval: serval.Approval{Automatic: true, Steps: []serval.People{{Groups: []string{"leads"}, Emails: []string{bo}}}},
+
+		MaxMinutes: 60, MaxTotalMinutes: 180, RecommendedMinutes: 30, RequireJustification: true, AllowSelfApproval: true, BreakGlass: true, AllowChaining: true,
+	}
 	request := Request{
 		ID: "r1", BatchID: text("b1"), Person: Person{"ana@example.com"}, RoleARN: roleARN, AccountID: "111122223333",
 		Status: "expired", EndedBy: text("time"), Minutes: 60, ClockStartedAt: at(5), EndsAt: at(65), Policy: "dev",
@@ -106,8 +124,17 @@ func shapes() map[string]any {
 		"logins":           Logins{[]Login{{"l1", "browser", at(0), at(1), at(480), "192.0.2.1", "a browser", true}}},
 		"events": Events{[]Event{{7, at(0), "person", "ana@example.com", "p1", "request.create", "r1", "refused", "no", "h1", "192.0.2.1",
 			map[string]string{"minutes": "500"}, "0a0b0c0d", "ff"}}, "next", Head{7, "ff"}},
-		"accounts": Accounts{[]Account{{"111122223333", "prod", "aws", "arn:aws:iam::111122223333:role/serval-ingestion", "x", "file", 3, 7, true,
-			at(0), at(1), "roles", []any{}, []any{}, []any{}, 1, 2}}},
+		"accounts": Accounts{[]Account{account}, "MTEx", connect},
+		"account":  account,
+		"new-account": NewAccount{"111122223333", "prod", "arn:aws:iam::111122223333:role/serval-ingestion", "aws", account.Via, "eu-central-1",
+			account.STS, "arn:aws:iam::111122223333:role/w", "x"},
+		"account-change":    AccountChange{&account.Name, &account.RoleARN, &account.Via, &account.DefaultRegion, &account.STS, &account.WorkflowRoleARN, &account.ExternalID},
+		"access-policies":   AccessPolicies{[]AccessPolicy{{policy, 100, "api", "abc", at(0), at(1)}}, "cA"},
+		"new-access-policy": NewAccessPolicy{policy, &priority},
+		"explanation": Explanation{true, "Access policy p decides.", ExplainedPerson{"ana@example.com", true, 1, "x", []string{"engineering"}, at(0), true, "x"},
+			ExplainedRole{roleARN, "111122223333", true, "stale", "x", at(0)},
+			[]ExplainedPolicy{{"p", true, true, "tag", "It is the first that matches role and person, and decides.", 60, Approval{true, []People{{[]string{"g"}, []string{"a@example.com"}}}}}},
+			&Trust{"works", "x", "1", "x", []string{"x"}, &Mend{"{}", "x"}}},
 		"worker-accounts": WorkerAccounts{"v1", []WorkerAccount{{"111122223333", "prod", "aws", "arn:aws:iam::111122223333:role/serval-ingestion", "x",
 			[]serval.Hop{{RoleARN: roleARN, ExternalID: "y"}}, "eu-central-1",
 			serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
@@ -221,7 +248,7 @@ func TestContract(t *testing.T) {
 			rest = rest[i+1:]
 		}
 	}
-	for _, page := range []any{Roles{}, Requests{}, Sessions{}, Events{}} {
+	for _, page := range []any{Roles{}, Requests{}, Sessions{}, Events{}, Accounts{}, AccessPolicies{}} {
 		if text, err := encode(page); err != nil || !strings.Contains(string(text), `"next_page_token":""`) {
 			t.Errorf("%T: got %s, %v; want a page with next_page_token", page, text, err)
 		}

@@ -69,6 +69,16 @@ create table account (
   check (accepted_generation <= generation)
 );
 
+-- Which AWS identity a worker has, as it says itself.
+create table worker (
+  name       text   not null primary key,
+  arn        text   not null,
+  partition  text   not null,
+  account_id text   not null,
+  bound      text   not null, -- JSON: the account ids that it was given; null for all
+  seen_at    bigint not null
+);
+
 -- Access policies of the file and those made over the API, all that are in force.
 create table access_policy (
   name       text   not null primary key,
@@ -367,6 +377,7 @@ drop table staged_role;
 drop table role;
 drop table document;
 drop table access_policy;
+drop table worker;
 drop table account;
 drop table event;
 drop table chain;
