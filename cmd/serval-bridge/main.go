@@ -62,7 +62,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit{exitUsage, err} })
-	root.AddCommand(serve(environ), migrate(environ), audit(environ), configuration(environ), explain(),
+	root.AddCommand(serve(environ), migrate(environ), doctor(environ), audit(environ), configuration(environ), explain(),
 		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error {
 			fmt.Fprintln(c.OutOrStdout(), version())
 			return nil

@@ -243,7 +243,7 @@ func (p *Provider) identify(ctx context.Context, m *metadata, answer *oauth2.Tok
 	if err != nil {
 		return Identity{}, err
 	}
-	c, err = p.withUserInfo(ctx, m, c, id.Subject, answer.AccessToken)
+	c, away, err := p.withUserInfo(ctx, m, c, id.Subject, answer.AccessToken)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -251,6 +251,9 @@ func (p *Provider) identify(ctx context.Context, m *metadata, answer *oauth2.Tok
 		return Identity{}, err
 	}
 	id.Groups, id.GroupsNote = p.groups(c)
+	if away {
+		id.GroupsNote += " Its UserInfo endpoint, which may know your groups, did not answer."
+	}
 	if p.c.Offline { // what was not asked for is not kept
 		id.RefreshToken = serval.NewSecret(answer.RefreshToken)
 	}

@@ -80,23 +80,6 @@ func conformanceCases() []conformanceCase {
 	dropKid := header(func(h map[string]any) { delete(h, "kid") })
 	twoKeys := func(w *world) { w.idp.Rotate() }
 	aud := func(values ...string) func(*idptest.Misbehaviour) { return set("aud", values) }
-	both := func(fs ...func(*idptest.Misbehaviour)) func(*idptest.Misbehaviour) {
-		return func(m *idptest.Misbehaviour) {
-			var claims []func(map[string]any)
-			for _, f := range fs {
-				f(m)
-				if m.Claims != nil {
-					claims = append(claims, m.Claims)
-				}
-				m.Claims = nil
-			}
-			m.Claims = func(c map[string]any) {
-				for _, f := range claims {
-					f(c)
-				}
-			}
-		}
-	}
 	algorithm := func(name string) func(*idptest.Options, *Config) {
 		return func(o *idptest.Options, c *Config) { o.Algorithm, c.Algorithms = name, []string{name} }
 	}
@@ -469,4 +452,23 @@ func TestS61_SilentWithoutSession(t *testing.T) {
 	}
 	_, err = w.p.Finish(t.Context(), a, to.Query())
 	wantCause(t, err, CauseLoginRequired)
+}
+
+// both makes several things wrong.
+func both(fs ...func(*idptest.Misbehaviour)) func(*idptest.Misbehaviour) {
+	return func(m *idptest.Misbehaviour) {
+		var claims []func(map[string]any)
+		for _, f := range fs {
+			f(m)
+			if m.Claims != nil {
+				claims = append(claims, m.Claims)
+			}
+			m.Claims = nil
+		}
+		m.Claims = func(c map[string]any) {
+			for _, f := range claims {
+				f(c)
+			}
+		}
+	}
 }

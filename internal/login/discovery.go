@@ -42,6 +42,8 @@ type metadata struct {
 	JWKSURI               string   `json:"jwks_uri"`
 	Algorithms            []string `json:"id_token_signing_alg_values_supported"`
 	CallbackIss           bool     `json:"authorization_response_iss_parameter_supported"`
+	TokenAuth             []string `json:"token_endpoint_auth_methods_supported"`
+	Scopes                []string `json:"scopes_supported"`
 }
 
 // discovery keeps the provider's metadata.
@@ -131,20 +133,24 @@ func (d *discovery) keep(fresh *metadata, err error, now time.Time) {
 	d.retryAt, d.fault = now.Add(wait), err
 }
 
+func (p *Provider) wellKnown() string {
+	return strings.TrimSuffix(p.c.Issuer, "/") + "/.well-known/openid-configuration"
+}
+
 // discover reads the discovery document and refuses one that is not the
 // issuer's, or that leads elsewhere.
 func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 	const doing = "reading the identity provider's discovery document"
-	wellKnown := strings.TrimSuffix(p.c.Issuer, "/") + "/.well-known/openid-configuration"
-	body, _, err := p.get(ctx, wellKnown, "", maxDocument)
+	body, _, err := p.get(ctx, p.wellKnown(), "", maxDocument)
 	if err != nil {
 		return nil, because(refuse(serval.Unavailable, CauseDiscovery,
-			"The identity provider does not answer, so nobody can sign in. Try again in a minute."),
+			"The identity provider does not answer, so nobody can sign in. Try again in a minute.%s", issuerAdvice(p.c.Issuer, "")),
 			fmt.Errorf("%s: %w", doing, err))
 	}
 	unusable := func(format string, args ...any) error {
 		return because(refuse(serval.Unavailable, CauseDiscovery,
-			"The identity provider's description of itself is not usable, so nobody can sign in. An admin should check SERVAL_OIDC_ISSUER."),
+			"The identity provider's description of itself is not usable, so nobody can sign in. An admin should check SERVAL_OIDC_ISSUER.%s",
+			issuerAdvice(p.c.Issuer, "")),
 			fmt.Errorf(doing+": "+format, args...))
 	}
 	var m metadata
@@ -154,7 +160,8 @@ func (p *Provider) discover(ctx context.Context) (*metadata, error) {
 	if m.Issuer != p.c.Issuer {
 		return nil, because(refuse(serval.Unavailable, CauseDiscovery,
 			"The identity provider goes by another name than the one configured, so nobody can sign in. "+
-				"An admin should set SERVAL_OIDC_ISSUER to exactly what its discovery document says; a trailing slash counts."),
+				"An admin should set SERVAL_OIDC_ISSUER to exactly what its discovery document says; a trailing slash counts.%s",
+			issuerAdvice(p.c.Issuer, m.Issuer)),
 			fmt.Errorf("%s: it says issuer %.200q, configured is %q", doing, m.Issuer, p.c.Issuer))
 	}
 	for _, e := range []struct {

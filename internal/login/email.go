@@ -37,43 +37,52 @@ func isOkta(issuer string) bool {
 func isGoogle(issuer string) bool { return issuer == "https://accounts.google.com" }
 
 // withUserInfo asks UserInfo for what the ID token leaves out: the email, or
-// the word on whether it is verified where that decides. What the ID token
-// says is never replaced.
-func (p *Provider) withUserInfo(ctx context.Context, m *metadata, c claims, subject, accessToken string) (claims, error) {
+// the word on whether it is verified where that decides, or the groups, which
+// Okta for one keeps out of an ID token that comes with an access token. What
+// the ID token says is never replaced. Where only the groups are missing,
+// away says that UserInfo did not answer, and nobody is kept out for it.
+func (p *Provider) withUserInfo(ctx context.Context, m *metadata, c claims, subject, accessToken string) (more claims, away bool, err error) {
 	_, hasEmail := c[p.c.EmailClaim]
-	asks := !hasEmail || p.mustBeVerified() && !says(c, "email_verified") && !says(c, "xms_edov")
-	if !asks || m.UserInfoEndpoint == "" {
-		return c, nil
+	needs := !hasEmail || p.mustBeVerified() && !says(c, "email_verified") && !says(c, "xms_edov")
+	groups := !says(c, p.c.GroupsClaim) && !isOverflow(c, p.c.GroupsClaim)
+	if !needs && !groups || m.UserInfoEndpoint == "" {
+		return c, false, nil
 	}
 	body, _, err := p.get(ctx, m.UserInfoEndpoint, accessToken, maxUserInfo)
+	if err != nil && !needs {
+		return c, true, nil
+	}
 	if err != nil {
-		return nil, because(refuse(serval.Unavailable, CauseUserInfo,
+		return nil, false, because(refuse(serval.Unavailable, CauseUserInfo,
 			"The identity provider does not say your email: its UserInfo endpoint does not answer as it should. Try again in a minute."),
 			fmt.Errorf("asking UserInfo: %w", err))
 	}
-	more, err := p.watch.read(body)
+	said, err := p.watch.read(body)
+	if err != nil && !needs {
+		return c, true, nil
+	}
 	if err != nil {
-		return nil, refuse(serval.Denied, CauseUserInfo,
+		return nil, false, refuse(serval.Denied, CauseUserInfo,
 			"The identity provider's word on who you are cannot be read. An admin should look into its UserInfo endpoint.")
 	}
 	// OpenID Connect Core 1.0, section 5.3.2: the answer is not to be used
 	// unless its sub is the ID token's.
-	if sub, _, err := more.text("sub"); err != nil || sub != subject {
-		return nil, refuse(serval.Denied, CauseUserInfo,
+	if sub, _, err := said.text("sub"); err != nil || sub != subject {
+		return nil, false, refuse(serval.Denied, CauseUserInfo,
 			"The identity provider named two different people in one sign-in. Please sign in again.")
 	}
 	merged := maps.Clone(c)
 	for _, name := range []string{p.c.EmailClaim, p.c.GroupsClaim, "email_verified", "xms_edov"} {
-		if !says(more, name) || says(c, name) {
+		if !says(said, name) || says(c, name) {
 			continue
 		}
 		// A word on whether the email is verified is about the answer's own email.
-		if hasEmail && (name == "email_verified" || name == "xms_edov") && !sameEmailClaim(c, more, p.c.EmailClaim) {
+		if hasEmail && (name == "email_verified" || name == "xms_edov") && !sameEmailClaim(c, said, p.c.EmailClaim) {
 			continue
 		}
-		merged[name] = more[name]
+		merged[name] = said[name]
 	}
-	return merged, nil
+	return merged, false, nil
 }
 
 func says(c claims, name string) bool {
@@ -172,8 +181,16 @@ func (p *Provider) groups(c claims) (groups []string, note string) {
 	case !present:
 		return nil, fmt.Sprintf("The identity provider sends no claim %q. An admin should add it to the app, or set SERVAL_OIDC_GROUPS_CLAIM.", claim)
 	}
+	if isOkta(p.c.Issuer) && len(groups) == oktaMostGroups {
+		return groups, fmt.Sprintf("The claim %q has %d groups, which is the most that Okta puts there; some of yours may be missing. "+
+			"An admin should let the app's groups filter choose fewer.", claim, oktaMostGroups)
+	}
 	return groups, ""
 }
+
+// oktaMostGroups is how many groups Okta puts into a claim at most, unless the
+// claim is an expression that says otherwise.
+const oktaMostGroups = 100
 
 // isOverflow reports whether the provider says that the groups are to be had
 // elsewhere (OpenID Connect Core 1.0, section 5.6.2, as Entra ID uses it), or

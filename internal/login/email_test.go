@@ -244,6 +244,7 @@ func TestS54_TwoSubjectsOneEmail(t *testing.T) {
 
 // S-58: missing and overflowing groups are named, and are no groups.
 func TestS58_Groups(t *testing.T) {
+	noGroups := func(m *idptest.Misbehaviour) { m.UserInfo = func(c map[string]any) { delete(c, "groups") } }
 	source := `"_claim_names":{"groups":"src1"},"_claim_sources":{"src1":{"endpoint":"https://graph.example.com"}}`
 	tests := []struct {
 		name   string
@@ -254,7 +255,14 @@ func TestS58_Groups(t *testing.T) {
 		{"there", nil, ana.Groups, ""},
 		{"none", set("groups", []string{}), nil, ""},
 		{"one, as a text", set("groups", "engineering"), []string{"engineering"}, ""},
-		{"absent", set("groups", nil), nil, "no claim"},
+		{"absent", both(set("groups", nil), noGroups), nil, "no claim"},
+		{"absent, and UserInfo knows them", set("groups", nil), ana.Groups, ""},
+		{"absent, and UserInfo does not answer", both(set("groups", nil), func(m *idptest.Misbehaviour) {
+			m.AtUserInfo = idptest.Answer{Status: 500, Body: "x"}
+		}), nil, "did not answer"},
+		{"absent, and UserInfo's answer cannot be read", both(set("groups", nil), func(m *idptest.Misbehaviour) {
+			m.AtUserInfo = idptest.Answer{Body: "<html>"}
+		}), nil, "did not answer"},
 		{"null", replace(`"groups":["engineering","sre"]`, `"groups":null`), nil, "not a list of texts"},
 		{"numbers", set("groups", []int{1, 2}), nil, "not a list of texts"},
 		{"object", set("groups", map[string]any{"a": 1}), nil, "not a list of texts"},
@@ -291,6 +299,31 @@ func TestS58_Groups(t *testing.T) {
 			}
 		})
 	}
+}
+
+// S-58: Okta puts a hundred groups into a claim at most, and does not say so.
+func TestS58_OktaGroups(t *testing.T) {
+	for issuer, noted := range map[string]bool{"https://acme.okta.com": true, "https://idp.example.com": false} {
+		for _, n := range []int{99, 100} {
+			w := newWorld(t, func(o *idptest.Options, c *Config) { o.Issuer, c.Issuer = issuer, issuer })
+			w.idp.Misbehave(set("groups", manyGroups(n)))
+			id, err := w.signIn()
+			if want := noted && n == 100; err != nil || len(id.Groups) != n || (id.GroupsNote != "") != want {
+				t.Errorf("%d groups of %s: %d and the note %q, %v; want a note: %t", n, issuer, len(id.Groups), id.GroupsNote, err, want)
+			}
+		}
+	}
+}
+
+// The person that UserInfo speaks of is the ID token's, also where only the
+// groups are asked for. S-57
+func TestUserInfoOfAnotherPerson(t *testing.T) {
+	w := newWorld(t, nil)
+	w.idp.Misbehave(both(set("groups", nil), func(m *idptest.Misbehaviour) {
+		m.UserInfo = func(c map[string]any) { c["sub"] = "00u2bob5678" }
+	}))
+	_, err := w.signIn()
+	wantCause(t, err, CauseUserInfo)
 }
 
 // S-33: a subject that AWS may not take is noted.

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/serval-bridge/serval-bridge/internal/bridge"
+	"github.com/serval-bridge/serval-bridge/internal/settings"
+)
+
+func doctor(environ []string) *cobra.Command {
+	var c Config
+	format := "table"
+	command := &cobra.Command{
+		Use: "doctor", Short: "Say what is wrong with the settings and with what they lead to, and what mends it", Args: noArgs,
+		Long: "Say what is wrong with the settings and with what they lead to, and what mends it.\n\n" +
+			"Run it where serve runs, with the same settings: in its pod, for example. It looks\nat the settings, the identity provider, AWS, the database and the cluster, and\n" +
+			"changes nothing. The provider's log has a sign-in that fails. Exit code 1 where\nsomething fails; a warning is none.",
+		RunE: func(command *cobra.Command, _ []string) error {
+			if format != "table" && format != "json" {
+				return exit{exitUsage, fmt.Errorf("-o: %q is neither table nor json", format)}
+			}
+			config, _, faults := c.read(environ, command.Flags())
+			findings := bridge.Examine(command.Context(), config, faults)
+			print := printFindings
+			if format == "json" {
+				print = func(w io.Writer, findings []bridge.Finding) error {
+					return json.NewEncoder(w).Encode(map[string]any{"findings": findings})
+				}
+			}
+			if err := print(command.OutOrStdout(), findings); err != nil {
+				return err
+			}
+			if !bridge.Healthy(findings) {
+				return exit{exitFailed, errors.New("something does not work")}
+			}
+			return nil
+		},
+	}
+	settings.Flags(command.Flags(), &c)
+	command.Flags().StringVarP(&format, "output", "o", format, "table or json")
+	return command
+}
+
+func printFindings(w io.Writer, findings []bridge.Finding) error {
+	for _, f := range findings {
+		if _, err := fmt.Fprintf(w, "%-4s  %-20s  %s\n", f.State, f.ID, inert(f.Text)); err != nil {
+			return err
+		}
+		if f.Mend != "" {
+			if _, err := fmt.Fprintf(w, "%28s%s\n", "", inert(f.Mend)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inert returns text of others as one line that a terminal shows as it is.
+func inert(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, text)
+}

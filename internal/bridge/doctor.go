@@ -1,0 +1,313 @@
+package bridge
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
+)
+
+// A Finding is what one check of the doctor came to.
+type Finding struct {
+	ID    string `json:"id"`
+	State string `json:"state"` // ok, warn, fail or skip
+	Text  string `json:"text"`  // what was found
+	Mend  string `json:"mend"`  // what to do about it; empty where it is fine
+}
+
+// The states of a finding.
+const (
+	findingOK   = login.CheckOK
+	findingWarn = login.CheckWarn
+	findingFail = login.CheckFailed
+	findingSkip = "skip"
+)
+
+// A checkup looks at one thing, from where the bridge runs. It changes nothing,
+// is done within examineTime, and its findings hold no secret.
+type checkup struct {
+	id  string
+	run func(ctx context.Context, c Config) []Finding
+}
+
+// checkups are all checks, in the order of their answers. It is read only.
+var checkups = []checkup{
+	{"settings", checkSettings},
+	{"secret", checkSecrets},
+	{"certificate", checkCertificate},
+	{"public_url", checkPublicURL},
+	{"oidc", checkProvider},
+	{"aws_issuer", checkIssuerForAWS},
+	{"sts", checkSTS},
+	{"database", checkDatabase},
+	{"cluster", checkCluster},
+}
+
+// examineTime bounds one checkup.
+const examineTime = 30 * time.Second
+
+// Examine runs every check over settings, whether they could be used or not, and
+// returns what it found. Faults are what reading them has said already.
+func Examine(ctx context.Context, c Config, faults []string) []Finding {
+	findings := make([]Finding, 0, len(checkups))
+	for _, fault := range faults {
+		findings = append(findings, Finding{"settings", findingFail, fault, "Set it right; serval-bridge serve refuses to start."})
+	}
+	for _, one := range checkups {
+		if one.id == "settings" && len(faults) > 0 {
+			continue // said already
+		}
+		ctx, cancel := context.WithTimeout(ctx, examineTime)
+		findings = append(findings, one.run(ctx, c)...)
+		cancel()
+	}
+	return findings
+}
+
+// Healthy reports whether nothing of it fails.
+func Healthy(findings []Finding) bool {
+	return !slices.ContainsFunc(findings, func(f Finding) bool { return f.State == findingFail })
+}
+
+// found returns one finding, with its text made from format.
+func found(id, state, mend, format string, args ...any) []Finding {
+	return []Finding{{id, state, fmt.Sprintf(format, args...), mend}}
+}
+
+func checkSettings(_ context.Context, c Config) []Finding {
+	var findings []Finding
+	for _, fault := range c.Faults() {
+		findings = append(findings, Finding{"settings", findingFail, fault, "Set it right; serval-bridge serve refuses to start."})
+	}
+	if len(findings) == 0 {
+		return found("settings", findingOK, "", "The settings fit together.")
+	}
+	return findings
+}
+
+// guessable are what people write for a secret until they have one.
+var guessable = []string{"changeme", "change-me", "password", "secret", "example", "serval", "test", "<"}
+
+// checkSecrets looks for secrets that are long enough and no secret all the same.
+func checkSecrets(_ context.Context, c Config) []Finding {
+	const mend = "Use the output of: openssl rand -hex 32."
+	var findings []Finding
+	for _, s := range []struct {
+		name   string
+		secret serval.Secret
+	}{{"SERVAL_SECRET", c.Secret}, {"SERVAL_EXTERNAL_ID_SECRET", c.ExternalIDSecret}} {
+		if len(s.secret.Reveal()) < minSecret {
+			continue // a fault of the settings
+		}
+		distinct := map[rune]bool{}
+		for _, r := range s.secret.Reveal() {
+			distinct[r] = true
+		}
+		text := strings.ToLower(s.secret.Reveal())
+		switch {
+		case len(distinct) < 10:
+			findings = append(findings, Finding{"secret", findingFail, s.name + " has few different characters: it can be guessed.", mend})
+		case slices.ContainsFunc(guessable, func(word string) bool { return strings.Contains(text, word) }):
+			findings = append(findings, Finding{"secret", findingFail, s.name + " has a word in it that placeholders have: it can be guessed.", mend})
+		}
+	}
+	if len(findings) == 0 {
+		return found("secret", findingOK, "", "The secrets look random.")
+	}
+	return findings
+}
+
+// checkCertificate looks at the certificate that is served here, if one is.
+func checkCertificate(_ context.Context, c Config) []Finding {
+	const id = "certificate"
+	if c.TLSCertFile == "" {
+		return found(id, findingSkip, "", "TLS is not served here: it ends at an ingress before.")
+	}
+	pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
+	if err != nil {
+		return found(id, findingFail, "Check SERVAL_TLS_CERT_FILE and SERVAL_TLS_KEY_FILE.", "The certificate cannot be used: %v.", err)
+	}
+	leaf := pair.Leaf
+	now := time.Now()
+	if c.Now != nil {
+		now = c.Now()
+	}
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Hostname() == "" {
+		return found(id, findingSkip, "", "Without a public URL it cannot be said whether the certificate fits.")
+	}
+	switch err := leaf.VerifyHostname(u.Hostname()); {
+	case err != nil:
+		return found(id, findingFail, "Use a certificate for "+u.Hostname()+".", "The certificate is not for the public URL: %v.", err)
+	case now.After(leaf.NotAfter) || now.Before(leaf.NotBefore):
+		return found(id, findingFail, "Renew it.", "The certificate holds from %s to %s.", leaf.NotBefore.UTC().Format(time.RFC3339), leaf.NotAfter.UTC().Format(time.RFC3339))
+	case leaf.NotAfter.Sub(now) < 14*24*time.Hour:
+		return found(id, findingWarn, "Renew it.", "The certificate ends on %s.", leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return found(id, findingOK, "", "The certificate is for %s and holds until %s.", u.Hostname(), leaf.NotAfter.UTC().Format(time.RFC3339))
+}
+
+// checkPublicURL looks the bridge's own name up.
+func checkPublicURL(ctx context.Context, c Config) []Finding {
+	const id = "public_url"
+	u, err := url.Parse(c.PublicURL)
+	if err != nil || u.Hostname() == "" {
+		return found(id, findingSkip, "", "There is no public URL to look at.")
+	}
+	addresses, err := net.DefaultResolver.LookupHost(ctx, u.Hostname())
+	if err != nil {
+		return found(id, findingWarn, "Make a DNS record for it where the people are, for example in the VPN's zone.",
+			"%s has no address here: %v.", u.Hostname(), err)
+	}
+	return found(id, findingOK, "", "%s is at %s.", u.Hostname(), strings.Join(addresses, ", "))
+}
+
+// checkProvider looks at the identity provider as a sign-in would.
+func checkProvider(ctx context.Context, c Config) []Finding {
+	c.OIDC.RedirectURL = strings.TrimSuffix(c.PublicURL, "/") + "/oidc/auth/callback"
+	c.OIDC.Now = c.Now
+	provider, err := login.New(c.OIDC)
+	if err != nil {
+		return found("oidc", findingSkip, "", "The settings do not suffice to ask the identity provider: %v.", err)
+	}
+	var findings []Finding
+	for _, one := range provider.Examine(ctx) {
+		findings = append(findings, Finding{"oidc." + one.ID, one.State, one.Text, one.Mend})
+	}
+	return findings
+}
+
+// checkIssuerForAWS says whether AWS could make an IAM OIDC provider of the
+// issuer and reach it: STS reads its keys from the internet, and CreateOpenIDConnectProvider
+// takes an https URL of at most 255 characters without port or query.
+func checkIssuerForAWS(ctx context.Context, c Config) []Finding {
+	const id = "aws_issuer"
+	const mend = "Use an issuer with a public https name; STS fetches its keys from the internet. It is enough that the discovery document and the keys can be read."
+	u, err := url.Parse(c.OIDC.Issuer)
+	if err != nil || u.Hostname() == "" {
+		return found(id, findingSkip, "", "There is no issuer to look at.")
+	}
+	host := u.Hostname()
+	_, literal := netip.ParseAddr(host)
+	switch {
+	case u.Scheme != "https":
+		return found(id, findingFail, mend, "AWS takes no issuer that is not https.")
+	case u.Port() != "":
+		return found(id, findingFail, mend, "AWS takes no issuer with a port.")
+	case u.RawQuery != "" || len(c.OIDC.Issuer) > 255:
+		return found(id, findingFail, mend, "AWS takes no issuer with a query, or of more than 255 characters.")
+	case literal == nil:
+		return found(id, findingFail, mend, "AWS checks the certificate of a name, and %s is an address.", host)
+	case !strings.Contains(host, "."), slices.ContainsFunc([]string{".local", ".internal", ".lan", ".corp", ".home.arpa", ".test", ".localhost", ".svc"}, func(end string) bool { return strings.HasSuffix(host, end) }):
+		return found(id, findingFail, mend, "%s is no public name, so AWS cannot find it.", host)
+	}
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return found(id, findingFail, mend, "%s has no address: %v.", host, err)
+	}
+	for _, a := range addresses {
+		if a := a.Unmap(); a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() {
+			return found(id, findingWarn, mend+" Where your DNS answers otherwise than the internet's, try from outside.",
+				"%s is at %s here, which AWS cannot reach.", host, a)
+		}
+	}
+	return found(id, findingOK, "", "%s has a public name and a public address.", c.OIDC.Issuer)
+}
+
+// checkSTS asks STS for nothing: any answer will do.
+func checkSTS(ctx context.Context, c Config) []Finding {
+	const id = "sts"
+	region := cmp.Or(c.STSRegion, serval.DefaultSTSRegion(serval.PartitionAWS))
+	suffix := ""
+	if strings.HasPrefix(region, "cn-") {
+		suffix = ".cn"
+	}
+	endpoint := cmp.Or(c.STSEndpoint, "https://sts."+region+".amazonaws.com"+suffix)
+	mend := "Let the bridge reach " + endpoint + ": look at egress rules and network policies. AWS traffic uses no proxy. SERVAL_STS_REGION chooses another region."
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
+	if err != nil {
+		return found(id, findingFail, "Check SERVAL_STS_ENDPOINT and SERVAL_STS_REGION.", "%s cannot be asked.", endpoint)
+	}
+	client := http.Client{
+		Timeout:       10 * time.Second,
+		Transport:     &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	defer client.CloseIdleConnections()
+	answer, err := client.Do(r)
+	if err != nil {
+		if _, untrusted := errors.AsType[x509.UnknownAuthorityError](err); untrusted {
+			mend = "Something between the bridge and AWS breaks TLS open: let it pass " + endpoint + " through."
+		}
+		return found(id, findingFail, mend, "%s does not answer: %v.", endpoint, errors.Unwrap(err))
+	}
+	answer.Body.Close()
+	return found(id, findingOK, "", "%s answers.", endpoint)
+}
+
+// checkDatabase opens the database beside whoever serves it.
+func checkDatabase(ctx context.Context, c Config) []Finding {
+	if c.DatabaseURL.Empty() || len(c.Secret.Reveal()) == 0 {
+		return found("database", findingSkip, "", "The settings do not suffice to open the database.")
+	}
+	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...), ReadOnly: true})
+	if err != nil {
+		return found("database", findingFail, "Check SERVAL_DATABASE_URL; a database that is new is made by: serval-bridge migrate.", "The database cannot be opened: %v.", err)
+	}
+	defer s.Close() // opened to read only
+	if err := s.Ping(ctx); err != nil {
+		return found("database", findingFail, "Check SERVAL_DATABASE_URL; an empty database is prepared by: serval-bridge migrate.", "The database does not answer: %v.", err)
+	}
+	findings := found("database", findingOK, "", "The database answers.")
+	pending, err := s.Pending(ctx)
+	switch {
+	case err != nil:
+		findings = append(findings, found("migration", findingWarn, "Run: serval-bridge migrate.", "Its version cannot be read: %v.", err)...)
+	case pending:
+		findings = append(findings, found("migration", findingWarn, "serval-bridge serve does it by itself at its start, or run: serval-bridge migrate.",
+			"It is of an older version than this program.")...)
+	default:
+		findings = append(findings, found("migration", findingOK, "", "It is of this program's version.")...)
+	}
+	if err := s.CheckSecret(ctx); err != nil {
+		findings = append(findings, found("database_secret", findingFail, "Put the secret that the database was written under behind a comma in SERVAL_SECRET.", "%v.", err)...)
+	}
+	return findings
+}
+
+// checkCluster asks the cluster about a token that is nobody's, to see whether it
+// lets the bridge ask.
+func checkCluster(ctx context.Context, c Config) []Finding {
+	const id = "cluster"
+	if c.Workers == nil {
+		return found(id, findingSkip, "", "No worker's service account is to be recognised.")
+	}
+	reviewer := tokenreview.New(*c.Workers)
+	defer reviewer.Close()
+	claims, err := json.Marshal(map[string]any{"sub": c.Workers.Subject, "aud": c.Workers.Audience, "exp": time.Now().Add(time.Minute).Unix()})
+	if err != nil {
+		return found(id, findingSkip, "", "No question can be made for the cluster: %v.", err)
+	}
+	nobodys := serval.NewSecret("e30." + base64.RawURLEncoding.EncodeToString(claims) + ".AA")
+	if _, err := reviewer.Review(ctx, nobodys); err != nil {
+		return found(id, findingFail, "Let the service account of the bridge create TokenReviews (a ClusterRole, in the chart), and let the bridge reach the API server.",
+			"The cluster does not say whose a token is: %v.", err)
+	}
+	return found(id, findingOK, "", "The cluster says whose a token is; the worker is %s.", c.Workers.Subject)
+}

@@ -1,0 +1,156 @@
+package bridge
+
+import (
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
+)
+
+// A bridge that works is found to: all but that its provider is on loopback,
+// where AWS does not reach it.
+func TestExamine(t *testing.T) {
+	c := config(t)
+	c.PublicURL = "http://127.0.0.1:1"
+	idp := idptest.New(idptest.Options{ClientID: "client", ClientSecret: "s", RedirectURIs: []string{c.PublicURL + "/oidc/auth/callback"}})
+	c.OIDC = login.Config{Issuer: idp.Start(t), ClientID: "client", ClientSecret: serval.NewSecret("s")}
+	c.STSEndpoint = awstest.New(awstest.Options{}).Start(t)
+	c.Secret = serval.NewSecret("8f14e45fceea167a5a36dedd4bea2543")
+	c.ExternalIDSecret = serval.NewSecret("c9f0f895fb98ab9159f51fd0297e236d")
+	b := start(t, c) // it is served meanwhile
+	findings := Examine(t.Context(), c, nil)
+	idp.Complaints() // of the code that was never given out
+	states := map[string]string{}
+	for _, f := range findings {
+		states[f.ID] = f.State
+		if want := map[string]string{"aws_issuer": "fail", "certificate": "skip", "cluster": "skip"}[f.ID]; f.State != want && (want != "" || f.State != "ok") {
+			t.Errorf("%+v, want it %q", f, want)
+		}
+		if f.Text == "" || (f.Mend == "") != (f.State == "ok" || f.State == "skip") {
+			t.Errorf("%+v has no text, or no mend where it should", f)
+		}
+	}
+	for _, id := range []string{"settings", "secret", "public_url", "oidc.dns", "oidc.discovery", "oidc.clock", "oidc.jwks", "oidc.client_secret", "oidc.redirect_uri", "oidc.scopes", "sts", "database", "migration"} {
+		if states[id] != "ok" {
+			t.Errorf("%s is %q, want ok", id, states[id])
+		}
+	}
+	if Healthy(findings) || !Healthy([]Finding{{State: findingWarn}, {State: findingSkip}, {State: findingOK}}) {
+		t.Error("healthy is what has no failure")
+	}
+	if status, _ := get(t, b.pages+"/"); status != 200 {
+		t.Errorf("the bridge that was looked at answers %d", status)
+	}
+
+	// Under another secret the database is refused, and the way out is said.
+	c.Secret = serval.NewSecret("eccbc87e4b5ce2fe28308fd9f2a7baf3")
+	if f := one(t, checkDatabase(t.Context(), c), "database_secret"); f.State != findingFail || !strings.Contains(f.Mend, "comma") {
+		t.Errorf("under another secret: %+v", f)
+	}
+}
+
+// one returns the finding with the id.
+func one(t *testing.T, findings []Finding, id string) Finding {
+	t.Helper()
+	for _, f := range findings {
+		if f.ID == id {
+			return f
+		}
+	}
+	t.Fatalf("no finding %s in %+v", id, findings)
+	return Finding{}
+}
+
+func TestCheckSecrets(t *testing.T) {
+	for secret, want := range map[string]string{
+		"8f14e45fceea167a5a36dedd4bea2543": "ok", "short": "ok", // which the settings say
+		"changeme-0123456789-changeme-0123456789": "fail", "My-Secret-for-the-bridge-of-acme-42": "fail", "<paste the output of openssl here>": "fail",
+		strings.Repeat("abc", 12): "fail",
+	} {
+		for _, c := range []Config{{Secret: serval.NewSecret(secret)}, {ExternalIDSecret: serval.NewSecret(secret)}} {
+			findings := checkSecrets(t.Context(), c)
+			if f := one(t, findings, "secret"); f.State != want || strings.Contains(fmt.Sprint(findings), secret) {
+				t.Errorf("%q: %+v, want %s and not the secret", secret, findings, want)
+			}
+		}
+	}
+}
+
+func TestCheckCertificate(t *testing.T) {
+	c := Config{PublicURL: "https://127.0.0.1:8443"}
+	c.TLSCertFile, c.TLSKeyFile = certificate(t) // for an hour
+	later := func(d time.Duration) Config {
+		c := c
+		c.Now = func() time.Time { return time.Now().Add(d) }
+		return c
+	}
+	elsewhere, gone, none := c, c, c
+	elsewhere.PublicURL, gone.TLSKeyFile, none.TLSCertFile = "https://serval.example.com", "/nope", ""
+	for name, test := range map[string]struct {
+		c    Config
+		want string
+	}{
+		"ends soon": {c, "warn"}, "long ago": {later(-30 * 24 * time.Hour), "fail"}, "ended": {later(2 * time.Hour), "fail"},
+		"another name": {elsewhere, "fail"}, "no key": {gone, "fail"}, "none": {none, "skip"},
+	} {
+		if f := one(t, checkCertificate(t.Context(), test.c), "certificate"); f.State != test.want {
+			t.Errorf("%s: %+v, want %s", name, f, test.want)
+		}
+	}
+}
+
+func TestCheckIssuerForAWS(t *testing.T) {
+	for issuer, want := range map[string]string{
+		"http://127.0.0.1:8080": "not https", "https://login.example.com:8443": "port", "https://192.0.2.1": "address", "https://[2001:db8::1]": "address",
+		"https://dex": "public name", "https://dex.auth.svc": "public name", "https://sso.acme.internal/realms/x": "public name", "https://sso.acme.local": "public name",
+		"https://login.example.com/?a=b": "query", "https://login.example.com/" + strings.Repeat("a", 255): "255", "https://nobody.invalid": "no address",
+	} {
+		f := one(t, checkIssuerForAWS(t.Context(), Config{OIDC: login.Config{Issuer: issuer}}), "aws_issuer")
+		if f.State != findingFail || !strings.Contains(f.Text, want) || f.Mend == "" {
+			t.Errorf("%s: %+v, want it to fail for %q", issuer, f, want)
+		}
+	}
+	if f := one(t, checkIssuerForAWS(t.Context(), Config{}), "aws_issuer"); f.State != findingSkip {
+		t.Errorf("no issuer: %+v", f)
+	}
+}
+
+func TestCheckCluster(t *testing.T) {
+	status := http.StatusCreated
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		fmt.Fprintln(w, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","status":{"authenticated":false}}`)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	write := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	c := Config{Workers: &tokenreview.Config{
+		Server: server.URL, TokenFile: write("token", []byte("t")), Audience: "serval-bridge", Subject: "system:serviceaccount:serval:serval-worker-sa",
+		CAFile: write("ca.crt", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})),
+	}}
+	if f := one(t, checkCluster(t.Context(), c), "cluster"); f.State != findingOK || !strings.Contains(f.Text, "serval-worker-sa") {
+		t.Errorf("a cluster that answers: %+v", f)
+	}
+	status = http.StatusForbidden
+	if f := one(t, checkCluster(t.Context(), c), "cluster"); f.State != findingFail || !strings.Contains(f.Mend, "TokenReviews") {
+		t.Errorf("a cluster that refuses: %+v", f)
+	}
+}
