@@ -10,12 +10,27 @@ STATICCHECK         := $(TOOLS)/staticcheck-$(STATICCHECK_VERSION)/staticcheck
 GOVULNCHECK_VERSION := v1.1.4
 GOVULNCHECK         := $(TOOLS)/govulncheck-$(GOVULNCHECK_VERSION)/govulncheck
 
+# The Kubernetes that tests run. Versions of the control plane are those of the module in
+# internal/kubetest/testdata/control-plane, whose go.sum holds all of it.
+CONTROL_PLANE    := internal/kubetest/testdata/control-plane
+pinned            = $(shell awk '{for (i = 1; i < NF; i++) if ($$i == "$(1)" && $$(i + 1) ~ /^v/) print $$(i + 1)}' $(CONTROL_PLANE)/go.mod)
+ETCD_VERSION     := $(call pinned,go.etcd.io/etcd/server/v3)
+KUBE_VERSION     := $(call pinned,k8s.io/kubernetes)
+KWOK_VERSION     := v0.8.0
+HELM_VERSION     := v3.22.0
+ETCD             := $(TOOLS)/etcd-$(ETCD_VERSION)/etcd
+KUBE_APISERVER   := $(TOOLS)/kube-apiserver-$(KUBE_VERSION)/kube-apiserver
+KUBE_CLUSTER     := $(foreach name,kube-controller-manager kube-scheduler kubectl,$(TOOLS)/$(name)-$(KUBE_VERSION)/$(name))
+KWOK             := $(TOOLS)/kwok-$(KWOK_VERSION)/kwok
+HELM             := $(TOOLS)/helm-$(HELM_VERSION)/helm
+SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CLUSTER) $(KWOK) $(HELM))))
+
 # The race detector needs a C compiler.
 HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo yes)
 RACE    := $(if $(HAVE_CC),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test bench bench-ingest fuzz build check tools clean
+.PHONY: help demo demo-check test test-kube bench bench-ingest fuzz build check tools kube-tools kube-cluster clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +57,9 @@ ifeq ($(RACE),)
 	@echo "No C compiler: tests run without the race detector."
 endif
 	$(GO) test $(RACE) $(if $(filter true,$(CI)),-count=1,) -timeout 20m ./...
+
+test-kube: kube-tools build ## Run the tests that need a Kubernetes API server, before a real one (a minute and a half)
+	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) $(GO) test -v -count=1 -timeout 10m ./internal/kubetest
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
@@ -77,6 +95,28 @@ $(STATICCHECK):
 
 $(GOVULNCHECK):
 	GOBIN=$(dir $@) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+
+kube-tools: $(ETCD) $(KUBE_APISERVER) ## Build etcd and kube-apiserver from their modules, once (some six minutes)
+
+kube-cluster: kube-tools $(KUBE_CLUSTER) $(KWOK) $(HELM) ## Build the rest of a cluster too: controllers, scheduler, kubectl, kwok, helm
+
+# One at a time, whatever -j says: each takes both cores and two gigabytes.
+.NOTPARALLEL: kube-tools kube-cluster
+
+$(ETCD):
+	cd $(CONTROL_PLANE) && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
+
+# Without a version stamped in, the server says one that clients refuse.
+$(KUBE_APISERVER) $(KUBE_CLUSTER):
+	cd $(CONTROL_PLANE) && CGO_ENABLED=0 nice $(GO) build -trimpath -o $@ -ldflags '-s -w $(foreach v,gitVersion=$(KUBE_VERSION) \
+		gitMajor=$(patsubst v%,%,$(word 1,$(subst ., ,$(KUBE_VERSION)))) gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))' \
+		k8s.io/kubernetes/cmd/$(notdir $@)
+
+$(KWOK):
+	GOBIN=$(dir $@) nice $(GO) install sigs.k8s.io/kwok/cmd/kwok@$(KWOK_VERSION)
+
+$(HELM):
+	GOBIN=$(dir $@) nice $(GO) install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 
 clean: ## Remove what was built
 	rm -rf bin dist

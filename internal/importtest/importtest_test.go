@@ -36,7 +36,7 @@ const (
 	pure        = "serval access trust insight connect wire probe settings api "
 	bridgeRooms = "awssts tokenreview login store door control intake notify edge web bridge "
 	workerRooms = "awsiam awsorg lease upstream worker workerd "
-	fakes       = "awstest idptest pgtest policytest "
+	fakes       = "awstest idptest kubetest pgtest policytest "
 )
 
 const (
@@ -89,9 +89,10 @@ var table = map[string]rule{
 	"cmd/serval-demo":   {ours: pure + bridgeRooms + workerRooms + fakes, theirs: wiring + terminal + aws},
 
 	// The far sides, played for tests and for the demo.
-	"internal/awstest": {ours: "serval policytest", theirs: aws + strict + "github.com/go-jose/go-jose/v4"},
-	"internal/idptest": {ours: "serval", theirs: "github.com/go-jose/go-jose/v4"},
-	"internal/pgtest":  {theirs: "github.com/jackc/pgx/v5"},
+	"internal/awstest":  {ours: "serval policytest", theirs: aws + strict + "github.com/go-jose/go-jose/v4"},
+	"internal/idptest":  {ours: "serval", theirs: "github.com/go-jose/go-jose/v4"},
+	"internal/kubetest": {},
+	"internal/pgtest":   {theirs: "github.com/jackc/pgx/v5"},
 	// AWS's evaluation of policies, for fakes.
 	"internal/policytest": {},
 
