@@ -32,6 +32,7 @@ type story struct {
 	requester, approver, admin *browser
 	request                    wire.Request
 	session                    wire.Credentials
+	change                     change
 }
 
 // check tells the story.
@@ -54,6 +55,12 @@ func (d *demo) check(ctx context.Context, out io.Writer) error {
 		{"iam:ListRoles is refused after the end", s.ends},
 		{"no further session is opened", s.over},
 		{"the audit log tells it all", s.audit},
+		{"change three roles in AWS, and tell nobody", s.changeRoles},
+		{"the one that was tagged is in the catalogue", s.tagged},
+		{"the one that was untagged is not, and opens no session", s.untagged},
+		{"the one that was deleted is not, and its request has failed", s.deleted},
+		{"created again it is another role, and the request stays failed", s.recreated},
+		{"the audit log tells of each change", s.deltas},
 		{"the audit chain holds", s.verify},
 	} {
 		start := time.Now()

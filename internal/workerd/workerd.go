@@ -257,8 +257,11 @@ func (r reader) Inventory(ctx context.Context, a serval.Account, known []string)
 	return inv, err
 }
 
-// Delta looks at the account.
+// Delta looks at the account, unless it is one that is not read.
 func (r reader) Delta(ctx context.Context, a serval.Account, known []serval.KnownRole, since time.Time, budget int) (serval.Delta, error) {
+	if err := r.aws.Guard(ctx, a); err != nil {
+		return serval.Delta{}, err
+	}
 	return r.aws.Delta(ctx, a, known, since, budget)
 }
 
