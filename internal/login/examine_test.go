@@ -3,6 +3,9 @@ package login
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -169,6 +172,29 @@ func TestIssuerNote(t *testing.T) {
 		wantCause(t, err, CauseDiscovery)
 		if err == nil || !strings.Contains(err.Error(), want) || want == "" && strings.Contains(err.Error(), "custom ones") {
 			t.Errorf("the provider goes by %s: %v, want it to say %q", said, err, want)
+		}
+	}
+}
+
+// The pages on providers show issuers that are right.
+func TestDocumentedIssuers(t *testing.T) {
+	pages, err := filepath.Glob("../../docs/idp/*.md")
+	if err != nil || len(pages) != 8 {
+		t.Fatalf("%d pages, %v; want the index and seven providers", len(pages), err)
+	}
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := regexp.MustCompile(`(?m)^SERVAL_OIDC_ISSUER=(.*)$`).FindAllSubmatch(text, -1)
+		if len(found) == 0 && filepath.Base(page) != "README.md" {
+			t.Errorf("%s shows no issuer", page)
+		}
+		for _, m := range found {
+			if note := IssuerNote(strings.ReplaceAll(string(m[1]), "<tenant id>", "6c1e")); note != "" {
+				t.Errorf("%s: the issuer %s is not right: %s", page, m[1], note)
+			}
 		}
 	}
 }
