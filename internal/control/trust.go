@@ -3,7 +3,12 @@ package control
 import (
 	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -154,6 +159,53 @@ func (p *Plane) whyBlocked(v *store.View, r store.Role) (string, error) {
 	}
 	return "", err
 }
+
+// accessDenied is AWS's code for a refusal that says nothing else.
+const accessDenied = "AccessDenied"
+
+// explainDenied returns cause with what the role's trust policy tells of it,
+// where it is AWS's AccessDenied: the condition that refuses, or what is left
+// where the policy accepts, and who can mend it.
+func (p *Plane) explainDenied(ctx context.Context, who serval.Principal, i intent, cause error) error {
+	refusal, ok := errors.AsType[*serval.Refusal](cause)
+	if !ok || refusal.Detail["code"] != accessDenied {
+		return cause
+	}
+	var verdict trust.Verdict
+	var seen time.Time
+	err := p.view(ctx, who, serval.RoleRead, i.session.Role.ARN, func(v *store.View) error {
+		r, err := v.RoleByKey(i.session.Role)
+		if err == nil {
+			seen = r.SeenAt
+			verdict, err = p.judge(v, r, who.Person)
+		}
+		return err
+	})
+	if err != nil {
+		return cause // what AWS said is still true
+	}
+	told := *refusal
+	told.Detail = maps.Clone(refusal.Detail)
+	told.Detail["trust_verdict"] = verdict.Verdict
+	read := seen.UTC().Format("2006-01-02 15:04 UTC")
+	role := i.session.Role.ARN
+	switch verdict.Verdict {
+	case trust.Fails:
+		told.Detail["mended_by"] = "role_owner"
+		told.Reason = fmt.Sprintf("AWS refused, because the trust policy of %s %s Whoever owns the role can mend that; the role's page shows how.",
+			role, sentence(verdict.Reason))
+	case trust.Works:
+		told.Detail["mended_by"] = "account_owner"
+		told.Reason = fmt.Sprintf("AWS refused, although the trust policy of %s, as it was read at %s, accepts you. Either it has changed since, or what is not in it refuses: %s. Whoever owns the account can look there.",
+			role, read, strings.Join(verdict.NotChecked, ", "))
+	default:
+		told.Reason = fmt.Sprintf("%s Whether the trust policy is the reason cannot be told: %s", refusal.Reason, sentence(verdict.Reason))
+	}
+	return &told
+}
+
+// sentence returns text with a full stop at its end.
+func sentence(text string) string { return strings.TrimRight(text, ". ") + "." }
 
 // judge says whether the role's trust policy accepts the ID token that the
 // person's sessions are opened with.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -124,4 +125,48 @@ func TestExplainTrust(t *testing.T) {
 	wantKind(t, "no trust policy", err, serval.Invalid)
 	_, _, err = w.plane.ExplainTrust(t.Context(), p.adm, document, []byte(`{"subjekt":"x"}`))
 	wantKind(t, "no context", err, serval.Invalid)
+}
+
+// Where AWS says AccessDenied and nothing else, the refusal says what the trust
+// policy tells, and who can mend it; the record keeps AWS's own.
+func TestAccessDeniedIsExplained(t *testing.T) {
+	w := newWorld(t)
+	other := `{"StringEquals":{"acme.okta.example:aud":"another"}}`
+	w.push(prod, aRole(prod, "otherreader", trusting(other)), aRole(prod, "openreader", trusting(openWide)), aRole(prod, "officereader", trusting(closed)))
+	p := w.people()
+	said := &serval.Refusal{Kind: serval.FailedPrecondition, Reason: "It does not trust your sign-in, or is gone.", Detail: map[string]string{"code": "AccessDenied"}}
+	for _, test := range []struct {
+		role, code, verdict, mends string
+		says                       []string
+	}{
+		{"otherreader", "AccessDenied", trust.Fails, "role_owner", []string{"because the trust policy", `"another"`, "Whoever owns the role"}},
+		{"openreader", "AccessDenied", trust.Works, "account_owner", []string{"although the trust policy", "2026-03-01 12:00 UTC", "the IAM OIDC provider", "Whoever owns the account"}},
+		{"officereader", "AccessDenied", "", "", []string{said.Reason, "cannot be told"}},
+		{"otherreader", "ExpiredTokenException", "", "", []string{said.Reason}},
+	} {
+		r := w.ask(p.ana, roleARN(prod, test.role), 60)
+		refusal := *said
+		refusal.Detail = map[string]string{"code": test.code}
+		w.sts.say(func(context.Context, serval.Mint, serval.Minted) (serval.Minted, error) {
+			return serval.Minted{}, &refusal
+		})
+		before := w.head()
+		_, err := w.tryOpen(p.ana, opening(r.ID))
+		got, ok := errors.AsType[*serval.Refusal](err)
+		if !ok || got.Kind != serval.FailedPrecondition || got.Detail["code"] != test.code ||
+			test.mends != "" && (got.Detail["trust_verdict"] != test.verdict || got.Detail["mended_by"] != test.mends) {
+			t.Errorf("%s, %s: %+v, want it with the verdict %s", test.role, test.code, err, test.verdict)
+			continue
+		}
+		for _, says := range test.says {
+			if !strings.Contains(got.Reason, says) {
+				t.Errorf("%s, %s: %q, want %q in it", test.role, test.code, got.Reason, says)
+			}
+		}
+		for _, e := range w.events(before) {
+			if e.Action == serval.SessionFail && e.Reason != said.Reason {
+				t.Errorf("%s: recorded as %q, want what AWS came to: %q", test.role, e.Reason, said.Reason)
+			}
+		}
+	}
 }
