@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -290,7 +292,48 @@ func TestClockSetBack(t *testing.T) {
 	w.clock.move(-2 * time.Minute)
 	_, err := w.plane.Request(t.Context(), ana, Ask{RoleARNs: []string{roleARN(prod, "reader")}, Ask: serval.Ask{Minutes: 5}})
 	wantKind(t, "two minutes back", err, serval.Unavailable)
-	if w.logs.FilterMessage("a refusal could not be recorded").Len() == 0 {
-		t.Error("nothing in the log says that a refusal could not be recorded")
+	if alarms := w.logs.FilterMessage("the clock went back").All(); len(alarms) != 1 || alarms[0].Level != zapcore.ErrorLevel {
+		t.Errorf("the log has the alarms %+v, want one", alarms)
 	}
+}
+
+// of two replicas, the one whose clock goes back or ahead by an hour
+// lengthens nothing: the end of an access is an instant.
+func TestClocksApart(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		planes := w.replicas()
+		var ahead atomic.Int64
+		planes[1].door.Now = func() time.Time { return w.clock.now().Add(time.Duration(ahead.Load())) }
+		ana := w.engineer("ana@example.com")
+		r := w.ask(ana, roleARN(prod, "reader"), 30)
+		w.open(ana, r.ID)
+		end := w.request(r.ID).EndsAt
+		open := func(p *Plane) error { _, err := p.Open(t.Context(), ana, opening(r.ID)); return err }
+
+		ahead.Store(int64(-time.Hour))
+		w.clock.move(29 * time.Minute)
+		wantKind(t, "an hour behind: a session", open(planes[1]), serval.Unavailable)
+		_, err := planes[1].Extend(t.Context(), ana, r.ID, 30, "more")
+		wantKind(t, "an hour behind: an extension", err, serval.Unavailable)
+		wantKind(t, "on time: a session", open(planes[0]), "")
+		w.clock.move(2 * time.Minute)
+		wantKind(t, "an hour behind, after the end", open(planes[1]), serval.Unavailable)
+		wantKind(t, "on time, after the end", open(planes[0]), serval.Conflict)
+		if got := w.request(r.ID).EndsAt; !got.Equal(end) {
+			t.Errorf("the end moved from %s to %s", end, got)
+		}
+
+		// An hour ahead it ends early, and from then on the other is behind.
+		second := w.ask(ana, roleARN(prod, "reader"), 30)
+		w.open(ana, second.ID)
+		ahead.Store(int64(time.Hour))
+		_, err = planes[1].Open(t.Context(), ana, opening(second.ID))
+		wantKind(t, "an hour ahead: a session", err, serval.Conflict)
+		_, err = planes[0].Open(t.Context(), ana, opening(second.ID))
+		wantKind(t, "on time, after an hour ahead was seen", err, serval.Unavailable)
+		if w.logs.FilterMessage("the clock went back").Len() < 4 {
+			t.Error("the log does not tell of the clocks")
+		}
+	})
 }

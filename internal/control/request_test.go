@@ -3,6 +3,7 @@ package control
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,143 +154,6 @@ func (w *world) mine(who serval.Principal) []Request {
 		w.t.Fatal(err)
 	}
 	return list
-}
-
-// S-76: who may do what to a request in which state, through the plane. What
-// somebody has nothing to do with is not there for them.
-func TestActs(t *testing.T) {
-	w := newWorld(t).stock()
-	p := w.people()
-	acts := map[string]func(serval.Principal, string) error{
-		"see": func(who serval.Principal, id string) error {
-			_, err := w.plane.RequestByID(t.Context(), who, id)
-			return err
-		},
-		"events": func(who serval.Principal, id string) error {
-			_, err := w.plane.EventsOf(t.Context(), who, id)
-			return err
-		},
-		"approve": func(who serval.Principal, id string) error { _, err := w.decide(who, id, true); return err },
-		"deny":    func(who serval.Principal, id string) error { _, err := w.decide(who, id, false); return err },
-		"extend": func(who serval.Principal, id string) error {
-			_, err := w.plane.Extend(t.Context(), who, id, 5, "more")
-			return err
-		},
-		"shorten": func(who serval.Principal, id string) error {
-			_, err := w.plane.Shorten(t.Context(), who, id, 1, time.Time{})
-			return err
-		},
-		"cancel": func(who serval.Principal, id string) error {
-			_, err := w.plane.Cancel(t.Context(), who, id)
-			return err
-		},
-		"done": func(who serval.Principal, id string) error { _, err := w.plane.Done(t.Context(), who, id); return err },
-		"revoke": func(who serval.Principal, id string) error {
-			_, err := w.plane.Revoke(t.Context(), who, id, "x")
-			return err
-		},
-		"open": func(who serval.Principal, id string) error {
-			_, err := w.plane.Open(t.Context(), who, Opening{RequestID: id, Kind: serval.ForCredentials})
-			return err
-		},
-	}
-	const (
-		ok = ""
-		no = serval.Denied
-		cf = serval.Conflict
-		nf = serval.NotFound
-		pc = serval.FailedPrecondition
-	)
-	// The columns: ana asked, lea decides the first step, cto the second.
-	who := []struct {
-		name string
-		who  serval.Principal
-	}{{"ana", p.ana}, {"lea", p.lea}, {"cto", p.cto}, {"adm", p.adm}, {"aud", p.aud}, {"bob", p.bob}}
-	for _, test := range []struct {
-		state string
-		make  func() string
-		want  map[string][]serval.Kind
-	}{
-		{"pending", func() string { return w.ask(p.ana, roleARN(prod, "admin"), 60).ID }, map[string][]serval.Kind{
-			//         ana lea cto adm aud bob
-			"see":     {ok, ok, ok, ok, ok, nf},
-			"events":  {ok, ok, ok, ok, ok, nf},
-			"approve": {no, ok, no, no, no, nf},
-			"deny":    {no, ok, no, no, no, nf},
-			"extend":  {cf, cf, cf, cf, cf, nf},
-			"shorten": {cf, cf, cf, cf, cf, nf},
-			"cancel":  {ok, no, no, no, no, nf},
-			"done":    {cf, cf, cf, cf, cf, nf},
-			"revoke":  {no, no, no, ok, no, nf},
-			"open":    {cf, nf, nf, nf, nf, nf},
-		}},
-		{"approved", func() string { return w.approved(p, 60).ID }, map[string][]serval.Kind{
-			"see":     {ok, ok, ok, ok, ok, nf},
-			"approve": {no, cf, cf, no, no, nf},
-			"deny":    {no, cf, cf, no, no, nf},
-			"extend":  {ok, no, no, no, no, nf},
-			"shorten": {ok, ok, ok, no, no, nf},
-			"cancel":  {ok, no, no, no, no, nf},
-			"done":    {ok, no, no, no, no, nf},
-			"revoke":  {no, ok, ok, ok, no, nf},
-			"open":    {ok, nf, nf, nf, nf, nf},
-		}},
-		{"running", func() string { r := w.approved(p, 60); w.open(p.ana, r.ID); return r.ID }, map[string][]serval.Kind{
-			"approve": {no, cf, cf, no, no, nf},
-			"extend":  {ok, no, no, no, no, nf},
-			"shorten": {ok, ok, ok, no, no, nf},
-			"cancel":  {cf, cf, cf, cf, cf, nf},
-			"done":    {ok, no, no, no, no, nf},
-			"revoke":  {no, ok, ok, ok, no, nf},
-			"open":    {ok, nf, nf, nf, nf, nf},
-		}},
-		{"extension", func() string {
-			r := w.approved(p, 60)
-			if _, err := w.plane.Extend(t.Context(), p.ana, r.ID, 90, "more"); err != nil {
-				t.Fatal(err)
-			}
-			return r.ID
-		}, map[string][]serval.Kind{
-			"approve": {no, ok, no, no, no, nf},
-			"deny":    {no, ok, no, no, no, nf},
-			"extend":  {cf, no, no, no, no, nf},
-			"revoke":  {no, ok, ok, ok, no, nf},
-			"open":    {ok, nf, nf, nf, nf, nf},
-		}},
-		{"revoked", func() string {
-			r := w.approved(p, 60)
-			if _, err := w.plane.Revoke(t.Context(), p.cto, r.ID, "x"); err != nil {
-				t.Fatal(err)
-			}
-			return r.ID
-		}, map[string][]serval.Kind{
-			"see": {ok, ok, ok, ok, ok, nf}, "approve": {cf, cf, cf, cf, cf, nf}, "deny": {cf, cf, cf, cf, cf, nf}, "extend": {cf, cf, cf, cf, cf, nf},
-			"shorten": {cf, cf, cf, cf, cf, nf}, "cancel": {cf, cf, cf, cf, cf, nf}, "done": {cf, cf, cf, cf, cf, nf}, "revoke": {cf, cf, cf, cf, cf, nf},
-			"open": {cf, nf, nf, nf, nf, nf},
-		}},
-		{"not there", func() string { return "req_none" }, map[string][]serval.Kind{
-			"see": {nf, nf, nf, nf, nf, nf}, "events": {nf, nf, nf, nf, nf, nf}, "approve": {nf, nf, nf, nf, nf, nf}, "deny": {nf, nf, nf, nf, nf, nf},
-			"extend": {nf, nf, nf, nf, nf, nf}, "shorten": {nf, nf, nf, nf, nf, nf}, "cancel": {nf, nf, nf, nf, nf, nf}, "done": {nf, nf, nf, nf, nf, nf},
-			"revoke": {nf, nf, nf, nf, nf, nf}, "open": {nf, nf, nf, nf, nf, nf},
-		}},
-	} {
-		for act, row := range test.want {
-			for i, want := range row {
-				id := test.make()
-				before := w.head()
-				err := acts[act](who[i].who, id)
-				what := fmt.Sprintf("%s a request that is %s, by %s", act, test.state, who[i].name)
-				wantKind(t, what, err, want)
-				if want == nf && err != nil && err.Error() != noRequest().Error() { // S-71: word for word as for no id at all
-					t.Errorf("%s: %q, want %q", what, err, noRequest())
-				}
-				if events := w.events(before); want != "" && (len(events) != 1 || events[0].Outcome != serval.OutcomeRefused || events[0].Target != id || events[0].Reason != err.Error()) {
-					t.Errorf("%s: events %+v, want one refusal", what, events)
-				}
-				w.clock.move(time.Second) // stay below the rate of sessions
-			}
-		}
-	}
 }
 
 // The steps go in order, each by another person, and all of it is told.
@@ -596,4 +460,91 @@ func TestRefusedRequestHasARoleAsItsTarget(t *testing.T) {
 			t.Errorf("requesting %s: events %+v, want one with the target %q", arn, e, want)
 		}
 	}
+}
+
+// Extensions, their approvals, shortenings and the end of one running access,
+// all at once over two replicas: the audit log says in which order they came,
+// and the end is what the product says for that order.
+func TestTheEndInAnyOrder(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.stock()
+		p := w.people()
+		planes := w.replicas()
+		for round := range 12 {
+			r := w.ask(p.ana, roleARN(prod, "peer"), 60)
+			if _, err := w.decide(p.bob, r.ID, true); err != nil {
+				t.Fatal(err)
+			}
+			before := w.head()
+			acts := []func(*Plane) error{
+				func(p1 *Plane) error { _, err := p1.Open(t.Context(), p.ana, opening(r.ID)); return err },
+				func(p1 *Plane) error { _, err := p1.Open(t.Context(), p.ana, opening(r.ID)); return err },
+				func(p1 *Plane) error { return errOf(p1.Extend(t.Context(), p.ana, r.ID, 90, "more")) },
+				func(p1 *Plane) error {
+					return errOf(p1.Decide(t.Context(), p.bob, r.ID, serval.Decision{Approve: true}))
+				},
+				func(p1 *Plane) error { return errOf(p1.Extend(t.Context(), p.ana, r.ID, 40, "more")) },
+				func(p1 *Plane) error {
+					return errOf(p1.Decide(t.Context(), p.bob, r.ID, serval.Decision{Approve: true, Minutes: 110}))
+				},
+				func(p1 *Plane) error { return errOf(p1.Shorten(t.Context(), p.bob, r.ID, 20+round, time.Time{})) },
+			}
+			if round%3 == 0 {
+				acts = append(acts, func(p1 *Plane) error { return errOf(p1.Revoke(t.Context(), p.adm, r.ID, "enough")) })
+			}
+			var wg sync.WaitGroup
+			for i := range acts {
+				wg.Go(func() {
+					w.clock.move(time.Duration(i*7) * time.Second)
+					if err := acts[(i+round)%len(acts)](planes[i%2]); err != nil && !serval.IsRefusal(err) {
+						t.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+
+			minutes, over := 60, false
+			var start, end time.Time
+			for _, e := range w.events(before) {
+				if e.Target != r.ID || e.Outcome != serval.OutcomeDone {
+					continue
+				}
+				if over {
+					t.Errorf("round %d: %s came after the end", round, e.Action)
+				}
+				number := func(name string) (n int) {
+					if _, err := fmt.Sscan(e.Detail[name], &n); err != nil {
+						t.Fatalf("%s of %s: %v", name, e.Action, err)
+					}
+					return n
+				}
+				switch e.Action {
+				case serval.SessionIssue:
+					if e.Detail["clock_started_at"] != "" {
+						if !start.IsZero() {
+							t.Errorf("round %d: the clock started twice", round)
+						}
+						start = w.request(r.ID).ClockStartedAt
+						end = start.Add(time.Duration(minutes) * time.Minute)
+					}
+				case serval.ExtensionApprove:
+					minutes = number("minutes") // the larger, while the clock stands
+					if later := e.At.Add(time.Duration(minutes) * time.Minute); !start.IsZero() && later.After(end) {
+						end = later
+					}
+				case serval.RequestShorten:
+					if minutes = number("minutes"); !start.IsZero() {
+						end = e.At.Add(time.Duration(20+round) * time.Minute)
+					}
+				case serval.RequestRevoke:
+					over = true
+				}
+			}
+			got := w.request(r.ID)
+			if !got.EndsAt.Equal(end) || got.EndedAt.IsZero() == over {
+				t.Errorf("round %d: it ends at %s, ended %s; by the order in the log at %s, over %t", round, got.EndsAt, got.EndedAt, end, over)
+			}
+			w.clock.move(time.Minute)
+		}
+	})
 }

@@ -368,15 +368,11 @@ func (w *world) sessions(requestID string) []serval.Session {
 	return list
 }
 
-// events returns all events since the row after, oldest first, and that the
-// chain holds.
+// events returns all events since the row after, oldest first.
 func (w *world) events(after int64) []serval.Event {
 	w.t.Helper()
 	var events []serval.Event
 	err := w.store.Read(context.Background(), func(v *store.View) error {
-		if _, err := v.VerifyChain(store.Head{}); err != nil {
-			return err
-		}
 		return v.EachEvent(after, func(l serval.Link) error {
 			events = append(events, l.Event)
 			return nil

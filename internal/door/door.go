@@ -86,6 +86,11 @@ func (d *Door) Refused(ctx context.Context, who serval.Principal, what serval.Ac
 	e.Reason = Reason(cause)
 	stranger := e.ActorKind == serval.KindNobody
 	if r, ok := errors.AsType[*serval.Refusal](cause); ok {
+		if r.Detail["cause"] == store.ClockWentBack {
+			// The log is the alarm: this clock can record nothing either.
+			d.Log.Error("the clock went back", zap.String("action", string(what)), zap.String("target", e.Target), zap.String("reason", r.Reason))
+			return
+		}
 		e.Outcome, e.Detail = serval.OutcomeRefused, r.Detail
 		if stranger && isLook(what) {
 			return // no cookie, an old cookie, a token of nobody: every visit begins so

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -169,6 +170,33 @@ running   expire                      system     expired   request.expire
 	Transitions()[0].Act = "anything"
 	if Transitions()[0].Act != ActApprove {
 		t.Error("a caller of Transitions can change the table")
+	}
+}
+
+// TestDocumentedTransitions holds docs/requests.md to the table.
+func TestDocumentedTransitions(t *testing.T) {
+	const file, from, to = "../../docs/requests.md", "<!-- transitions: written by go test ./internal/serval -run Documented -update -->\n", "<!-- end -->\n"
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(text), from)
+	got, after, ends := strings.Cut(rest, to)
+	if !ok || !ends {
+		t.Fatalf("%s has no place for the transitions", file)
+	}
+	want := "| state | act | by | leads to | audit log |\n|---|---|---|---|---|\n"
+	for _, l := range Transitions() {
+		want += fmt.Sprintf("| %s | %s | %s | %s | `%s` |\n", l.From, l.Act, l.By, l.To, l.Event)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(before+from+want+to+after), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the transitions in %s are not the table's (-want +got):\n%s", file, diff)
 	}
 }
 

@@ -63,6 +63,10 @@ const (
 	maxBackward = 60 * time.Second
 )
 
+// ClockWentBack is the cause, in the detail, of a Write that is refused because
+// its instant lies before one that was seen.
+const ClockWentBack = "clock_went_back"
+
 // Open opens the database. Unless it is opened read-only, a SQLite file that
 // another process serves is refused. Call Migrate before anything else, and
 // Close in the end.
@@ -182,8 +186,8 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 		return fmt.Errorf("taking the chain: %w", err)
 	}
 	if back := instant(latest).Sub(now); back > maxBackward {
-		return serval.Refuse(serval.Unavailable,
-			"The clock of this server went back by %s; nothing is changed until it is right again.", back.Round(time.Second))
+		return &serval.Refusal{Kind: serval.Unavailable, Detail: map[string]string{"cause": ClockWentBack}, Reason: fmt.Sprintf(
+			"The clock of this server went back by %s; nothing is changed until it is right again.", back.Round(time.Second))}
 	}
 	before := t.head
 	if err := f(t); err != nil {
