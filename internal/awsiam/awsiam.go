@@ -270,6 +270,9 @@ func (r *Reader) gate(accountID string) *gate {
 	g := r.gates[accountID]
 	if g == nil {
 		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, paces: paces{pacers: make(map[string]*pacer)}}
+		for range r.config.Concurrency / notAtFirst {
+			g.slots <- struct{}{}
+		}
 		r.gates[accountID] = g
 	}
 	return g

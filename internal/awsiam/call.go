@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -26,6 +27,13 @@ const (
 	firstBackoff   = 100 * time.Millisecond
 	longestBackoff = 5 * time.Second
 	skewAlarm      = 4 * time.Minute // AWS refuses signatures at five
+)
+
+// What is in flight when AWS first refuses a call is refused with it. So a quarter
+// of an account's slots is kept back until so many calls were answered.
+const (
+	notAtFirst = 4
+	known      = 60
 )
 
 // Codes of our own, where AWS gave none.
@@ -91,6 +99,7 @@ type line struct {
 type gate struct {
 	account string
 	slots   chan struct{}
+	good    atomic.Int64 // answers
 	tried   *tried
 	paces
 }
@@ -151,26 +160,27 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 		return out, time.Time{}, err
 	}
 	p := l.gate.pacer(action)
-	release, err := l.enter(ctx, p, action)
+	c, err := l.enter(ctx, p, action)
 	if err != nil {
 		return out, time.Time{}, err
 	}
-	defer release()
+	defer c.release()
 	if l.aside != nil {
 		l.aside.spent.Add(1)
 	}
 
 	bounded, cancel := context.WithTimeout(ctx, callDeadline)
 	defer cancel()
-	sent = time.Now()
 	out, err = call(bounded)
 	done := time.Now()
-	seen := Call{AccountID: l.gate.account, Action: action, Duration: done.Sub(sent)}
+	seen := Call{AccountID: l.gate.account, Action: action, Duration: done.Sub(c.sent)}
 	switch {
 	case err == nil:
-		p.succeeded()
-		if whole := l.gate.together(); whole != nil {
-			whole.succeeded()
+		l.gate.succeeded(action, c.sent)
+		if l.gate.good.Add(1) == known {
+			for range l.reader.config.Concurrency / notAtFirst {
+				<-l.gate.slots
+			}
 		}
 	case ctx.Err() != nil:
 		seen.Code = codeCanceled
@@ -178,37 +188,47 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 		e := judge(err, action, "")
 		seen.Code, seen.Throttled = e.code, e.kind == throttled
 		if seen.Throttled {
-			l.gate.throttled(action, sent, done)
+			l.gate.throttled(action, c, done)
 		}
 	}
 	if l.reader.config.Observe != nil {
 		l.reader.config.Observe(seen)
 	}
-	return out, sent, err
+	return out, c.sent, err
+}
+
+// A pass lets one call be sent.
+type pass struct {
+	sent       time.Time
+	own, whole int // its number to the pacers of the action and of the account; 0 where there was none
+	release    func()
 }
 
 // enter waits for the pace and for a slot, in this order, and takes the token
 // only with the slot in hand: a token taken earlier would be spent on a call
 // after a throttle that came in between.
-func (l *line) enter(ctx context.Context, p *pacer, action string) (release func(), err error) {
+func (l *line) enter(ctx context.Context, p *pacer, action string) (pass, error) {
 	for {
 		if err := p.ready(ctx); err != nil {
-			return nil, err
+			return pass{}, err
 		}
-		whole := l.gate.together()
-		if whole != nil {
+		whole, limits := l.gate.together()
+		if limits {
 			if err := whole.ready(ctx); err != nil {
-				return nil, err
+				return pass{}, err
 			}
 		}
 		release, err := l.slot(ctx, action)
 		if err != nil {
-			return nil, err
+			return pass{}, err
 		}
-		now := time.Now()
-		if p.take(now) {
-			if whole == nil || whole.take(now) {
-				return release, nil
+		c := pass{sent: time.Now(), release: release}
+		if c.own = p.take(c.sent, true); c.own > 0 {
+			if whole == nil {
+				return c, nil
+			}
+			if c.whole = whole.take(c.sent, limits); c.whole > 0 {
+				return c, nil
 			}
 			p.back()
 		}

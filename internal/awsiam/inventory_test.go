@@ -106,10 +106,10 @@ func TestPace(t *testing.T) {
 				}
 				wall = time.Since(start)
 				t.Logf("again %v, %.3f of the floor; %d refused", wall, float64(wall)/float64(tt.floor), again)
-				if again > 2 || float64(wall) > 1.1*float64(tt.floor) {
-					t.Errorf("read again it took %v with %d calls refused, want at most 1.1 of the floor %v and none", wall, again, tt.floor)
+				if again > 0 || float64(wall) > 1.2*float64(tt.floor) {
+					t.Errorf("read again it took %v with %d calls refused, want at most 1.2 of the floor %v and none", wall, again, tt.floor)
 				}
-				if refused > 1594/50 {
+				if refused > 1594/50 { // all answers are equally late here, so that all in flight are refused at once
 					t.Errorf("%d calls refused, want at most 2 %%", refused)
 				}
 			})

@@ -15,34 +15,52 @@ const (
 	lowestRate = 3.0
 	mostRate   = 1000.0
 	firstBurst = 40.0
-	doubleAt   = 8 // good answers that double the rate, until the first throttle
+	doubleAt   = 4 // good answers that double the rate, until the first throttle
 
-	regrowth   = 1.0 // a second, up to nearly the rate that was too much
+	regrowth   = 1.0 // a second, where AWS has refused nothing
+	gain       = 0.5 // the same, for each e-fold to the rate that was too much
 	growth     = 0.02
 	mostGrowth = 0.2
 	patience   = 3 * time.Second // without a throttle, which add growth once more
 
-	sure = 40 // good answers between two throttles that make AWS's rate known well
-	near = 1.3
-	hold = 0.96
+	some  = 8  // calls between two throttles that tell AWS's rate
+	sure  = 30 // and that make it known well
+	below = 0.8
 
 	overfull = 1.5 // times the rate at which a bucket that was full runs dry, at most
-	holdFor  = 10 * time.Minute
+	holdFor  = time.Hour
+	mostHold = 24 * time.Hour
+	holdLess = 2 * time.Minute // where less is borne than before
+	near     = 0.15            // by what part the same rate may be measured otherwise
+	most     = 0.985           // of a rate that is known is used
 
 	steadyBurst = 100 * time.Millisecond // what may be saved up, once there was a throttle
 	breath      = 150 * time.Millisecond // how long all pause after one
 	window      = 500 * time.Millisecond // over which a pacer's use is averaged
 	sameEvent   = time.Second            // refusals so close have one cause
+	chance      = 0.05                   // that is rare
+	drift       = 0.93                   // times its part is less
+	soon        = 60 * time.Millisecond  // how long a bucket stays nearly so
 )
 
-// paces are the pacers of one account, by action.
+// paces are the pacers of one account: one for each action, and one for all
+// together, since AWS does not say which of its buckets ran dry when it refuses.
 type paces struct {
 	mu     sync.Mutex
 	pacers map[string]*pacer
-	whole  *pacer // of all actions together; nil until it is known to be needed
-	last   string // the action refused last
-	lastAt time.Time
-	calm   bool // AWS has throttled the account: nothing starts with a burst any more
+	whole  *pacer // nil until something was refused
+	alone  bool   // it only counts: the bucket of the action refused last is the one
+
+	last  string    // the action refused last
+	at    time.Time // when
+	alike float64   // how likely it is that one bucket of all actions refused this one alone
+	sent  time.Time // the first call that was refused
+	first int       // the calls until then
+
+	certain bool    // the bucket is a shared one
+	part    float64 // of the calls were the action's, when both rates were measured; 0 where that is no matter
+	ofWhole measure // these rates
+	ofOwn   measure
 }
 
 func (g *paces) pacer(action string) *pacer {
@@ -51,7 +69,7 @@ func (g *paces) pacer(action string) *pacer {
 	p := g.pacers[action]
 	if p == nil {
 		p = newPacer(time.Now())
-		if g.calm {
+		if g.whole != nil {
 			p.calm()
 		}
 		g.pacers[action] = p
@@ -59,59 +77,114 @@ func (g *paces) pacer(action string) *pacer {
 	return p
 }
 
-// throttled notes that a call of the action, sent at that time, was refused. AWS
-// does not say which of its buckets ran dry: the action's own, or one that all
-// actions of the account share. Refusals of two actions within a second mean the
-// shared one, and so does that of an action that is not the busiest, or was not
-// held back by its own pace; then the account slows down, and else the action.
+// throttled notes that a call of the action was refused, and slows down the
+// account; or the action alone, where it is the action's own bucket that ran dry.
+// So many refusals in turn of one action that it would be a rare chance mean that.
+// One of two actions within a second, or of an action that is not the busiest, means
+// a shared bucket. Where it is open, and the account's rate is known, and the
+// action's part in it becomes less, the account goes faster until the next refusal:
+// the bucket is the one whose rate comes out the same again.
+//
 // All pause for a moment, so that what is tried again finds something in the
 // bucket.
-func (g *paces) throttled(action string, sent, now time.Time) {
-	own := g.pacer(action)
+func (g *paces) throttled(action string, c pass, now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	shared := g.last != action && now.Sub(g.lastAt) < sameEvent
-	before := g.last
-	g.last, g.lastAt = action, now
-	all, most := 0.0, 0.0
+	own := g.pacers[action]
+	all, busiest, sum := 0.0, 0.0, 0
 	for _, p := range g.pacers {
-		use := p.use(now)
-		all, most = all+use, max(most, use)
+		use, taken := p.use(now)
+		all, busiest, sum = all+use, max(busiest, use), sum+taken
 	}
-	use := own.use(now)
-	shared = shared || use < most || g.whole != nil && use < 0.7*own.speed()
-	guilty := own
-	if shared {
-		if g.whole == nil {
-			g.whole = newPacer(now)
-			g.whole.starting, g.whole.rate = false, max(firstRate, all/2)
-		}
-		guilty = g.whole
-		if blamed := g.pacers[before]; blamed != nil {
-			blamed.pardon(now)
-		}
-	}
-	if !guilty.slow(sent, now) {
-		return
-	}
-	for _, p := range g.pacers {
-		if !g.calm {
+	if g.whole == nil { // nothing starts with a burst any more
+		g.whole, g.first, g.sent = newPacer(now), sum, c.sent
+		g.whole.recent, g.whole.took = all*window.Seconds(), now
+		g.whole.calm()
+		for _, p := range g.pacers {
 			p.calm()
+		}
+	}
+	use, _ := own.use(now)
+	mixed := g.last != "" && g.last != action && now.Sub(g.at) < sameEvent
+	if g.last != action {
+		g.alike = 1
+	}
+	g.alike *= use / all
+	g.last, g.at = action, now
+	ofWhole, ofOwn := g.whole.empty(c.sent, now, c.whole), own.empty(c.sent, now, c.own)
+	open, limited := g.ofOwn.calls > 0, g.alone
+	same := open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole)
+	g.alone = !mixed && use == busiest && (g.alone || g.alike < chance || same)
+	g.certain = !g.alone && (g.certain || mixed || use < busiest || open)
+	switch {
+	case !ofWhole.news:
+		return
+	case g.alone:
+		if open {
+			ofOwn = ofOwn.and(g.ofOwn)
+		}
+		own.slow(ofOwn, now, g.first, limited)
+	default:
+		if open {
+			ofWhole = ofWhole.and(g.ofWhole)
+		}
+		g.whole.slow(ofWhole, now, g.first, !limited)
+	}
+	g.part, g.ofWhole, g.ofOwn = 0, measure{}, measure{}
+	if !g.alone && !g.certain && g.whole.holds(now) && ofOwn.calls >= some {
+		g.part, g.ofWhole, g.ofOwn = float64(ofOwn.calls)/float64(ofWhole.calls), ofWhole, ofOwn
+	}
+	g.whole.rest(now)
+	for _, p := range g.pacers {
+		if !g.alone {
+			p.release()
 		}
 		p.rest(now)
 	}
-	if g.whole != nil {
-		g.whole.rest(now)
-	}
-	g.calm = true
 }
 
-// together returns the pacer of the account as a whole, nil while nothing showed
-// that one is needed.
-func (g *paces) together() *pacer {
+// succeeded notes a good answer. Where a bucket that all actions share had just
+// been emptied, a call of another action would hardly have found anything in it.
+func (g *paces) succeeded(action string, sent time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.whole
+	if d := sent.Sub(g.sent); action != g.last && d > 0 && d < soon {
+		g.alike /= 2
+	}
+	g.pacers[action].succeeded()
+	if g.whole == nil {
+		return
+	}
+	g.whole.succeeded()
+	calls, ofAll := g.pacers[g.last].sinceEmpty(), g.whole.sinceEmpty()
+	if ofAll >= sure && float64(calls) < drift*g.part*float64(ofAll) {
+		g.part = 0
+		g.whole.loosen()
+	}
+}
+
+// begin notes that another reading begins. What the last one left open stays as it
+// is: nothing is refused for the sake of finding out.
+func (g *paces) begin() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.part = 0
+	if g.whole == nil {
+		return
+	}
+	now := time.Now()
+	g.whole.settle(now)
+	for _, p := range g.pacers {
+		p.settle(now)
+	}
+}
+
+// together returns the pacer of the account as a whole, nil while nothing was
+// refused, and whether it limits or only counts.
+func (g *paces) together() (whole *pacer, limits bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.whole, g.whole != nil && !g.alone
 }
 
 func newPacer(now time.Time) *pacer {
@@ -121,17 +194,19 @@ func newPacer(now time.Time) *pacer {
 // A pacer is a token bucket that finds out how fast it may run. It begins at a
 // safe rate with a burst, and doubles the rate while AWS answers and calls wait
 // for it, which takes a tenth of a second to reach what sixteen calls at once
-// can use. The first throttle ends that: the rate falls to a quarter, half for the
-// overshoot and half for the throttle. From then on a throttle halves it, once
-// for all calls that were on their way. While calls wait it grows: fast to nearly
-// the rate that was too much, from there by two percent a second, and more the
-// longer nothing is refused. What is left unused below AWS's rate fills AWS's own
-// bucket, so the swing around it costs no time.
+// can use. The first throttle ends that: the rate falls to the safe one, or to
+// what a bucket as large as the one that was emptied is refilled with at least.
+// From there it grows while calls wait, fast where the rate that was too much is
+// far away, and slowly near it. What is left unused below AWS's rate fills AWS's
+// own bucket, so the swing around it costs no time.
 //
-// Between two throttles the bucket was empty at both ends, so the answers in
-// between are AWS's rate, exactly: that is the rate to come back to. Once there
-// were enough of them the pacer stays just below it for ten minutes, and nothing
-// is refused any more; then it tries again whether more is borne.
+// Between two throttles AWS's bucket was empty at both ends, so the calls sent in
+// between and not refused are AWS's rate, exactly. Where they are few the pacer
+// goes on a good deal below it and measures again. Once they were enough it stays
+// just below for an hour, and nothing is refused any more; then it tries again
+// whether more is borne, and where it is not, stays twice as long, up to a day.
+// Where it turns out to be less than before, the account's own programs are taking
+// their part, and it is tried again soon.
 type pacer struct {
 	mu       sync.Mutex
 	rate     float64 // tokens a second
@@ -139,14 +214,24 @@ type pacer struct {
 	filled   time.Time // up to when tokens are counted
 	starting bool      // no throttle yet
 	waited   bool      // a call had to wait since the last token was taken or the rate doubled
-	good     int       // answers since the rate doubled or was reduced
-	took     time.Time // when the last token was taken
-	cut      time.Time // when the rate was last reduced
-	ceiling  float64   // what seemed to be AWS's rate then
-	settled  bool      // and it is known well
-	before   float64   // the rate before it was reduced
+	good     int       // answers since the rate doubled
+	taken    int       // tokens
+	took     time.Time // when the last one was
 	recent   float64   // tokens taken, older ones counting less: see use
 	faster   chan struct{}
+
+	noted   time.Time // when AWS's bucket was last seen to be empty
+	since   time.Time // when the call was sent that showed it; zero where the bucket has filled since
+	from    int       // the number of that call
+	refused int       // calls since
+
+	cut     time.Time     // when the rate was last reduced
+	tooMuch float64       // the rate before; 0 where it never was
+	ceiling float64       // AWS's rate, when it was last known well
+	hold    float64       // what part of it is safe to use
+	held    time.Duration // for how long, from cut; 0 where it is not known well
+
+	measured measure // last
 }
 
 // fill counts the tokens up to now.
@@ -189,30 +274,41 @@ func (p *pacer) ready(ctx context.Context) error {
 	}
 }
 
-// take takes a token, if there is one, just before a call is sent.
-func (p *pacer) take(now time.Time) bool {
+// take takes a token, if there is one, just before a call is sent; or counts the
+// call only, where it does not limit. It returns the call's number, from 1; 0
+// where there is no token.
+func (p *pacer) take(now time.Time, limits bool) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fill(now)
-	if p.tokens < 1 {
-		return false
+	if limits && p.tokens < 1 {
+		return 0
 	}
-	p.tokens--
+	p.tokens = max(0, p.tokens-1)
+	idle := now.Sub(p.took)
 	if !p.starting && p.waited {
-		d := min(now.Sub(p.took), time.Second)
-		by := regrowth
-		if !p.cut.IsZero() && p.rate >= 0.9*p.ceiling {
-			by = min(mostGrowth, growth*(1+now.Sub(p.cut).Seconds()/patience.Seconds()))
-		}
-		p.rate = min(mostRate, p.rate*(1+by*d.Seconds()))
-		if p.settled && now.Sub(p.cut) < holdFor {
-			p.rate = min(p.rate, max(lowestRate, hold*p.ceiling))
+		p.rate = min(mostRate, p.rate*(1+p.growth(now)*min(idle, sameEvent).Seconds()))
+		if now.Sub(p.cut) < p.held {
+			p.rate = min(p.rate, max(lowestRate, p.hold*p.ceiling))
 		}
 		p.waited = false
 	}
-	p.recent = p.recent*fade(now.Sub(p.took)) + 1
+	if idle > sameEvent {
+		p.since = time.Time{}
+	}
+	p.recent = p.recent*fade(idle) + 1
 	p.took = now
-	return true
+	p.taken++
+	return p.taken
+}
+
+// growth returns by what part the rate grows in a second.
+func (p *pacer) growth(now time.Time) float64 {
+	if p.tooMuch == 0 {
+		return regrowth
+	}
+	slowly := min(mostGrowth, growth*(1+now.Sub(p.cut).Seconds()/patience.Seconds()))
+	return max(slowly, gain*math.Log(p.tooMuch/p.rate))
 }
 
 // back gives a token back that was not used.
@@ -221,20 +317,18 @@ func (p *pacer) back() {
 	defer p.mu.Unlock()
 	p.tokens++
 	p.recent--
+	p.taken--
 }
 
-// use returns how many tokens a second were taken lately.
-func (p *pacer) use(now time.Time) float64 {
+// use returns how many tokens a second were taken lately, and how many ever.
+func (p *pacer) use(now time.Time) (lately float64, ever int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.used(now), p.taken
+}
+
+func (p *pacer) used(now time.Time) float64 {
 	return p.recent * fade(now.Sub(p.took)) / window.Seconds()
-}
-
-// speed returns the rate.
-func (p *pacer) speed() float64 {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.rate
 }
 
 func fade(d time.Duration) float64 { return math.Exp(-d.Seconds() / window.Seconds()) }
@@ -253,46 +347,116 @@ func (p *pacer) succeeded() {
 	}
 }
 
-// slow reduces the rate for a call that was sent then and refused. It reports
-// false where that was done since.
-func (p *pacer) slow(sent, now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if sent.Before(p.cut) {
-		return false
-	}
-	if p.starting {
-		p.rate /= 2
-	}
-	if p.cut.IsZero() || now.Sub(p.cut) > sameEvent {
-		p.before = p.rate
-	}
-	p.ceiling = p.rate
-	p.settled = false
-	if d := now.Sub(p.cut); !p.cut.IsZero() && d > sameEvent && d < time.Minute {
-		p.ceiling = float64(p.good) / d.Seconds() // not of a moment, nor with a night in between
-		if p.good >= sure {
-			p.settled = p.rate <= near*p.ceiling
-			p.ceiling = max(p.ceiling, p.rate/overfull) // else AWS's bucket was full meanwhile
-		}
-	}
-	p.good = 0
-	if p.starting {
-		p.rate = max(firstRate, p.rate)
-	}
-	p.rate = max(lowestRate, p.rate/2)
-	p.starting, p.cut = false, now
-	return true
+// A measure is what AWS let by between two throttles.
+type measure struct {
+	news  bool // the throttle is none that is known already
+	calls int
+	rate  float64
 }
 
-// pardon takes back what was done within the last second: it was another
-// bucket that ran dry.
-func (p *pacer) pardon(now time.Time) {
+// off returns by what part the rate is another.
+func (m measure) off(than measure) float64 { return math.Abs(m.rate/than.rate - 1) }
+
+// and joins two measures of the same.
+func (m measure) and(of measure) measure {
+	if m.calls < 1 {
+		return measure{m.news, of.calls, of.rate}
+	}
+	seconds := float64(m.calls)/m.rate + float64(of.calls)/of.rate
+	return measure{m.news, m.calls + of.calls, float64(m.calls+of.calls) / seconds}
+}
+
+// empty notes that AWS's bucket was empty when the call with that number was sent.
+func (p *pacer) empty(sent, now time.Time, number int) measure {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.cut.IsZero() && now.Sub(p.cut) < sameEvent {
-		p.rate, p.cut = p.before, time.Time{}
+	if number > p.from {
+		p.refused++
 	}
+	if !sent.After(p.noted) {
+		return measure{}
+	}
+	m := measure{news: true}
+	if !p.since.IsZero() {
+		m.calls = number - p.from - p.refused
+		m.rate = float64(m.calls) / max(sent.Sub(p.since), time.Millisecond).Seconds()
+	}
+	p.noted, p.since, p.from, p.refused = now, sent, number, 0
+	return m
+}
+
+// slow reduces the rate, which may have been none that limits; first are the calls
+// of the account before its first throttle.
+func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	rate := p.rate
+	switch {
+	case m.calls >= some && limits && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
+		p.rate /= 2
+	case m.calls >= sure:
+		switch {
+		case m.rate < (1-near)*p.ceiling:
+			p.held = holdLess
+		case m.rate > (1+near)*p.ceiling:
+			p.held = holdFor
+		default:
+			p.held = min(max(holdFor, 2*p.held), mostHold)
+		}
+		p.ceiling, p.hold = m.rate, most-1/float64(m.calls)
+		p.rate = p.hold * m.rate
+	case m.calls >= some:
+		p.rate = below * m.rate
+	case p.tooMuch == 0:
+		rate = p.used(now)
+		p.rate = max(firstRate, min(rate/3, float64(first)/4))
+	default:
+		rate = max(rate, p.tooMuch)
+		p.rate /= 2
+	}
+	p.tooMuch, p.rate, p.cut = rate, max(lowestRate, p.rate), now
+	if m.calls >= some {
+		p.measured = m
+	}
+}
+
+// settle stays well below the rate that was measured last, where that was lately
+// and not good enough to stay just below it.
+func (p *pacer) settle(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.measured.calls > 0 && p.held == 0 && now.Sub(p.cut) < holdFor {
+		p.held, p.ceiling, p.hold = holdFor, p.measured.rate, most-2/float64(p.measured.calls)
+		p.rate = max(lowestRate, p.hold*p.ceiling)
+	}
+}
+
+// holds reports whether the pacer stays below a rate that is known.
+func (p *pacer) holds(now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return now.Sub(p.cut) < p.held
+}
+
+// sinceEmpty returns how many calls were sent since AWS's bucket was empty.
+func (p *pacer) sinceEmpty() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken - p.from
+}
+
+// loosen lets the pacer try what it bears.
+func (p *pacer) loosen() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.held = 0
+}
+
+// release lets the pacer go faster again: another bucket ran dry.
+func (p *pacer) release() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tooMuch, p.cut, p.measured = 0, time.Time{}, measure{}
 }
 
 // calm ends the fast start.
