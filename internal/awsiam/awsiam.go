@@ -29,7 +29,7 @@
 //
 // Calls are paced for each account and action below the pace at which AWS
 // begins to throttle, because the throttle is shared with the customer's own
-// programs; see pacer. The package does not log: Config.Observe is told of
+// programs; see package pace. This package does not log: Config.Observe is told of
 // every call, and the caller of Inventory of its progress.
 package awsiam
 
@@ -48,6 +48,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 
+	"github.com/serval-bridge/serval-bridge/internal/pace"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -269,7 +270,7 @@ func (r *Reader) gate(accountID string) *gate {
 	defer r.mu.Unlock()
 	g := r.gates[accountID]
 	if g == nil {
-		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, paces: paces{pacers: make(map[string]*pacer)}}
+		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, pace: pace.New()}
 		for range r.config.Concurrency / notAtFirst {
 			g.slots <- struct{}{}
 		}

@@ -15,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/serval-bridge/serval-bridge/internal/pace"
 )
 
 // How often a call is tried. The SDK's own retryer gives up after three, does
@@ -101,7 +103,7 @@ type gate struct {
 	slots   chan struct{}
 	good    atomic.Int64 // answers
 	tried   *tried
-	paces
+	pace    *pace.Account
 }
 
 // ask makes one call, as often as it takes. It returns the answer, a *callError,
@@ -159,12 +161,11 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 	if _, err := l.creds.Retrieve(ctx); err != nil {
 		return out, time.Time{}, err
 	}
-	p := l.gate.pacer(action)
-	c, err := l.enter(ctx, p, action)
+	c, release, err := l.enter(ctx, action)
 	if err != nil {
 		return out, time.Time{}, err
 	}
-	defer c.release()
+	defer release()
 	if l.aside != nil {
 		l.aside.spent.Add(1)
 	}
@@ -173,10 +174,10 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 	defer cancel()
 	out, err = call(bounded)
 	done := time.Now()
-	seen := Call{AccountID: l.gate.account, Action: action, Duration: done.Sub(c.sent)}
+	seen := Call{AccountID: l.gate.account, Action: action, Duration: done.Sub(c.Sent)}
 	switch {
 	case err == nil:
-		l.gate.succeeded(action, c.sent)
+		l.gate.pace.Succeeded(c)
 		if l.gate.good.Add(1) == known {
 			for range l.reader.config.Concurrency / notAtFirst {
 				<-l.gate.slots
@@ -188,49 +189,28 @@ func try[T any](ctx context.Context, l *line, action string, call func(context.C
 		e := judge(err, action, "")
 		seen.Code, seen.Throttled = e.code, e.kind == throttled
 		if seen.Throttled {
-			l.gate.throttled(action, c, done)
+			l.gate.pace.Throttled(c)
 		}
 	}
 	if l.reader.config.Observe != nil {
 		l.reader.config.Observe(seen)
 	}
-	return out, c.sent, err
+	return out, c.Sent, err
 }
 
-// A pass lets one call be sent.
-type pass struct {
-	sent       time.Time
-	own, whole int // its number to the pacers of the action and of the account; 0 where there was none
-	release    func()
-}
-
-// enter waits for the pace and for a slot, in this order, and takes the token
-// only with the slot in hand: a token taken earlier would be spent on a call
-// after a throttle that came in between.
-func (l *line) enter(ctx context.Context, p *pacer, action string) (pass, error) {
+// enter waits for the pace and for a slot, in this order, and is let go only with
+// the slot in hand: else it could be sent after a throttle that came in between.
+func (l *line) enter(ctx context.Context, action string) (c pace.Pass, release func(), err error) {
 	for {
-		if err := p.ready(ctx); err != nil {
-			return pass{}, err
-		}
-		whole, limits := l.gate.together()
-		if limits {
-			if err := whole.ready(ctx); err != nil {
-				return pass{}, err
-			}
+		if err := l.gate.pace.Ready(ctx, action); err != nil {
+			return c, nil, err
 		}
 		release, err := l.slot(ctx, action)
 		if err != nil {
-			return pass{}, err
+			return c, nil, err
 		}
-		c := pass{sent: time.Now(), release: release}
-		if c.own = p.take(c.sent, true); c.own > 0 {
-			if whole == nil {
-				return c, nil
-			}
-			if c.whole = whole.take(c.sent, limits); c.whole > 0 {
-				return c, nil
-			}
-			p.back()
+		if c, ok := l.gate.pace.Take(action); ok {
+			return c, release, nil
 		}
 		release()
 	}

@@ -59,7 +59,7 @@ func (r *Reader) Inventory(ctx context.Context, a serval.Account, known []string
 	rd.inventory = serval.Inventory{
 		AccountID: a.ID, AccountName: a.Name, StartedAt: started, Complete: true, ReadBy: serval.ByRoles,
 	}
-	rd.gate.begin()
+	rd.gate.pace.Begin()
 	err = rd.run(ctx)
 	if outer.Err() != nil {
 		return serval.Inventory{}, fmt.Errorf("reading account %s: %w", a.ID, outer.Err())

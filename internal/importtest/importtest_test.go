@@ -35,7 +35,7 @@ type rule struct {
 const (
 	pure        = "serval access trust insight connect wire probe settings api "
 	bridgeRooms = "awssts tokenreview login store door control intake notify edge web bridge "
-	workerRooms = "awsiam awsorg lease upstream worker workerd "
+	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	fakes       = "awstest idptest kubetest pgtest policytest "
 )
 
@@ -62,7 +62,8 @@ var table = map[string]rule{
 	"internal/probe":    {theirs: metrics},
 	"internal/settings": {ours: "serval", theirs: wiring},
 
-	"internal/awsiam": {ours: "serval", theirs: aws},
+	"internal/pace":   {},
+	"internal/awsiam": {ours: "serval pace", theirs: aws},
 	"internal/awsorg": {ours: "serval", theirs: aws},
 	"internal/awssts": {ours: "serval", theirs: aws},
 

@@ -1,4 +1,11 @@
-package awsiam
+// Package pace finds out how fast the API of one AWS account may be called, so that
+// next to nothing is refused: the throttle is shared with the customer's own
+// programs, and staying below it is also faster than trying again above it.
+//
+// An Account has a pacer for each action, and one for all of them together once AWS
+// has refused something. A call waits for Ready, is let go by Take, and what became
+// of it is told to Succeeded or Throttled.
+package pace
 
 import (
 	"context"
@@ -7,9 +14,9 @@ import (
 	"time"
 )
 
-// The pace. AWS publishes no limits of IAM; 15 calls a second for each action
+// AWS publishes no limits of IAM; 15 calls a second for each action
 // is what others have found to be safe, and more is often borne. The other
-// numbers were found by trying: TestPace holds what they must reach.
+// numbers were found by trying: TestPace of awsiam holds what they must reach.
 const (
 	firstRate  = 15.0 // calls a second
 	lowestRate = 3.0
@@ -43,9 +50,10 @@ const (
 	soon        = 60 * time.Millisecond  // how long a bucket stays nearly so
 )
 
-// paces are the pacers of one account: one for each action, and one for all
-// together, since AWS does not say which of its buckets ran dry when it refuses.
-type paces struct {
+// An Account is the pace of one account. AWS does not say which of its buckets ran
+// dry when it refuses, one of the action's own or one that all share, so there is a
+// pacer for each action, and one for all together. It is safe for concurrent use.
+type Account struct {
 	mu     sync.Mutex
 	pacers map[string]*pacer
 	whole  *pacer // nil until something was refused
@@ -63,7 +71,61 @@ type paces struct {
 	ofOwn   measure
 }
 
-func (g *paces) pacer(action string) *pacer {
+// New returns the pace of an account of which nothing is known.
+func New() *Account { return &Account{pacers: make(map[string]*pacer)} }
+
+// A Pass lets one call be sent, at once.
+type Pass struct {
+	Sent time.Time
+
+	action     string
+	own, whole int // its number to the pacers of the action and of the account; 0 where there was none
+}
+
+// Ready waits until a call of the action may be sent, as far as is known now.
+func (g *Account) Ready(ctx context.Context, action string) error {
+	if err := g.pacer(action).ready(ctx); err != nil {
+		return err
+	}
+	if whole, limits := g.together(); limits {
+		return whole.ready(ctx)
+	}
+	return nil
+}
+
+// Take lets a call go, or reports that others came first: then it is to wait for
+// Ready again.
+func (g *Account) Take(action string) (Pass, bool) {
+	c, own := Pass{Sent: time.Now(), action: action}, g.pacer(action)
+	if c.own = own.take(c.Sent, true); c.own == 0 {
+		return Pass{}, false
+	}
+	whole, limits := g.together()
+	if whole == nil {
+		return c, true
+	}
+	if c.whole = whole.take(c.Sent, limits); c.whole == 0 {
+		own.back()
+		return Pass{}, false
+	}
+	return c, true
+}
+
+// Rates returns how many calls a second each action may make now, at most.
+func (g *Account) Rates() map[string]float64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	rates := make(map[string]float64, len(g.pacers))
+	for action, p := range g.pacers {
+		rates[action] = p.speed()
+		if g.whole != nil && !g.alone {
+			rates[action] = min(rates[action], g.whole.speed())
+		}
+	}
+	return rates
+}
+
+func (g *Account) pacer(action string) *pacer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.pacers[action]
@@ -77,7 +139,7 @@ func (g *paces) pacer(action string) *pacer {
 	return p
 }
 
-// throttled notes that a call of the action was refused, and slows down the
+// Throttled notes that a call was refused, and slows down the
 // account; or the action alone, where it is the action's own bucket that ran dry.
 // So many refusals in turn of one action that it would be a rare chance mean that.
 // One of two actions within a second, or of an action that is not the busiest, means
@@ -87,7 +149,8 @@ func (g *paces) pacer(action string) *pacer {
 //
 // All pause for a moment, so that what is tried again finds something in the
 // bucket.
-func (g *paces) throttled(action string, c pass, now time.Time) {
+func (g *Account) Throttled(c Pass) {
+	now, action := time.Now(), c.action
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	own := g.pacers[action]
@@ -97,7 +160,7 @@ func (g *paces) throttled(action string, c pass, now time.Time) {
 		all, busiest, sum = all+use, max(busiest, use), sum+taken
 	}
 	if g.whole == nil { // nothing starts with a burst any more
-		g.whole, g.first, g.sent = newPacer(now), sum, c.sent
+		g.whole, g.first, g.sent = newPacer(now), sum, c.Sent
 		g.whole.recent, g.whole.took = all*window.Seconds(), now
 		g.whole.calm()
 		for _, p := range g.pacers {
@@ -111,7 +174,7 @@ func (g *paces) throttled(action string, c pass, now time.Time) {
 	}
 	g.alike *= use / all
 	g.last, g.at = action, now
-	ofWhole, ofOwn := g.whole.empty(c.sent, now, c.whole), own.empty(c.sent, now, c.own)
+	ofWhole, ofOwn := g.whole.empty(c.Sent, now, c.whole), own.empty(c.Sent, now, c.own)
 	open, limited := g.ofOwn.calls > 0, g.alone
 	same := open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole)
 	g.alone = !mixed && use == busiest && (g.alone || g.alike < chance || same)
@@ -143,15 +206,15 @@ func (g *paces) throttled(action string, c pass, now time.Time) {
 	}
 }
 
-// succeeded notes a good answer. Where a bucket that all actions share had just
+// Succeeded notes that a call was answered well. Where a bucket that all actions share had just
 // been emptied, a call of another action would hardly have found anything in it.
-func (g *paces) succeeded(action string, sent time.Time) {
+func (g *Account) Succeeded(c Pass) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if d := sent.Sub(g.sent); action != g.last && d > 0 && d < soon {
+	if d := c.Sent.Sub(g.sent); c.action != g.last && d > 0 && d < soon {
 		g.alike /= 2
 	}
-	g.pacers[action].succeeded()
+	g.pacers[c.action].succeeded()
 	if g.whole == nil {
 		return
 	}
@@ -163,9 +226,9 @@ func (g *paces) succeeded(action string, sent time.Time) {
 	}
 }
 
-// begin notes that another reading begins. What the last one left open stays as it
+// Begin notes that another reading begins. What the last one left open stays as it
 // is: nothing is refused for the sake of finding out.
-func (g *paces) begin() {
+func (g *Account) Begin() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.part = 0
@@ -181,7 +244,7 @@ func (g *paces) begin() {
 
 // together returns the pacer of the account as a whole, nil while nothing was
 // refused, and whether it limits or only counts.
-func (g *paces) together() (whole *pacer, limits bool) {
+func (g *Account) together() (whole *pacer, limits bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.whole, g.whole != nil && !g.alone
@@ -227,9 +290,11 @@ type pacer struct {
 
 	cut     time.Time     // when the rate was last reduced
 	tooMuch float64       // the rate before; 0 where it never was
+	low     float64       // the rate when it was reduced
 	ceiling float64       // AWS's rate, when it was last known well
 	hold    float64       // what part of it is safe to use
-	held    time.Duration // for how long, from cut; 0 where it is not known well
+	holding bool          // and no more is used
+	held    time.Duration // for so long, from cut
 
 	measured measure // last
 }
@@ -288,7 +353,7 @@ func (p *pacer) take(now time.Time, limits bool) int {
 	idle := now.Sub(p.took)
 	if !p.starting && p.waited {
 		p.rate = min(mostRate, p.rate*(1+p.growth(now)*min(idle, sameEvent).Seconds()))
-		if now.Sub(p.cut) < p.held {
+		if p.holding && now.Sub(p.cut) < p.held {
 			p.rate = min(p.rate, max(lowestRate, p.hold*p.ceiling))
 		}
 		p.waited = false
@@ -302,13 +367,14 @@ func (p *pacer) take(now time.Time, limits bool) int {
 	return p.taken
 }
 
-// growth returns by what part the rate grows in a second.
+// growth returns by what part the rate grows in a second. Where calls are rare it
+// grows more slowly, since it shows later what it is too much for.
 func (p *pacer) growth(now time.Time) float64 {
 	if p.tooMuch == 0 {
 		return regrowth
 	}
 	slowly := min(mostGrowth, growth*(1+now.Sub(p.cut).Seconds()/patience.Seconds()))
-	return max(slowly, gain*math.Log(p.tooMuch/p.rate))
+	return max(slowly, gain*math.Log(p.tooMuch/p.rate)) * min(1, p.rate/firstRate)
 }
 
 // back gives a token back that was not used.
@@ -329,6 +395,13 @@ func (p *pacer) use(now time.Time) (lately float64, ever int) {
 
 func (p *pacer) used(now time.Time) float64 {
 	return p.recent * fade(now.Sub(p.took)) / window.Seconds()
+}
+
+// speed returns the rate.
+func (p *pacer) speed() float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.rate
 }
 
 func fade(d time.Duration) float64 { return math.Exp(-d.Seconds() / window.Seconds()) }
@@ -391,8 +464,9 @@ func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	rate := p.rate
+	over := p.holding && now.Sub(p.cut) >= p.held
 	switch {
-	case m.calls >= some && limits && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
+	case m.calls >= some && limits && p.low < m.rate && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
 		p.rate /= 2
 	case m.calls >= sure:
 		switch {
@@ -403,18 +477,22 @@ func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
 		default:
 			p.held = min(max(holdFor, 2*p.held), mostHold)
 		}
-		p.ceiling, p.hold = m.rate, most-1/float64(m.calls)
+		p.holding, p.ceiling, p.hold = true, m.rate, most-1/float64(m.calls)
 		p.rate = p.hold * m.rate
 	case m.calls >= some:
 		p.rate = below * m.rate
 	case p.tooMuch == 0:
 		rate = p.used(now)
 		p.rate = max(firstRate, min(rate/3, float64(first)/4))
+	case over: // more was tried
+		p.rate = max(p.hold*p.ceiling, p.rate/2)
+		p.holding = false
 	default:
 		rate = max(rate, p.tooMuch)
 		p.rate /= 2
 	}
-	p.tooMuch, p.rate, p.cut = rate, max(lowestRate, p.rate), now
+	p.rate = max(lowestRate, p.rate)
+	p.tooMuch, p.low, p.cut = rate, p.rate, now
 	if m.calls >= some {
 		p.measured = m
 	}
@@ -425,8 +503,8 @@ func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
 func (p *pacer) settle(now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.measured.calls > 0 && p.held == 0 && now.Sub(p.cut) < holdFor {
-		p.held, p.ceiling, p.hold = holdFor, p.measured.rate, most-2/float64(p.measured.calls)
+	if p.measured.calls > 0 && !p.holding && now.Sub(p.cut) < holdFor {
+		p.holding, p.held, p.ceiling, p.hold = true, holdFor, p.measured.rate, most-2/float64(p.measured.calls)
 		p.rate = max(lowestRate, p.hold*p.ceiling)
 	}
 }
@@ -435,7 +513,7 @@ func (p *pacer) settle(now time.Time) {
 func (p *pacer) holds(now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return now.Sub(p.cut) < p.held
+	return p.holding && now.Sub(p.cut) < p.held
 }
 
 // sinceEmpty returns how many calls were sent since AWS's bucket was empty.
@@ -449,14 +527,14 @@ func (p *pacer) sinceEmpty() int {
 func (p *pacer) loosen() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.held = 0
+	p.holding = false
 }
 
 // release lets the pacer go faster again: another bucket ran dry.
 func (p *pacer) release() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.tooMuch, p.cut, p.measured = 0, time.Time{}, measure{}
+	p.tooMuch, p.cut, p.measured, p.holding = 0, time.Time{}, measure{}, false
 }
 
 // calm ends the fast start.
