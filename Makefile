@@ -30,7 +30,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-kube bench bench-ingest fuzz build check tools kube-tools kube-cluster clean
+.PHONY: help demo demo-check test test-kube bench bench-ingest oidc-provider fuzz build check tools kube-tools kube-cluster clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,17 @@ bench-ingest: ## Measure the reading of accounts (docs/performance.md), some thr
 
 bench: ## Run the benchmarks, as ratios measured side by side
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...
+
+# A real identity provider for tests, from npm, outside of the checkout.
+OIDC_PROVIDER := $(TOOLS)/oidc-provider-9.13.3
+
+oidc-provider: $(OIDC_PROVIDER)/done ## Install the identity provider of the tests that are made against a real one
+
+$(OIDC_PROVIDER)/done: internal/web/testdata/oidc-provider/package-lock.json
+	mkdir -p $(OIDC_PROVIDER)
+	cp internal/web/testdata/oidc-provider/package.json internal/web/testdata/oidc-provider/package-lock.json $(OIDC_PROVIDER)
+	cd $(OIDC_PROVIDER) && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 	@grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u | while read -r dir; do \
