@@ -146,7 +146,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		for _, f := range wrong {
 			faults = append(faults, "SERVAL_CONFIG: "+f.String())
 		}
-		out.File = file
+		out.File, out.FilePath = file, c.ConfigFile
 	} else {
 		add("SERVAL_CONFIG: required; it names the team, the accounts and the access policies.")
 	}

@@ -56,7 +56,7 @@ func (p *parts) start(ctx context.Context) error {
 			Listen: p.address, AdminListen: "127.0.0.1:0", PublicURL: p.url,
 			OIDC:   login.Config{Issuer: p.issuer, ClientID: clientID, ClientSecret: p.clientSecret},
 			Secret: p.secret, ExternalIDSecret: p.externalIDs, DatabaseURL: p.database, TrustedAccount: hubAccount,
-			STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
+			STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, FilePath: p.configFile, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
 			Serving: func(net.Addr, net.Addr) { close(serving) },
 		})
 	})

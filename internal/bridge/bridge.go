@@ -3,12 +3,12 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
-	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -89,6 +89,8 @@ type Config struct {
 	Version string
 	Log     *zap.Logger
 	Now     func() time.Time // nil: time.Now; set by tests only
+
+	lookEvery time.Duration // at the configuration file; 0: lookEvery; set by tests only
 
 	// Serving, if set, is called once with the addresses when everything is
 	// ready to be used.
@@ -307,10 +309,12 @@ func Run(ctx context.Context, c Config) (err error) {
 		defer reviewer.Close()
 		workload = c.recognise(reviewer)
 	}
+	file := newInForce(&c, plane, registry)
+	probes.Report("configuration", file.report)
 	edge, err := web.New(web.Config{
 		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		UpstreamTokens: c.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
-		Networks: slices.Sorted(maps.Keys(c.File.Networks)), Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
+		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
+		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
@@ -324,7 +328,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Serving(pages.Addr(), admin.Addr())
 	}
 
-	c.tick(ctx, plane)
+	c.tick(ctx, plane, file)
 
 	// Told to stop: not ready first, so that nobody is sent here any more.
 	probes.SetDraining()
@@ -372,14 +376,7 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
 		return nil, err
 	}
-	accounts := make([]serval.Account, len(c.File.Accounts))
-	for i, a := range c.File.Accounts {
-		if a.ExternalID == "" {
-			a.ExternalID = serval.ExternalID(c.ExternalIDSecret, c.File.Team)
-		}
-		accounts[i] = a
-	}
-	if err := plane.Declare(ctx, serval.System(), accounts, c.File.Policies); err != nil {
+	if err := c.declare(ctx, plane, c.File); err != nil {
 		return nil, fmt.Errorf("putting the configuration into force: %w", err)
 	}
 	return plane, nil
@@ -402,22 +399,6 @@ func (c *Config) recognise(reviewer *tokenreview.Reviewer) func(context.Context,
 	}
 }
 
-// upstreamTokens returns the workers' tokens, read anew for each look so that a
-// rotated file counts at once.
-func (c *Config) upstreamTokens() []web.UpstreamToken {
-	var tokens []web.UpstreamToken
-	for _, t := range c.File.UpstreamTokens {
-		tokens = append(tokens, web.UpstreamToken{Name: t.Name, Accounts: t.Accounts, Secret: func() serval.Secret {
-			secret, err := readToken(t.SecretFile)
-			if err != nil {
-				c.Log.Error("an upstream token cannot be read", zap.String("name", t.Name), zap.Error(err))
-			}
-			return secret // empty lets nobody in
-		}})
-	}
-	return tokens
-}
-
 // How often what is due is done, and how often the audit chain's head is
 // published.
 const (
@@ -426,11 +407,13 @@ const (
 )
 
 // tick does what is due until ctx ends.
-func (c *Config) tick(ctx context.Context, plane *control.Plane) {
+func (c *Config) tick(ctx context.Context, plane *control.Plane, file *inForce) {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	head := time.NewTicker(headEvery)
 	defer head.Stop()
+	reload := time.NewTicker(cmp.Or(c.lookEvery, lookEvery))
+	defer reload.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -439,6 +422,8 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane) {
 			if err := plane.Sweep(ctx); err != nil && ctx.Err() == nil {
 				c.Log.Error("what is due could not all be done", zap.Error(err))
 			}
+		case <-reload.C:
+			file.look(ctx)
 		case <-head.C:
 			if err := plane.PublishHead(ctx); err != nil && ctx.Err() == nil {
 				c.Log.Error("the audit chain's head could not be published", zap.Error(err))

@@ -2,6 +2,8 @@ package bridge
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -31,6 +33,8 @@ type File struct {
 	Auditors       serval.People
 	UpstreamTokens []UpstreamToken
 	Networks       map[string][]netip.Prefix
+
+	Digest string // of the text, SHA-256 in hex
 }
 
 // An UpstreamToken lets a worker outside the cluster push the accounts that it
@@ -70,18 +74,33 @@ func (f Fault) String() string {
 // ReadFile reads the configuration file at path. It returns every fault, in the
 // order of the lines; the File is of use only where there is none.
 func ReadFile(path string) (File, []Fault) {
-	info, err := os.Stat(path)
-	if err == nil && info.Size() > maxFile {
-		err = fmt.Errorf("it has %d bytes; at most %d are read", info.Size(), maxFile)
-	}
-	var text []byte
-	if err == nil {
-		text, err = os.ReadFile(path)
-	}
+	text, err := readText(path)
 	if err != nil {
-		return File{}, []Fault{{Text: "the configuration file cannot be read: " + err.Error() + "."}}
+		return File{}, []Fault{unreadable(err)}
 	}
 	return ParseFile(text)
+}
+
+// readText returns the text of a configuration file.
+func readText(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > maxFile {
+		return nil, fmt.Errorf("it has %d bytes; at most %d are read", info.Size(), maxFile)
+	}
+	return os.ReadFile(path)
+}
+
+func unreadable(err error) Fault {
+	return Fault{Text: "the configuration file cannot be read: " + err.Error() + "."}
+}
+
+// digest names a text of a configuration file.
+func digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:])
 }
 
 // ParseFile is ReadFile of a text.
@@ -109,6 +128,7 @@ func ParseFile(text []byte) (File, []Fault) {
 		return File{}, faults
 	}
 	out, more := f.check(source)
+	out.Digest = digest(text)
 	for _, m := range more {
 		if !slices.ContainsFunc(faults, func(f Fault) bool { return f.Path == m.Path || strings.HasPrefix(f.Path, m.Path+".") }) {
 			faults = append(faults, m)
@@ -410,11 +430,6 @@ func (f file) check(s source) (File, []Fault) {
 		tokens[t.Name] = true
 		if strings.Contains(t.Name, "/") {
 			add(path+".name", "a name has no slash.")
-		}
-		for j, id := range t.Accounts {
-			if !ids[id] {
-				add(fmt.Sprintf("%s.accounts[%d]", path, j), "account %s is not declared above.", id)
-			}
 		}
 		secret, err := readToken(t.SecretFile)
 		if err != nil {

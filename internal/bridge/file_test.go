@@ -113,7 +113,6 @@ networks:
 			"line 21: access_policies[0].approval: either automatic or steps, not both.",
 			"line 22: access_policies[0].max_minutes: minimum: got 0, want 1.",
 			"line 23: admins.group: no such key.",
-			"line 25: upstream_tokens[0].accounts[0]: account 000000000000 is not declared above.",
 			"line 25: upstream_tokens[0].secret_file: the token's file cannot be read: open /nonexistent: no such file or directory.",
 			`line 27: networks[0].cidrs[0]: "203.0.113.7/24" is not a network such as 203.0.113.0/24.`,
 		}},

@@ -278,8 +278,9 @@ func (p *Plane) recognise(ctx context.Context, who serval.Principal, token serva
 	}
 	who.Kind, who.Person, who.LoginID = serval.KindPerson, known, l.ID
 	// Whoever is suspended may not be who their email says.
-	who.Admin = known.Suspended == "" && p.settings.Admins.Include(known)
-	who.Auditor = known.Suspended == "" && p.settings.Auditors.Include(known)
+	appointed := p.appointed.Load()
+	who.Admin = known.Suspended == "" && appointed.Admins.Include(known)
+	who.Auditor = known.Suspended == "" && appointed.Auditors.Include(known)
 	return who, Login{ID: l.ID, EndsAt: l.ExpiresAt, IDTokenEndsAt: l.IDToken.EndsAt}, nil
 }
 

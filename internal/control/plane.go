@@ -47,8 +47,6 @@ type Settings struct {
 	// asks nobody, and sessions are opened until the ID token has ended.
 	Refresh Refresher
 
-	Networks Networks
-
 	// EgressAddresses (CIDR) and VPCEndpoint are where the bridge's calls to STS
 	// come from, as far as somebody said: a finding prints them.
 	EgressAddresses []string
@@ -67,8 +65,10 @@ type Settings struct {
 	// took; nil tells nobody.
 	Packed func(percent int)
 
+	// Until Appoint names others.
 	Admins   serval.People
 	Auditors serval.People
+	Networks Networks
 
 	ExternalID     string // of every account that is connected over the API
 	TrustedAccount string // what trust policies name; empty: the worker's own, as it says
@@ -82,8 +82,9 @@ type Plane struct {
 	settings Settings
 	sealer   sealer
 
-	policies atomic.Pointer[policySet] // as last read; see inForce
-	parsed   parsed
+	appointed atomic.Pointer[Appointed]
+	policies  atomic.Pointer[policySet] // as last read; see inForce
+	parsed    parsed
 }
 
 // New returns a Plane behind d.
@@ -94,10 +95,12 @@ func New(d *door.Door, m Minter, settings Settings) *Plane {
 	if settings.MintRate == 0 {
 		settings.MintRate = 60
 	}
-	return &Plane{
+	p := &Plane{
 		door: d, minter: m, settings: settings,
 		sealer: newSealer(settings.Secret, settings.OlderSecrets),
 	}
+	p.appointed.Store(&Appointed{settings.Admins, settings.Auditors, settings.Networks})
+	return p
 }
 
 // act runs f as who and records what happened: both, or neither. See door.Act.

@@ -338,10 +338,11 @@ func (p *Plane) narrow(i *intent, ask Opening) error {
 	if ask.Network == "" {
 		return nil
 	}
-	i.policy.Networks = p.settings.Networks[ask.Network]
+	networks := p.appointed.Load().Networks
+	i.policy.Networks = networks[ask.Network]
 	if len(i.policy.Networks) == 0 { // to be pinned to nothing would be to be free
 		return serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", serval.Cut(ask.Network, 60),
-			strings.Join(slices.Sorted(maps.Keys(p.settings.Networks)), ", "))
+			strings.Join(slices.Sorted(maps.Keys(networks)), ", "))
 	}
 	return nil
 }

@@ -59,6 +59,7 @@ func TestPermits(t *testing.T) {
 		serval.SessionDrop: people, serval.SessionClose: system, serval.SessionLink: people, serval.SessionSignIn: people,
 		serval.AccountRead: admins, serval.AccountDeclare: system, serval.AccountRemove: system, serval.PolicyDeclare: system,
 		serval.AccountConnect: admins, serval.AccountChange: admins, serval.AccountDisconnect: admins, serval.WorkerIdentify: worker,
+		serval.ConfigAppoint: system, serval.ConfigReload: system,
 		serval.PolicyRead: admins, serval.PolicyCreate: admins, serval.PolicyChange: admins, serval.PolicyDelete: admins, serval.AccessExplain: admins,
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
 		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker, serval.DeltaAccept: worker,

@@ -98,6 +98,8 @@ var permits = map[serval.Action]permit{
 	serval.AccountDeclare: system,
 	serval.AccountRemove:  system,
 	serval.PolicyDeclare:  system,
+	serval.ConfigAppoint:  system,
+	serval.ConfigReload:   system,
 	serval.PolicyRead:     admin,
 	serval.PolicyCreate:   admin,
 	serval.PolicyChange:   admin,

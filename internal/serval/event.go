@@ -68,6 +68,9 @@ const (
 	AccountDeclare Action = "account.declare" // by the configuration file
 	AccountRemove  Action = "account.remove"  // the file has it no more
 
+	ConfigAppoint Action = "config.appoint" // the configuration file names people and networks
+	ConfigReload  Action = "config.reload"  // it was read again
+
 	AccountConnect    Action = "account.connect"
 	AccountChange     Action = "account.change"
 	AccountDisconnect Action = "account.disconnect"

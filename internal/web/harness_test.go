@@ -179,7 +179,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 				{Name: "unset", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.Secret{} }},
 			}
 		},
-		Networks: []string{"office"}, ConsoleHosts: []string{"https://console.example"},
+		Networks: func() []string { return []string{"office"} }, ConsoleHosts: []string{"https://console.example"},
 	}
 	for _, f := range change {
 		f(&c)

@@ -425,7 +425,7 @@ func (s *Server) requestPage(w http.ResponseWriter, r *http.Request, v *visit) e
 		return err
 	}
 	view := requestPageView{
-		requestView: s.viewRequest(found, v), Networks: s.c.Networks, Lease: int(s.c.Lease / time.Minute), Bare: s.c.NoSessionPolicy,
+		requestView: s.viewRequest(found, v), Networks: s.c.Networks(), Lease: int(s.c.Lease / time.Minute), Bare: s.c.NoSessionPolicy,
 	}
 	if view.Live, err = s.live(r.Context(), v, found); err != nil {
 		return err

@@ -75,7 +75,7 @@ type Config struct {
 
 	// What sessions are opened with, as the plane does: the names of networks, how
 	// long a lease is (0: none), and that no session policy is sent.
-	Networks        []string
+	Networks        func() []string
 	Lease           time.Duration
 	NoSessionPolicy bool
 
@@ -145,6 +145,9 @@ func New(c Config) (*Server, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Networks == nil {
+		c.Networks = func() []string { return nil }
 	}
 	if c.UpstreamTokens == nil {
 		c.UpstreamTokens = func() []UpstreamToken { return nil }

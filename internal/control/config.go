@@ -1,0 +1,81 @@
+package control
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// Appointed is whom and what the configuration file names beside accounts and
+// access policies. Each replica goes by the file that it has read.
+type Appointed struct {
+	Admins   serval.People
+	Auditors serval.People
+	Networks Networks
+}
+
+// Appoint makes a the ones that this plane goes by, with the next thing that
+// anybody does. What is another than the last replica read is recorded.
+func (p *Plane) Appoint(ctx context.Context, who serval.Principal, a Appointed) error {
+	text, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encoding whom the configuration names: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	digest := hex.EncodeToString(sum[:])
+	err = p.act(ctx, who, serval.ConfigAppoint, "", func(tx *store.Tx, e *serval.Event) error {
+		before, err := tx.Meta("appointed")
+		if err != nil {
+			return err
+		}
+		if before == digest {
+			e.Action = ""
+			return nil
+		}
+		e.Detail = map[string]string{
+			"admins": a.Admins.String(), "auditors": a.Auditors.String(), "networks": strings.Join(slices.Sorted(maps.Keys(a.Networks)), ", "),
+			"digest": digest, "old_digest": before,
+		}
+		return tx.SetMeta("appointed", digest)
+	})
+	if err != nil {
+		return err
+	}
+	p.appointed.Store(&a)
+	return nil
+}
+
+// NoteReload records that the configuration file with the digest was read again
+// and is in force, or with faults, that it is not. What another replica has
+// recorded already is not recorded twice.
+func (p *Plane) NoteReload(ctx context.Context, who serval.Principal, digest string, faults []string) error {
+	return p.act(ctx, who, serval.ConfigReload, p.settings.File, func(tx *store.Tx, e *serval.Event) error {
+		state := digest
+		e.Detail = map[string]string{"digest": digest}
+		if n := len(faults); n > 0 {
+			state += " refused: " + faults[0]
+			e.Outcome, e.Reason = serval.OutcomeFailed, "the file cannot be used; the last good one stays in force"
+			e.Detail["faults"] = fmt.Sprint(n)
+			for i, text := range faults[:min(n, maxFaults)] {
+				e.Detail[fmt.Sprintf("fault_%02d", i+1)] = serval.Cut(text, 500)
+			}
+		}
+		before, err := tx.Meta("config_reload")
+		if err != nil {
+			return err
+		}
+		if before == state {
+			e.Action = ""
+			return nil
+		}
+		return tx.SetMeta("config_reload", state)
+	})
+}
