@@ -28,6 +28,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -61,6 +62,8 @@ type Client struct {
 	base  string
 	token func() (serval.Secret, error)
 	http  *http.Client
+
+	identity atomic.Pointer[string] // who the worker is to AWS; nil while not known
 }
 
 // New returns a client. It makes no call; a base URL that cannot be used is
@@ -114,6 +117,10 @@ func TokenFile(path string) func() (serval.Secret, error) {
 	}
 }
 
+// Introduce has the upstream told, with each call of Accounts from now on, who
+// this worker is to AWS: its account is what trust policies have to name.
+func (c *Client) Introduce(caller serval.CallerARN) { c.identity.Store(&caller.ARN) }
+
 // A Busy says that another worker has claimed the account. It is a refusal of
 // kind Conflict.
 type Busy struct {
@@ -132,6 +139,9 @@ func (c *Client) Accounts(ctx context.Context, version string, wait time.Duratio
 	query := url.Values{"wait": {strconv.Itoa(int(wait.Seconds()))}}
 	if version != "" {
 		query.Set("version", version)
+	}
+	if identity := c.identity.Load(); identity != nil {
+		query.Set("identity", *identity)
 	}
 	var answer wire.WorkerAccounts
 	err := c.call(ctx, http.MethodGet, "?"+query.Encode(), nil, &answer)

@@ -46,6 +46,7 @@ type far struct {
 	token string
 
 	mu         sync.Mutex
+	identity   string // as last said
 	generation int64
 	claimed    string
 	until      time.Time
@@ -81,6 +82,7 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("wait") != "30" || r.URL.Query().Get("version") != "a b" {
 			f.t.Errorf("asked with %q, want version and wait", r.URL.RawQuery)
 		}
+		f.identity = r.URL.Query().Get("identity")
 		json.NewEncoder(w).Encode(wire.WorkerAccounts{Version: "c", Accounts: []wire.WorkerAccount{{ID: account}}})
 	case "POST /base/api/v1/upstream/accounts/" + account + "/syncs":
 		var in wire.OpenSync
@@ -185,6 +187,11 @@ func TestASyncFromEndToEnd(t *testing.T) {
 	want := wire.WorkerAccounts{Version: "c", Accounts: []wire.WorkerAccount{{ID: account}}}
 	if diff := cmp.Diff(want, list); diff != "" {
 		t.Errorf("accounts (-want +got):\n%s", diff)
+	}
+	caller := serval.CallerARN{ARN: "arn:aws:sts::999988887777:assumed-role/serval-worker/pod"}
+	c.Introduce(caller)
+	if _, err := c.Accounts(ctx, "a b", 30*time.Second); err != nil || f.identity != caller.ARN {
+		t.Errorf("the worker is known as %q (%v), want %q", f.identity, err, caller.ARN)
 	}
 	sync, err := c.OpenSync(ctx, account, "worker-0", serval.SyncFull)
 	if err != nil || sync.Generation != 1 || f.kind != serval.SyncFull || !sync.LookedAt.Equal(looked) || !cmp.Equal(sync.Known, known) {

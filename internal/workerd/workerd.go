@@ -143,7 +143,7 @@ func Run(ctx context.Context, c Config) error {
 	introduced := make(chan struct{})
 	go func() {
 		defer close(introduced)
-		introduce(ctx, aws, c.Log)
+		introduce(ctx, aws, client, c.Log)
 	}()
 	c.Log.Info("worker running", zap.String("name", c.Name), zap.String("upstream", c.Upstream.BaseURL),
 		zap.Duration("sync_interval", c.Schedule.Interval), zap.Duration("sync_offset", c.Schedule.Offset),
@@ -179,17 +179,38 @@ func cmpNow(a, b func() time.Time) func() time.Time {
 	return b
 }
 
-// introduce logs who the worker is to AWS: the account that trust policies must
-// name. A worker that has no credentials yet goes on.
-func introduce(ctx context.Context, aws *awsiam.Reader, log *zap.Logger) {
-	partition, account, arn, err := aws.Identity(ctx)
-	switch {
-	case ctx.Err() != nil:
-	case err != nil:
-		log.Warn("AWS does not say who this worker is", zap.Error(err))
-	default:
-		log.Info("this worker's identity, which trust policies name",
-			zap.String("partition", partition), zap.String("account_id", account), zap.String("arn", arn))
+// introduceEvery is how often AWS is asked who the worker is, until it answers.
+const introduceEvery = time.Minute
+
+// introduce logs who the worker is to AWS, and has the upstream told: the account
+// that trust policies must name. A worker that has no credentials yet goes on, and
+// asks again; only the first failure is logged.
+func introduce(ctx context.Context, aws *awsiam.Reader, client *upstream.Client, log *zap.Logger) {
+	failed := false
+	for {
+		partition, account, arn, err := aws.Identity(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			log.Info("this worker's identity, which trust policies name",
+				zap.String("partition", partition), zap.String("account_id", account), zap.String("arn", arn))
+			if caller, err := serval.ParseCallerARN(arn); err == nil {
+				client.Introduce(caller)
+			}
+			return
+		}
+		if !failed {
+			failed = true
+			log.Warn("AWS does not say who this worker is; asking again until it does", zap.Error(err))
+		}
+		again := time.NewTimer(introduceEvery)
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			again.Stop()
+			return
+		}
 	}
 }
 

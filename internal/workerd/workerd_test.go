@@ -49,8 +49,9 @@ func trust(external string) string {
 
 // A far is an upstream that judges what it is sent.
 type far struct {
-	t     *testing.T
-	token string
+	t        *testing.T
+	token    string
+	identity string // how the ARN begins that a worker has to say first; empty: it need not
 
 	mu          sync.Mutex
 	generations map[string]int64
@@ -68,6 +69,10 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := strings.Split(r.URL.Path+"/////", "/")[5]
 	switch r.Method {
 	case http.MethodGet:
+		if f.identity != "" && !strings.HasPrefix(r.URL.Query().Get("identity"), f.identity) {
+			json.NewEncoder(w).Encode(wire.WorkerAccounts{}) // not before it has said who it is
+			return
+		}
 		if r.URL.Query().Get("version") != "" {
 			f.mu.Unlock()
 			<-r.Context().Done() // nothing is new
@@ -136,6 +141,7 @@ func estate(t *testing.T) (*far, workerd.Config, *observer.ObservedLogs) {
 
 func TestTheWorkerRuns(t *testing.T) {
 	f, config, logs := estate(t)
+	f.identity = "arn:aws:sts::" + hub + ":assumed-role/worker/"
 	admin := "http://" + config.Admin.Addr().String()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
