@@ -39,7 +39,7 @@ func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: lo
 
 // Act runs f as who and records what happened: both, or neither. A refusal
 // undoes f and is recorded in its place; a fault undoes it and is recorded as
-// failed. F may put facts into the event; with an empty action it says that it
+// failed. What who does under a claim is noted with it, or not done. F may put facts into the event; with an empty action it says that it
 // has appended its own.
 func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(tx *store.Tx, e *serval.Event) error) error {
@@ -49,6 +49,11 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 			e := Event(who, what, target, serval.OutcomeDone)
 			if err := f(tx, &e); err != nil {
 				return err
+			}
+			if who.Claim != "" {
+				if err := tx.DoRepeat(who.Claim); err != nil {
+					return err
+				}
 			}
 			if e.Action == "" {
 				return nil

@@ -54,7 +54,7 @@ func TestPermits(t *testing.T) {
 		serval.RoleRead: people, serval.RequestRead: people, serval.RequestCreate: people, serval.RequestDecide: people,
 		serval.ExtensionCreate: people, serval.RequestShorten: people, serval.RequestCancel: people, serval.RequestDone: people,
 		serval.RequestRevoke: people, serval.RequestExpire: system, serval.RequestFail: system,
-		serval.PersonRead: admins, serval.PersonRelink: admins,
+		serval.WriteClaim: people, serval.PersonRead: admins, serval.PersonRelink: admins,
 		serval.SessionRead: people, serval.SessionOpen: people, serval.SessionIssue: people, serval.SessionFail: people,
 		serval.SessionDrop: people, serval.SessionClose: system, serval.SessionLink: people, serval.SessionSignIn: people,
 		serval.AccountRead: admins, serval.AccountDeclare: system, serval.AccountRemove: system, serval.PolicyDeclare: system,

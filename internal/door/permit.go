@@ -81,6 +81,7 @@ var permits = map[serval.Action]permit{
 	serval.RequestExpire:   system,
 	serval.RequestFail:     system,
 
+	serval.WriteClaim:   person,
 	serval.PersonRead:   admin,
 	serval.PersonRelink: admin,
 

@@ -27,7 +27,7 @@ const maxDepth = 32
 // Decode reads a JSON body into value, strictly: one object, its fields named
 // exactly and once, each of its type, and nothing behind it.
 func Decode(r *http.Request, value any) error {
-	text, err := readBody(r)
+	text, err := ReadBody(r)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func Decode(r *http.Request, value any) error {
 // order, and leaves what they hold as it is written: somebody else's documents,
 // which have rules of their own. A name that does not come has no entry.
 func Members(r *http.Request, names ...string) (map[string]json.RawMessage, error) {
-	text, err := readBody(r)
+	text, err := ReadBody(r)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,8 @@ func DecodeNothing(r *http.Request) error {
 	return Decode(r, &struct{}{})
 }
 
-func readBody(r *http.Request) ([]byte, error) {
+// ReadBody reads a whole body, of at most what the server takes.
+func ReadBody(r *http.Request) ([]byte, error) {
 	text, err := io.ReadAll(r.Body)
 	if limit, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, serval.Refuse(serval.TooLarge, "The body has more than the %d bytes that are taken.", limit.Limit)
@@ -175,7 +176,7 @@ func Form(r *http.Request) (url.Values, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); (err != nil || kind != "application/x-www-form-urlencoded") && r.ContentLength != 0 {
 		return nil, serval.Refuse(serval.Invalid, "This address takes a posted form.")
 	}
-	text, err := readBody(r)
+	text, err := ReadBody(r)
 	if err != nil {
 		return nil, err
 	}

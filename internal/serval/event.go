@@ -55,6 +55,8 @@ const (
 
 	PersonRelink Action = "person.relink"
 
+	WriteClaim Action = "write.claim" // of a write that was not done again
+
 	NoticeFail Action = "notice.fail" // somebody who had to be told was not
 
 	SessionOpen   Action = "session.open"   // the intent: STS is about to be asked

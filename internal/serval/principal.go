@@ -57,6 +57,7 @@ type Principal struct {
 	Worker  string   // name of a worker
 	Bound   []string // the account ids that a worker may push; nil means all
 
+	Claim     string // of the write that this is done under, where it may be sent again
 	RequestID string // of the HTTP request, for the audit row
 	Address   string // network address the act came from, for the audit row
 }

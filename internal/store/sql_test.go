@@ -159,6 +159,8 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"requests by email":    func(v *View) error { _, err := v.Requests(RequestFilter{Email: "e", Limit: 2}); return err },
 			"running requests":     func(v *View) error { _, err := v.Requests(RequestFilter{Running: true, Limit: 2}); return err },
 			"notices of a request": func(v *View) error { _, err := v.NoticesOf("r1"); return err },
+			"idempotency key":      func(v *View) error { _, err := v.Repeat("p", "k"); return err },
+			"idempotency keys":     func(v *View) error { _, err := v.CountRepeats("p"); return err },
 			"newest people":        func(v *View) error { _, err := v.People(PersonFilter{Limit: 2}); return err },
 			"people with an email": func(v *View) error { _, err := v.People(PersonFilter{Email: "e", Limit: 2}); return err },
 			"suspended people":     func(v *View) error { _, err := v.People(PersonFilter{Suspended: true, Limit: 2}); return err },

@@ -39,6 +39,7 @@ type route struct {
 	Route
 	handle handler
 	stream bool          // the body is read as a stream, with its own bound
+	secret bool          // what it answers is given once, and kept nowhere
 	device bool          // there only where devices may sign in
 	time   time.Duration // for the whole request; 0: the server's
 }
@@ -56,6 +57,7 @@ func on(method, pattern string, rule Rule, h handler) route {
 
 func (r route) within(d time.Duration) route { r.time = d; return r }
 func (r route) streaming() route             { r.stream = true; return r }
+func (r route) givenOnce() route             { r.secret = true; return r }
 func (r route) forDevices() route            { r.device = true; return r }
 
 // table is every route there is. It is read only.
@@ -85,9 +87,9 @@ var table = []route{
 	on("POST", "/api/v1/requests/{id}/done", Person, (*Server).done),
 	on("POST", "/api/v1/requests/{id}/revoke", Person, (*Server).revoke),
 	on("GET", "/api/v1/approvals", Person, (*Server).approvals),
-	on("POST", "/api/v1/sessions", Person, (*Server).openSession).within(mintTime),
+	on("POST", "/api/v1/sessions", Person, (*Server).openSession).within(mintTime).givenOnce(),
 	on("GET", "/api/v1/sessions", Person, (*Server).sessions),
-	on("POST", "/api/v1/console-links", Person, (*Server).linkConsole),
+	on("POST", "/api/v1/console-links", Person, (*Server).linkConsole).givenOnce(),
 	on("GET", "/api/v1/logins", Person, (*Server).listLogins),
 	on("DELETE", "/api/v1/logins/{id}", Person, (*Server).endLogin),
 	on("GET", "/api/v1/audit", Auditor, (*Server).audit),

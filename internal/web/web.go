@@ -259,6 +259,9 @@ func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 	if found.time > 0 && (found.Rule != Worker || v.who.Kind == serval.KindWorker) {
 		w.Extend(found.time)
 	}
+	if v.isRepeatable(r) {
+		return s.once(w, r, v)
+	}
 	return found.handle(s, w, r, v)
 }
 

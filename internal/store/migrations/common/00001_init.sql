@@ -182,6 +182,23 @@ create index person_by_email on person (email_fold);
 create index person_by_time on person (created_at);
 create index person_suspended on person (created_at) where suspended <> '';
 
+-- Writes that may be sent again, by the key that a person gave them, for a day.
+-- Done is set in the transaction of the effect.
+create table repeat (
+  person_id       text   not null references person (id),
+  idempotency_key text   not null,
+  digest          text   not null, -- SHA-256 of what was sent
+  claim           text   not null unique,
+  claimed_until   bigint not null,
+  done            bigint not null check (done in (0, 1)),
+  status          bigint not null, -- of the answer, 0 where none is kept
+  answer          text   not null,
+  created_at      bigint not null,
+  primary key (person_id, idempotency_key)
+);
+
+create index repeat_by_time on repeat (created_at);
+
 -- A login attempt between /oidc/auth/login and the callback. It is taken once.
 create table login_attempt (
   state      text   not null primary key, -- SHA-256
@@ -371,6 +388,7 @@ drop table client_attempt;
 drop table login;
 drop table id_token;
 drop table login_attempt;
+drop table repeat;
 drop table person;
 drop table staged_document;
 drop table staged_role;
