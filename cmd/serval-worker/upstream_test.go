@@ -24,6 +24,7 @@ type far struct {
 	mu     sync.Mutex
 	wrong  []string
 	pushes int
+	deltas int
 	digest [sha256.Size]byte
 	roles  int
 }
@@ -43,10 +44,10 @@ func (f *far) faults() []string {
 	return f.wrong
 }
 
-func (f *far) accepted() int {
+func (f *far) accepted() (pushes, deltas int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.pushes
+	return f.pushes, f.deltas
 }
 
 // ServeHTTP answers as the bridge does.
@@ -108,6 +109,19 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			f.account.LastSyncAt = wire.Time{Time: inv.StartedAt}
 		}
 		json.NewEncoder(w).Encode(wire.Push{Generation: inv.Generation, Repeated: repeated, Added: roles})
+	case "PUT " + own + "/delta":
+		z, err := gzip.NewReader(r.Body)
+		if err != nil {
+			refuse(http.StatusBadRequest, "not gzip: %v", err)
+			return
+		}
+		d, err := wire.ReadDelta(z, func(serval.Role) error { return nil })
+		if err != nil || d.Generation != f.account.Generation || d.AccountID != member {
+			refuse(http.StatusBadRequest, "delta of %s, generation %d: %v", d.AccountID, d.Generation, err)
+			return
+		}
+		f.deltas++
+		json.NewEncoder(w).Encode(wire.Push{Generation: d.Generation})
 	default:
 		refuse(http.StatusNotFound, "no such page")
 	}

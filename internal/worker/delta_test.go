@@ -162,6 +162,74 @@ func TestDeltasStepAside(t *testing.T) {
 		}
 		alone(t, n)
 	})
+	inBubble(t, "one that is slow to stop is waited for", func(t *testing.T) {
+		f := newFar(t, account(1))
+		n := &near{takes: 10 * time.Second, beforeLook: func(ctx context.Context, _ serval.Account) error {
+			<-ctx.Done()
+			time.Sleep(3 * time.Second)
+			return ctx.Err()
+		}}
+		start(t, f, n, withDeltas, func(w *worker.Worker) { w.Schedule.Offset = 3 * time.Hour })
+		for n.lookingNow() == 0 {
+			time.Sleep(time.Second)
+		}
+		f.request(one)
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if got := f.times(one); len(got) != 2 {
+			t.Errorf("read in full at %v, want once more", got)
+		}
+		alone(t, n)
+	})
+	inBubble(t, "none begins while a full sync is overdue and another worker's", func(t *testing.T) {
+		a := account(1)
+		f := newFar(t, a)
+		f.onOpen = func(string) error {
+			if time.Since(midnight) < 40*time.Minute {
+				return &worker.Busy{Until: midnight.Add(40 * time.Minute)}
+			}
+			return nil
+		}
+		start(t, f, &near{takes: time.Second}, withDeltas, func(w *worker.Worker) { w.Schedule.Offset = 3 * time.Hour })
+		time.Sleep(39 * time.Minute)
+		synctest.Wait()
+		if got := f.tally(); got.looks != 0 {
+			t.Errorf("%d deltas of an account that was never read in full, want none", got.looks)
+		}
+		time.Sleep(15 * time.Minute)
+		synctest.Wait()
+		if got := f.tally(); len(got.accepted) != 1 || len(got.deltas) < 2 {
+			t.Errorf("then %d full syncs and %d deltas, want one and some", len(got.accepted), len(got.deltas))
+		}
+	})
+	inBubble(t, "none begins beside a full sync that another worker has overtaken", func(t *testing.T) {
+		f := newFar(t, account(1))
+		n := &near{takes: 20 * time.Minute}
+		start(t, f, n, withDeltas, func(w *worker.Worker) { w.Schedule.Offset = 3 * time.Hour })
+		time.Sleep(time.Minute)
+		f.change(func() { f.accounts[one].LastSyncAt = time.Now() }) // so that none is due any more
+		time.Sleep(18 * time.Minute)
+		synctest.Wait()
+		if got := f.tally(); got.looks != 0 {
+			t.Errorf("%d deltas while the account is read, want none", got.looks)
+		}
+		alone(t, n)
+	})
+	inBubble(t, "none of an account that cannot be read", func(t *testing.T) {
+		f := newFar(t, account(1), account(2))
+		n := &near{takes: time.Second, before: func(_ context.Context, a serval.Account) error {
+			if a.ID == one {
+				return errors.New("no")
+			}
+			return nil
+		}}
+		start(t, f, n, withDeltas, func(w *worker.Worker) { w.Schedule.Offset = 3 * time.Hour })
+		time.Sleep(2 * time.Hour)
+		synctest.Wait()
+		if mine, other := f.looked(one), f.looked("000000000002"); len(mine) != 0 || len(other) < 20 {
+			t.Errorf("it was looked at %d times and the other account %d times, want none and every five minutes", len(mine), len(other))
+		}
+	})
 	inBubble(t, "they have slots of their own", func(t *testing.T) {
 		f := newFar(t, accounts(30)...)
 		n := &near{takes: time.Second, lookTakes: 2 * time.Minute}

@@ -41,7 +41,6 @@ type hall struct {
 	full    int // accepted
 	deltas  int
 	changed int // deltas that changed something
-	whole   bool
 }
 
 // RoundTrip answers in the goroutine of whoever asks.
@@ -136,6 +135,82 @@ func (h *hall) take(id string, generation int64, err error) {
 	h.taken[id] = generation
 }
 
+// add lists an account that was last read in full then.
+func (h *hall) add(id string, last time.Time) {
+	h.order = append(h.order, id)
+	h.list[id] = &wire.WorkerAccount{
+		ID: id, Name: "account " + id, Partition: "aws", ExternalID: external, RoleARN: "arn:aws:iam::" + id + ":role/serval-ingestion",
+		LastSyncAt: wire.Time{Time: last},
+	}
+}
+
+// A sphere is a hall before a cloud with a worker in its hub, all without
+// sockets, for a bubble.
+type sphere struct {
+	*hall
+	cloud *awstest.Cloud
+	keys  awstest.Keys
+}
+
+func newSphere(t testing.TB) *sphere {
+	cloud := awstest.New(awstest.Options{})
+	t.Cleanup(cloud.Close)
+	home := cloud.AddAccount(hub, "hub")
+	home.PutRole(awstest.Role{Name: "worker", Inline: map[string]string{"hop": allow("sts:AssumeRole", "sts:TagSession")}})
+	return &sphere{
+		hall:  &hall{t: t, list: map[string]*wire.WorkerAccount{}, known: map[string][]serval.KnownRole{}, taken: map[string]int64{}},
+		cloud: cloud, keys: home.PodIdentity("worker", time.Now()),
+	}
+}
+
+// run runs a worker until stop is called.
+func (s *sphere) run() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() {
+		done <- workerd.Run(ctx, workerd.Config{
+			Upstream: upstream.Config{BaseURL: "http://127.0.0.1:1", HTTPClient: &http.Client{Transport: s.hall}},
+			AWS: awsiam.Config{
+				STSEndpoint: "http://127.0.0.1:2", IAMEndpoint: "http://127.0.0.1:2", Dial: s.cloud.Dialer(),
+				Credentials: credentials.NewStaticCredentialsProvider(s.keys.AccessKeyID, s.keys.SecretAccessKey, s.keys.SessionToken),
+			},
+			Name: "worker-0", DeltaInterval: 5 * time.Minute,
+		})
+	}()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			s.t.Error(err)
+		}
+		synctest.Wait()
+	}
+}
+
+// S-22: an account whose role can be assumed without the External ID is not
+// looked at either.
+func TestDeltasAskForTheExternalID(t *testing.T) {
+	for _, careful := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSphere(t)
+			policy := trust(external)
+			if !careful {
+				policy = strings.Replace(policy, `"sts:ExternalId"`, `"aws:PrincipalAccount"`, 1)
+				policy = strings.Replace(policy, external, hub, 1)
+			}
+			s.cloud.AddAccount(good, "prod").PutRole(awstest.Role{
+				Name: "serval-ingestion", Trust: policy, Inline: map[string]string{"read": allow(serval.IngestionActions()...)},
+			})
+			s.add(good, time.Now())
+			stop := s.run()
+			time.Sleep(9 * time.Minute)
+			stop()
+			if looked := s.cloud.CountCalls("ListRoles") > 0; looked != careful || (s.deltas > 0) != careful || s.full > 0 {
+				t.Errorf("where its role asks for the External ID (%t) the account was looked at: %t, with %d deltas and %d full syncs", careful, looked, s.deltas, s.full)
+			}
+		})
+	}
+}
+
 // TestScale runs one worker over very many accounts, in virtual time: all are read
 // in full within four hours at a pace that every account bears, and looked at in
 // between. With -scale=10000 it is the measurement of docs/performance.md.
@@ -145,10 +220,8 @@ func TestScale(t *testing.T) {
 		accounts = *scale
 	}
 	synctest.Test(t, func(t *testing.T) {
-		cloud := awstest.New(awstest.Options{})
-		home := cloud.AddAccount(hub, "hub")
-		home.PutRole(awstest.Role{Name: "worker", Inline: map[string]string{"hop": allow("sts:AssumeRole", "sts:TagSession")}})
-		h := &hall{t: t, list: map[string]*wire.WorkerAccount{}, known: map[string][]serval.KnownRole{}, taken: map[string]int64{}}
+		s := newSphere(t)
+		cloud, h := s.cloud, s.hall
 		ingestion, read := trust(external), map[string]string{"read": allow(serval.IngestionActions()...)}
 		inline := map[string]string{"own": allow("s3:GetObject")}
 		for i := range accounts {
@@ -162,18 +235,13 @@ func TestScale(t *testing.T) {
 				}
 				a.PutRole(r)
 			}
-			h.order = append(h.order, id)
-			h.list[id] = &wire.WorkerAccount{
-				ID: id, Name: "account " + id, Partition: "aws", ExternalID: external, RoleARN: "arn:aws:iam::" + id + ":role/serval-ingestion",
-			}
+			h.add(id, time.Time{})
 		}
 		// What others have found to be safe, for each account and action.
 		for _, action := range serval.IngestionActions() {
 			cloud.ThrottleAction(strings.TrimPrefix(action, "iam:"), 15, 40)
 		}
 		cloud.SetLatency(func() time.Duration { return 45 * time.Millisecond })
-		t.Cleanup(cloud.Close)
-		keys := home.PodIdentity("worker", time.Now())
 
 		runtime.GC()
 		debug.FreeOSMemory()
@@ -181,18 +249,7 @@ func TestScale(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		before, peak := m.HeapAlloc, uint64(0)
 		began := time.Now()
-		ctx, cancel := context.WithCancel(context.Background())
-		done := make(chan error, 1)
-		go func() {
-			done <- workerd.Run(ctx, workerd.Config{
-				Upstream: upstream.Config{BaseURL: "http://127.0.0.1:1", HTTPClient: &http.Client{Transport: h}},
-				AWS: awsiam.Config{
-					STSEndpoint: "http://127.0.0.1:2", IAMEndpoint: "http://127.0.0.1:2", Dial: cloud.Dialer(),
-					Credentials: credentials.NewStaticCredentialsProvider(keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken),
-				},
-				Name: "worker-0", DeltaInterval: 5 * time.Minute,
-			})
-		}()
+		stop := s.run()
 		all := func() bool {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -221,11 +278,7 @@ func TestScale(t *testing.T) {
 			sample()
 			drain()
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		synctest.Wait()
+		stop()
 		if h.full != accounts {
 			t.Errorf("%d full syncs of %d accounts", h.full, accounts)
 		}
