@@ -23,6 +23,7 @@ import (
 // not know a bare 429, and has a budget that a throttled account uses up at once.
 const (
 	mostAttempts   = 10
+	mostOfSTS      = 5 // nothing was begun yet, and whoever asked is waiting
 	mostTimeouts   = 3 // each takes a whole callDeadline
 	mostMalformed  = 3
 	mostRenewals   = 4 // a call that is throttled too may meet the end of several short sessions
@@ -49,6 +50,7 @@ const (
 	codeEndless      = "EndlessList"
 	codeCanceled     = "Canceled"
 	codeCertificate  = "BadCertificate"
+	codeTLS          = "NoTLS" // what answers does not speak TLS, or not as we do
 
 	// codeExternalIDOpen is of a role that can be assumed without its External ID.
 	codeExternalIDOpen = "ExternalIDNotRequired"
@@ -143,7 +145,8 @@ func ask[T any](ctx context.Context, l *line, action, target string, call func(c
 			malformations++
 			again = malformations < mostMalformed
 		case failed:
-			again = retryable.IsErrorRetryable(err) == aws.TrueTernary && e.code != codeCertificate
+			again = retryable.IsErrorRetryable(err) == aws.TrueTernary && e.code != codeCertificate && e.code != codeTLS &&
+				(l.slotted || attempt < mostOfSTS)
 		}
 		if !again || attempt >= mostAttempts {
 			return zero, e
@@ -274,6 +277,8 @@ func judge(err error, action, target string) *callError {
 		e.kind = meanings[e.code]
 	case untrusted:
 		e.code, e.message = codeCertificate, clip(root(err).Error(), 300)
+	case errors.Is(err, http.ErrSchemeMismatch) || strings.HasPrefix(root(err).Error(), "tls: "):
+		e.code, e.message = codeTLS, clip(root(err).Error(), 300)
 	case errors.Is(err, errEmpty):
 		e.kind, e.code, e.message = malformed, codeEmpty, errEmpty.Error()
 	case errors.Is(err, context.DeadlineExceeded):

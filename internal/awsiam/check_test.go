@@ -228,3 +228,14 @@ func TestCheckEnds(t *testing.T) {
 		}
 	})
 }
+
+// A 200 without anything in it is no answer: above all it does not say that the role can be assumed without its
+// External ID.
+func TestEmptyAnswerOpensNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
+		e.Inject(awstest.Fault{Action: "AssumeRole", After: 1, Status: 200})
+		if err := e.reader(t).Guard(t.Context(), a); err != nil {
+			t.Errorf("%v, want nothing held against the account", err)
+		}
+	})
+}

@@ -34,7 +34,7 @@ type Failure struct {
 	Action string // the action that failed, such as sts:AssumeRole
 	Target string // the ARN it was about; may be empty
 	// Code is AWS's, or one of Timeout, NoConnection, NoCredentials, EmptyAnswer,
-	// MalformedAnswer, WrongAccount, BadCertificate, and HTTP with a status.
+	// MalformedAnswer, WrongAccount, BadCertificate, NoTLS, and HTTP with a status.
 	Code    string
 	Message string // AWS's words
 	Text    string // the sentence of the health check
@@ -131,6 +131,8 @@ func (r *Reader) cause(e *callError, a serval.Account) (text string, causes []se
 		return fmt.Sprintf("The worker has no AWS credentials. They are to come from %s (%s): %s. %s", r.source.name, r.source.why, strings.TrimSuffix(e.message, "."), r.source.mend), causes
 	case e.code == codeCertificate:
 		return said + " " + whyNotTrusted(e), is(serval.CauseTLS)
+	case e.code == codeTLS:
+		return said + " What answers there is reached and does not speak TLS as AWS does: look at the account's STS endpoint, dial and proxy, and at what stands between here and AWS.", is(serval.CauseTLS)
 	case e.code == codeConnection || e.code == codeTimeout:
 		return said + " The endpoint cannot be reached: allow egress to it on port 443, and set the account's STS region, endpoint, dial or proxy where the way is another.", is(serval.CauseEgress)
 	case e.code == codeEmpty || e.code == codeMalformed:

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -30,6 +32,8 @@ type Explanation struct {
 	// where there is one. Empty where there is an error.
 	BaseRoleARN               string
 	Partition, AccountID, ARN string
+
+	Way []string // from there to the account, a step or a setting in each line
 }
 
 // String returns the explanation in lines, for a person.
@@ -51,14 +55,18 @@ func (x Explanation) String() string {
 	if x.ARN != "" {
 		fmt.Fprintf(&b, "this is %s; trust policies must name account %s\n", x.ARN, x.AccountID)
 	}
+	for _, step := range x.Way {
+		fmt.Fprintln(&b, step)
+	}
 	return b.String()
 }
 
 // Explain fetches the base credentials where that is not done, asks AWS who they
 // are, and says which source was chosen and why. With an error, a *Failure that
-// names the cause, comes what is known without them.
-func (r *Reader) Explain(ctx context.Context) (Explanation, error) {
-	x := Explanation{Source: r.source.name, Why: r.source.why, Passed: r.source.passed, BaseRoleARN: r.config.BaseRoleARN}
+// names the cause, comes what is known without them. It says too how the account
+// is reached from there, unless that has no id; it does not try that.
+func (r *Reader) Explain(ctx context.Context, a serval.Account) (Explanation, error) {
+	x := Explanation{Source: r.source.name, Why: r.source.why, Passed: r.source.passed, BaseRoleARN: r.config.BaseRoleARN, Way: r.way(a)}
 	creds, err := r.own.Retrieve(ctx)
 	if err != nil {
 		return x, r.failure(StageCredentials, serval.Account{}, err)
@@ -69,6 +77,44 @@ func (r *Reader) Explain(ctx context.Context) (Explanation, error) {
 	}
 	x.Partition, x.AccountID, x.ARN, err = r.Identity(ctx)
 	return x, err
+}
+
+// way says how an account is reached. A URL may hold a password, and an External
+// ID is nobody else's business: neither is shown.
+func (r *Reader) way(a serval.Account) (steps []string) {
+	if a.ID == "" {
+		return nil
+	}
+	for i, hop := range append(slices.Clone(a.Via), serval.Hop{RoleARN: a.RoleARN, ExternalID: a.ExternalID}) {
+		with := "without an External ID"
+		if hop.ExternalID != "" {
+			with = "with its External ID"
+		}
+		what := "hop " + strconv.Itoa(i+1)
+		if i == len(a.Via) {
+			what = "ingestion role"
+		}
+		steps = append(steps, fmt.Sprintf("%s %s, assumed %s as session %s", what, hop.RoleARN, with, r.config.SessionName))
+	}
+	region, from := r.stsRegion(a), "the default of partition "+a.Partition
+	switch {
+	case a.STS.Region != "":
+		from = "the account's"
+	case r.config.STSRegion != "":
+		from = "the worker's"
+	}
+	steps = append(steps, fmt.Sprintf("STS region %s, %s", region, from))
+	for _, s := range []struct{ name, url string }{
+		{"STS endpoint", cmp.Or(a.STS.Endpoint, r.config.STSEndpoint)}, {"IAM endpoint", r.config.IAMEndpoint}, {"HTTP proxy", a.STS.HTTPProxy},
+	} {
+		if s.url != "" {
+			steps = append(steps, s.name+" "+bare(s.url))
+		}
+	}
+	if a.STS.Dial != "" {
+		steps = append(steps, "connections for STS go to "+a.STS.Dial)
+	}
+	return steps
 }
 
 // A source is where the base credentials come from.

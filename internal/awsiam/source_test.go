@@ -2,7 +2,9 @@ package awsiam_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -177,12 +179,12 @@ func TestCredentialSources(t *testing.T) {
 				t.Errorf("%d calls went to the endpoint that the environment names, want none", n)
 			}
 			if tt.name == "web identity file" {
-				if x, err := r.Explain(t.Context()); x.Source != tt.source || err == nil {
+				if x, err := r.Explain(t.Context(), serval.Account{}); x.Source != tt.source || err == nil {
 					t.Errorf("%v, %+v; want %s, and its STS not to answer who we are", err, x, tt.source)
 				}
 				return // GetCallerIdentity would go to that STS
 			}
-			x, err := r.Explain(t.Context())
+			x, err := r.Explain(t.Context(), serval.Account{})
 			if err != nil || x.Source != tt.source || !strings.Contains(x.ARN, tt.who) || x.AccountID != hub || len(x.Passed) != tt.passed || x.Temporary == tt.static {
 				t.Errorf("%v, %+v; want %s, %s, %d passed, static %v", err, x, tt.source, tt.who, tt.passed, tt.static)
 			}
@@ -247,7 +249,7 @@ func TestNoCredentials(t *testing.T) {
 	_, a := e.connect(spoke)
 	e.config.Credentials = nil
 	r := e.reader(t)
-	x, err := r.Explain(t.Context())
+	x, err := r.Explain(t.Context(), serval.Account{})
 	if f := failureOf(t, err); f.Code != "NoCredentials" || !strings.Contains(f.Cause, "hop limit") || !strings.Contains(f.Cause, "--http-put-response-hop-limit 2") {
 		t.Errorf("%v, want the hop limit explained", err)
 	}
@@ -257,8 +259,64 @@ func TestNoCredentials(t *testing.T) {
 	}
 
 	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) })+"/v1/credentials")
-	if _, err := e.reader(t).Explain(t.Context()); !strings.Contains(fmt.Sprint(err), "The agent runs on the node") {
+	if _, err := e.reader(t).Explain(t.Context(), serval.Account{}); !strings.Contains(fmt.Sprint(err), "The agent runs on the node") {
 		t.Errorf("%v, want the agent named", err)
+	}
+}
+
+// How an account is reached is said step by step, and without a secret.
+func TestTheWayIsExplained(t *testing.T) {
+	e := newEstate(t)
+	_, a := e.connect(spoke)
+	a.Via = []serval.Hop{{RoleARN: "arn:aws:iam::777788889999:role/hop", ExternalID: "id-of-the-hop"}, {RoleARN: "arn:aws:iam::777788889990:role/open"}}
+	a.STS = serval.STS{Region: "eu-central-1", Endpoint: "https://sts.example.com", Dial: "10.0.0.1:443", HTTPProxy: "http://ana:password@proxy.example.com:3128/?token=password"}
+	e.config.IAMEndpoint = "https://iam.example.com"
+	x, err := e.reader(t).Explain(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "explain-way", strings.Join(x.Way, "\n"))
+	for _, secret := range []string{external, "id-of-the-hop", "password"} {
+		if strings.Contains(x.String(), secret) {
+			t.Errorf("%q is in the explanation: %s", secret, x)
+		}
+	}
+}
+
+// Who does not speak TLS is told apart from who cannot be reached, and neither is asked for half a minute.
+func TestWhatIsFinalFailsSoon(t *testing.T) {
+	bareEnvironment(t)
+	plain := serve(t, func(http.ResponseWriter, *http.Request) {})
+	refusing := httptest.NewUnstartedServer(nil)
+	refusing.TLS = &tls.Config{GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, errors.New("not you") }}
+	refusing.Config.ErrorLog = log.New(io.Discard, "", 0)
+	refusing.StartTLS()
+	defer refusing.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := closed.Addr().String()
+	closed.Close()
+	for _, tt := range []struct {
+		name, address, code string
+		most                int64 // connections, with those for who we are
+	}{
+		{"plain HTTP", strings.TrimPrefix(plain, "http://"), "NoTLS", 2},
+		{"a refused handshake", refusing.Listener.Addr().String(), "NoTLS", 2},
+		{"nobody there", nobody, "NoConnection", 10},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newEstate(t)
+			_, a := e.connect(spoke)
+			var dialed atomic.Int64
+			e.config.Dial = dials(&dialed, (&net.Dialer{}).DialContext)
+			e.config.STSEndpoint = "https://" + tt.address
+			f := failureOf(t, e.reader(t).Guard(t.Context(), a))
+			if f.Code != tt.code || dialed.Load() > tt.most {
+				t.Errorf("%s after %d connections: %v; want %s after %d at most", f.Code, dialed.Load(), f, tt.code, tt.most)
+			}
+		})
 	}
 }
 
