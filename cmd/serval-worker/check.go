@@ -61,6 +61,9 @@ func (p *program) check(ctx context.Context, name serval.CheckName, a serval.Acc
 		return &failure{err}
 	}
 	defer reader.Close()
+	if to.explain {
+		p.explain(ctx, reader, a)
+	}
 	organization, err := awsorg.New(to.organization)
 	if err != nil {
 		return &failure{err}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awsorg"
@@ -28,6 +26,7 @@ type accountFlags struct {
 	roleARN     string
 	via         []string
 	sessionName string
+	explain     bool
 }
 
 func (a *accountFlags) add(c *cobra.Command) {
@@ -36,6 +35,7 @@ func (a *accountFlags) add(c *cobra.Command) {
 	f.StringVar(&a.roleARN, "role-arn", "", "ARN of the account's ingestion role (required)")
 	f.StringArrayVar(&a.via, "via", nil, "ARN of a role to assume before it; may be repeated, in order")
 	f.StringVar(&a.sessionName, "session-name", awsiam.SessionName, "session name of the roles that are assumed")
+	f.BoolVar(&a.explain, "explain-auth", false, "say on standard error where the AWS credentials come from and why, and how the account is reached")
 	settings.Flags(f, new(AccountConfig))
 }
 
@@ -43,6 +43,7 @@ func (a *accountFlags) add(c *cobra.Command) {
 type reach struct {
 	aws          awsiam.Config
 	organization awsorg.Config
+	explain      bool // to be said
 }
 
 // read returns the account that the flags name and how AWS is reached, or all
@@ -77,7 +78,7 @@ func (a *accountFlags) read(c *cobra.Command, environ []string) (serval.Account,
 	if arn, err := serval.ParseRoleARN(a.roleARN); err == nil {
 		account.Partition = arn.Partition
 	}
-	to := reach{aws: config.aws(), organization: config.organization()}
+	to := reach{aws: config.aws(), organization: config.organization(), explain: a.explain}
 	to.aws.SessionName = a.sessionName
 	return account, to, f.all()
 }
@@ -95,7 +96,7 @@ func (p *program) scanCommand() *cobra.Command {
 	people.add(c)
 	c.Flags().StringVarP(&output, "output", "o", "table", "json (one inventory, as it would be pushed) or table")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		account, config, faults := flags.read(c, p.environ)
+		account, to, faults := flags.read(c, p.environ)
 		if !slices.Contains([]string{"json", "table"}, output) {
 			faults = append(faults, "--output: json or table.")
 		}
@@ -104,24 +105,28 @@ func (p *program) scanCommand() *cobra.Command {
 			p.refuse(faults)
 			return nil
 		}
-		return p.scan(c.Context(), account, config.aws, output, people)
+		return p.scan(c.Context(), account, to, output, people)
 	}
 	return c
 }
 
 // scan reads the account and prints what it read.
-func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Config, output string, people signIn) error {
-	reader, err := awsiam.New(ctx, config)
+func (p *program) scan(ctx context.Context, a serval.Account, to reach, output string, people signIn) error {
+	m := newMeter(p.stderr)
+	to.aws.Observe = m.called
+	reader, err := awsiam.New(ctx, to.aws)
 	if err != nil {
 		return &failure{err}
 	}
 	defer reader.Close()
-	show, done := progress(p.stderr, time.Now)
+	if to.explain {
+		p.explain(ctx, reader, a)
+	}
 	var inv serval.Inventory
 	if err = reader.Guard(ctx, a); err == nil {
-		inv, err = reader.Inventory(ctx, a, nil, show)
+		inv, err = reader.Inventory(ctx, a, nil, m.advanced)
 	}
-	done()
+	m.done()
 	if err != nil {
 		if ctx.Err() != nil {
 			err = errors.New("interrupted")
@@ -141,34 +146,15 @@ func (p *program) scan(ctx context.Context, a serval.Account, config awsiam.Conf
 	return nil
 }
 
-// progress returns what shows the progress of a reading on w, where w is a
-// terminal, and what ends it.
-func progress(w io.Writer, now func() time.Time) (show func(awsiam.Progress), done func()) {
-	if f, ok := w.(*os.File); !ok || !term.IsTerminal(int(f.Fd())) {
-		return nil, func() {}
+// explain says on standard error where the base credentials come from and how the
+// account is reached. What is wrong there shows again in what follows.
+func (p *program) explain(ctx context.Context, reader *awsiam.Reader, a serval.Account) {
+	x, err := reader.Explain(ctx, a)
+	text := x.String()
+	if err != nil {
+		text += err.Error() + "\n"
 	}
-	return counting(w, now)
-}
-
-// counting writes how far a reading is, over and over in one line, five times a
-// second at most.
-func counting(w io.Writer, now func() time.Time) (show func(awsiam.Progress), done func()) {
-	var last time.Time
-	show = func(p awsiam.Progress) {
-		if t := now(); t.Sub(last) >= 200*time.Millisecond {
-			last = t
-			of := strconv.Itoa(p.Listed)
-			if !p.AllListed {
-				of += " or more"
-			}
-			fmt.Fprintf(w, "\r\x1b[K%d of %s roles read, %d tagged", p.Read, of, p.Tagged)
-		}
-	}
-	return show, func() {
-		if !last.IsZero() {
-			fmt.Fprint(w, "\r\x1b[K")
-		}
-	}
+	fmt.Fprint(p.stderr, strings.Map(printable, text))
 }
 
 // printTable prints an inventory for people.

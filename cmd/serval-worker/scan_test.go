@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,24 +14,53 @@ import (
 func TestProgressIsOneLineAndGoesAway(t *testing.T) {
 	var b strings.Builder
 	now := time.Unix(1e9, 0)
-	show, done := counting(&b, func() time.Time { return now })
-	show(awsiam.Progress{Listed: 1000, Read: 3, Tagged: 1})
-	show(awsiam.Progress{Listed: 1000, Read: 4, Tagged: 1}) // too soon
-	now = now.Add(time.Second)
-	show(awsiam.Progress{Listed: 1500, AllListed: true, Read: 700, Tagged: 20})
-	done()
-	const line = "\r\x1b[K"
-	if got, want := b.String(), line+"3 of 1000 or more roles read, 1 tagged"+line+"700 of 1500 roles read, 20 tagged"+line; got != want {
-		t.Errorf("progress wrote %q, want %q", got, want)
+	m := &meter{w: &b, width: func() int { return 100 }, now: func() time.Time { return now }}
+	shown := func(want string) {
+		t.Helper()
+		if got := b.String(); got != want {
+			t.Errorf("progress wrote %q, want %q", got, want)
+		}
+		b.Reset()
 	}
+	const line = "\r\x1b[K"
+	m.called(awsiam.Call{})
+	shown(line + "1 calls, 0 throttled")
+	m.advanced(awsiam.Progress{Listed: 1000, Read: 3, Tagged: 1})
+	shown("") // too soon
+	now = now.Add(500 * time.Millisecond)
+	m.called(awsiam.Call{Throttled: true})
+	shown(line + "3 of 1000 or more roles read, 1 tagged, 2 calls, 1 throttled")
+	for range 158 {
+		m.called(awsiam.Call{})
+	}
+	now = now.Add(9500 * time.Millisecond)
+	m.advanced(awsiam.Progress{Listed: 1503, AllListed: true, Read: 503, Tagged: 20})
+	shown(line + "503 of 1503 roles read, 20 tagged, 160 calls (16 a second), 1 throttled, 20s left")
+	now = now.Add(time.Second)
+	m.width = func() int { return 21 }
+	m.called(awsiam.Call{})
+	shown(line + "503 of 1503 roles re") // never wrapped
+	m.done()
+	shown(line)
 }
 
+// A pipe is not written to. A terminal is: see TestProgressOnATerminal.
 func TestProgressIsForTerminalsOnly(t *testing.T) {
-	var b strings.Builder
-	if show, done := progress(&b, time.Now); show != nil {
-		t.Error("progress is shown where there is no terminal")
-	} else if done(); b.Len() > 0 {
-		t.Errorf("progress wrote %q where there is no terminal", b.String())
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	m := newMeter(write)
+	m.called(awsiam.Call{})
+	m.advanced(awsiam.Progress{Listed: 10, Read: 1})
+	m.done()
+	write.Close()
+	if text, err := io.ReadAll(read); err != nil || len(text) > 0 {
+		t.Errorf("progress wrote %q into a pipe (%v)", text, err)
+	}
+	if m := newMeter(new(strings.Builder)); m.w != io.Discard {
+		t.Error("progress is shown where there is no file")
 	}
 }
 

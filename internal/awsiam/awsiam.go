@@ -38,8 +38,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -262,6 +264,27 @@ func (r *Reader) Identity(ctx context.Context) (partition, accountID, arn string
 	}
 	r.partition.Store(&partition)
 	return partition, accountID, arn, nil
+}
+
+// InFlight returns how many calls of IAM are in flight over all accounts.
+func (r *Reader) InFlight() int { return len(r.total) }
+
+// Rates returns for each action how many calls a second the account may make that
+// bears the fewest, and the one that bears the most, of those read so far.
+func (r *Reader) Rates() (lowest, highest map[string]float64) {
+	lowest, highest = make(map[string]float64), make(map[string]float64)
+	r.mu.Lock()
+	gates := slices.Collect(maps.Values(r.gates))
+	r.mu.Unlock()
+	for _, g := range gates {
+		for action, rate := range g.pace.Rates() {
+			if low, ok := lowest[action]; !ok || rate < low {
+				lowest[action] = rate
+			}
+			highest[action] = max(highest[action], rate)
+		}
+	}
+	return lowest, highest
 }
 
 // gate returns the account's gate, which lives as long as the Reader.

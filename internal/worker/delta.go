@@ -107,7 +107,7 @@ func (w *Worker) deltaAt(id string, now time.Time) time.Time {
 
 // delta makes one delta, from opening it to the line in the log.
 func (w *Worker) delta(ctx context.Context, a Account, l *look) {
-	d := &delving{Worker: w, account: a, begun: w.Now()}
+	d := &delving{Worker: w, account: a, begun: w.Now(), calls: w.count(a.ID)}
 	d.out.Kind, d.out.Account = serval.SyncDelta, a
 	err := d.guard(ctx)
 	stopped := ctx.Err() != nil && err != nil
@@ -145,6 +145,7 @@ func (w *Worker) delta(ctx context.Context, a Account, l *look) {
 // A delving is one delta on its way.
 type delving struct {
 	*Worker
+	calls   count
 	account Account
 	begun   time.Time
 	out     Outcome
@@ -205,6 +206,7 @@ func (d *delving) line(first, busy bool) {
 		zap.String("account_id", d.account.ID), zap.String("account_name", d.account.Name),
 		zap.Int64("generation", d.out.Generation), zap.Duration("took", d.out.Took),
 	}
+	fields = append(fields, d.calls.since()...)
 	if d.out.Read {
 		p := d.pushed
 		fields = append(fields, zap.Bool("complete", d.delta.Complete), zap.String("read_by", d.delta.ReadBy),

@@ -32,7 +32,7 @@ func (w *Worker) sync(ctx context.Context, id string) {
 	defer w.stir()
 	w.outlast(id)
 
-	s := &syncing{Worker: w, account: a, begun: w.Now()}
+	s := &syncing{Worker: w, account: a, begun: w.Now(), calls: w.count(id)}
 	s.out.Kind, s.out.Account = serval.SyncFull, a
 	err := s.guard(ctx)
 	if ctx.Err() != nil && err != nil {
@@ -136,11 +136,36 @@ func isAway(err error) bool {
 		serval.IsRefusal(err, serval.Unavailable, serval.Exhausted, serval.Unauthenticated, serval.LoginRequired)
 }
 
+// A count is how many calls were made for an account by some time.
+type count struct {
+	of              func() (made, throttled int)
+	made, throttled int
+}
+
+func (w *Worker) count(accountID string) count {
+	if w.Calls == nil {
+		return count{}
+	}
+	c := count{of: func() (made, throttled int) { return w.Calls(accountID) }}
+	c.made, c.throttled = c.of()
+	return c
+}
+
+// since returns for the log how many were made after that.
+func (c count) since() []zap.Field {
+	if c.of == nil {
+		return nil
+	}
+	made, throttled := c.of()
+	return []zap.Field{zap.Int("calls", made-c.made), zap.Int("throttled", throttled-c.throttled)}
+}
+
 // A syncing is one sync on its way.
 type syncing struct {
 	*Worker
 	account  Account
 	begun    time.Time
+	calls    count
 	out      Outcome
 	inv      serval.Inventory
 	reading  time.Duration
@@ -258,6 +283,7 @@ func (s *syncing) line(next time.Time) {
 		zap.Int64("generation", s.out.Generation), zap.Bool("requested", s.account.SyncRequested),
 		zap.Bool("accepted", s.out.Accepted), zap.Duration("took", s.out.Took), zap.Time("next", next.UTC()),
 	}
+	fields = append(fields, s.calls.since()...)
 	if s.inv.Schema != "" {
 		fields = append(fields,
 			zap.Bool("complete", s.inv.Complete), zap.String("read_by", s.inv.ReadBy), zap.Duration("reading", s.reading),

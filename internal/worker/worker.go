@@ -140,6 +140,9 @@ type Worker struct {
 	// Done is told of each sync that was opened or could not be, from the
 	// goroutine that made it. Default: nobody is told.
 	Done func(Outcome)
+	// Calls returns how many calls of AWS were made for an account so far, and how
+	// many of them came too fast: for the log. Default: it tells of none.
+	Calls func(accountID string) (made, throttled int)
 	// Log gets one line for each sync. Default: none.
 	Log *zap.Logger
 	// Now is the clock. Default time.Now.

@@ -124,6 +124,7 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("AWS: %w", err)
 	}
 	defer aws.Close()
+	registry.MustRegister(flow{aws})
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -154,7 +155,7 @@ func Run(ctx context.Context, c Config) error {
 		w := &worker.Worker{
 			Reader: reader{aws}, Upstream: far{client, m}, Name: c.Name, Schedule: c.Schedule, Parallel: c.Parallel,
 			DeltaInterval: c.DeltaInterval, DeltaBudget: cmp.Or(c.DeltaBudget, DefaultDeltaBudget),
-			Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Log: c.Log, Now: c.Now,
+			Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Calls: m.callsOf, Log: c.Log, Now: c.Now,
 		}
 		_ = w.Run(ctx) // ends with ctx only
 		m.leader.Set(0)
@@ -182,27 +183,31 @@ func cmpNow(a, b func() time.Time) func() time.Time {
 // introduceEvery is how often AWS is asked who the worker is, until it answers.
 const introduceEvery = time.Minute
 
-// introduce logs who the worker is to AWS, and has the upstream told: the account
-// that trust policies must name. A worker that has no credentials yet goes on, and
-// asks again; only the first failure is logged.
+// introduce logs who the worker is to AWS and where its credentials come from, and
+// has the upstream told: the account that trust policies must name. A worker that
+// has no credentials yet goes on, and asks again; only the first failure is logged.
 func introduce(ctx context.Context, aws *awsiam.Reader, client *upstream.Client, log *zap.Logger) {
 	failed := false
 	for {
-		partition, account, arn, err := aws.Identity(ctx)
+		x, err := aws.Explain(ctx, serval.Account{})
 		if ctx.Err() != nil {
 			return
 		}
+		fields := []zap.Field{
+			zap.String("credentials", x.Source), zap.String("because", x.Why), zap.Strings("passed", x.Passed),
+			zap.Bool("temporary", x.Temporary), zap.String("base_role_arn", x.BaseRoleARN),
+		}
 		if err == nil {
 			log.Info("this worker's identity, which trust policies name",
-				zap.String("partition", partition), zap.String("account_id", account), zap.String("arn", arn))
-			if caller, err := serval.ParseCallerARN(arn); err == nil {
+				append(fields, zap.String("partition", x.Partition), zap.String("account_id", x.AccountID), zap.String("arn", x.ARN))...)
+			if caller, err := serval.ParseCallerARN(x.ARN); err == nil {
 				client.Introduce(caller)
 			}
 			return
 		}
 		if !failed {
 			failed = true
-			log.Warn("AWS does not say who this worker is; asking again until it does", zap.Error(err))
+			log.Warn("AWS does not say who this worker is; asking again until it does", append(fields, zap.Error(err))...)
 		}
 		again := time.NewTimer(introduceEvery)
 		select {

@@ -186,6 +186,9 @@ func TestTheWorkerRuns(t *testing.T) {
 	want := []string{
 		`serval_worker_leader 1`,
 		`serval_worker_aws_calls_total{action="iam:ListRoles",code="OK"} 1`,
+		`serval_worker_aws_call_seconds_count{action="iam:GetRole"} 2`,
+		"serval_worker_aws_calls_in_flight 0",
+		`serval_worker_aws_pace{action="iam:GetRole",of="lowest"} 15`,
 		`serval_worker_aws_calls_total{action="sts:AssumeRole",code="AccessDenied"} 1`,
 		`serval_worker_last_sync_timestamp_seconds{account_id="` + good + `"}`,
 		`serval_worker_sync_complete{account_id="` + good + `"} 1`,
