@@ -36,11 +36,13 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -419,6 +421,20 @@ func (c *Cloud) Account(id string) *Account {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.accounts[id]
+}
+
+// Secrets returns what the cloud gave away that nobody but its holder may see: the secret keys and the tokens
+// of sessions, and sign-in tokens that were not used.
+func (c *Cloud) Secrets() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	secrets := slices.Collect(maps.Keys(c.signins))
+	for _, k := range c.keys {
+		if k.role != nil {
+			secrets = append(secrets, k.secret, k.token)
+		}
+	}
+	return secrets
 }
 
 // Calls returns what was asked so far, in the order of the answers.

@@ -20,6 +20,7 @@ func TestDenyPolicy(t *testing.T) {
 		return serval.Session{State: serval.SessionIssued, AssumedRoleID: userID, Seconds: 3600, Expiration: issued.Add(time.Hour)}
 	}
 	got := DenyPolicy([]serval.Session{
+		session("AROAEXAMPLEEXAMPLE01:ana@example.com", at.Add(5*time.Minute)),
 		session("AROAEXAMPLEEXAMPLE01:ana@example.com", at.Add(10*time.Minute)),
 		session("AROAEXAMPLEEXAMPLE01:ana@example.com", at),
 		session("AROAEXAMPLEEXAMPLE01:ana.old@example.com", at.Add(time.Minute)),

@@ -40,7 +40,15 @@ type estate struct {
 	cloud   *awstest.Cloud
 	account *awstest.Account
 	ana     serval.Principal
+	trust   string       // policy of the roles
 	web     *http.Client // reaches the cloud
+}
+
+// role is a role of the account as a worker reads it.
+func (e *estate) role(name string) serval.Role {
+	return aRole(prod, name, func(r *serval.Role) {
+		r.RoleID, r.TrustPolicy = e.account.RoleID(name), serval.Document(e.trust)
+	})
 }
 
 // awsAt is where the cloud of an estate is, by its own dialer.
@@ -61,13 +69,13 @@ func atAWS(t *testing.T, f func(t *testing.T, e *estate), change ...func(*Settin
 		provider := e.account.PutOIDCProvider(issuer, clientID)
 		everything := map[string]string{"all": `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`}
 		var roles []serval.Role
+		e.trust = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"},
+			"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"acme.okta.example:aud":"serval"}}}]}`
 		for _, name := range []string{"reader", "chain"} {
-			id := e.account.PutRole(awstest.Role{
-				Name: name, MaxSessionDuration: 14400, Tags: map[string]string{"serval": ""}, Inline: everything,
-				Trust: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"},
-					"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"acme.okta.example:aud":"serval"}}}]}`,
+			e.account.PutRole(awstest.Role{
+				Name: name, MaxSessionDuration: 14400, Tags: map[string]string{"serval": ""}, Inline: everything, Trust: e.trust,
 			})
-			roles = append(roles, aRole(prod, name, func(r *serval.Role) { r.RoleID = id }))
+			roles = append(roles, e.role(name))
 		}
 		e.account.PutRole(awstest.Role{
 			Name: "target", MaxSessionDuration: 3600, Inline: everything,
@@ -321,7 +329,7 @@ func TestEveryErrorOfSTS(t *testing.T) {
 				if n := e.cloud.CountCalls("AssumeRoleWithWebIdentity") - calls; n != 1 {
 					t.Errorf("the next session took %d calls, want 1", n)
 				}
-				e.push(prod, aRole(prod, "reader", func(r *serval.Role) { r.RoleID = e.account.RoleID("reader") }))
+				e.push(prod, e.role("reader"), e.role("chain"))
 			}
 		}
 		e.wantNoCanary()

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -138,12 +139,18 @@ func TestConsoleFails(t *testing.T) {
 	}
 	w.wantNoCanary()
 
-	// S-77: what cannot be recorded is not handed over.
-	r := w.ask(p.ana, roleARN(prod, "reader"), 60)
-	w.sts.way = func(_ context.Context, _ serval.Minted, right serval.Secret) (serval.Secret, error) {
-		w.store.Close()
-		return right, nil
+	// S-77: what cannot be recorded is not handed over, were all else still there.
+	db, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite://"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), `create trigger full before insert on event when new.action = 'session.signin'
+		begin select raise(abort, 'there is no room'); end`); err != nil {
+		t.Fatal(err)
+	}
+	r := w.ask(p.ana, roleARN(prod, "reader"), 60)
+	w.sts.way = nil
 	o, err := w.tryOpen(p.ana, console(r.ID))
 	wantNothing(t, o)
 	if err == nil || serval.IsRefusal(err) {

@@ -75,8 +75,10 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 		}
 		row := digest(state)
 		return tx.KeepAttempt(store.Attempt{
-			State: row, Browser: digest(browser), Sealed: p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject)), row),
-			ReturnTo: a.ReturnTo, Network: serval.NetworkOf(who.Address), CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
+			State: row, Browser: digest(browser),
+			// Where it comes back to may hold a client's state, or a way to the console.
+			Sealed:  p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
+			Network: serval.NetworkOf(who.Address), CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
 		}, maxHere, maxAttempts)
 	})
 }
@@ -131,10 +133,10 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		return SignedIn{}, err
 	}
 	secrets := split(opened)
-	if len(secrets) != 4 {
-		return SignedIn{}, fmt.Errorf("a login attempt holds %d texts, want 4", len(secrets))
+	if len(secrets) != 5 {
+		return SignedIn{}, fmt.Errorf("a login attempt holds %d texts, want 5", len(secrets))
 	}
-	back := Attempt{Issuer: secrets[2].Reveal(), Nonce: secrets[0], Verifier: secrets[1], Subject: secrets[3].Reveal(), ReturnTo: kept.ReturnTo, CreatedAt: kept.CreatedAt}
+	back := Attempt{Issuer: secrets[2].Reveal(), Nonce: secrets[0], Verifier: secrets[1], Subject: secrets[3].Reveal(), ReturnTo: secrets[4].Reveal(), CreatedAt: kept.CreatedAt}
 	id, err := identify(ctx, back)
 	if err == nil && back.Subject != "" && id.Subject != back.Subject {
 		err = serval.Refuse(serval.LoginRequired, "Somebody else is signed in at the identity provider now. Please sign in again.")
@@ -144,7 +146,7 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		return SignedIn{}, err
 	}
 
-	in := SignedIn{Token: newToken(), ReturnTo: kept.ReturnTo}
+	in := SignedIn{Token: newToken(), ReturnTo: back.ReturnTo}
 	loginID := door.NewID("login")
 	in.LoginID = loginID
 	err = p.act(ctx, who, serval.LoginCreate, loginID, func(tx *store.Tx, e *serval.Event) error {

@@ -204,6 +204,15 @@ func (p *Provider) Complaints() []string {
 	return taken
 }
 
+// Secrets returns what passed between the provider and its client and is nobody
+// else's: codes, access and refresh tokens, PKCE verifiers and nonces.
+func (p *Provider) Secrets() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Concat(slices.Collect(maps.Keys(p.codes)), slices.Collect(maps.Keys(p.access)),
+		slices.Collect(maps.Keys(p.refreshes)), slices.Collect(maps.Keys(p.verifiers)), slices.Collect(maps.Keys(p.nonces)))
+}
+
 // complain keeps what the client did wrong. The caller holds mu.
 func (p *Provider) complain(format string, args ...any) {
 	p.complaints = append(p.complaints, fmt.Sprintf(format, args...))

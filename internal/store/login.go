@@ -13,8 +13,7 @@ import (
 type Attempt struct {
 	State     string
 	Browser   string
-	Sealed    string // nonce and PKCE verifier
-	ReturnTo  string
+	Sealed    string // nonce, PKCE verifier, and where it comes back to
 	Network   string // that it is counted to
 	CreatedAt time.Time
 	ExpiresAt time.Time
@@ -45,8 +44,8 @@ func (t *Tx) KeepAttempt(a Attempt, here, all int) error {
 		and (select count(*) from login_attempt where network = $1) >= $2`, crowded, here); err != nil {
 		return err
 	}
-	return t.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, return_to, network, created_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6, $7)`, a.State, a.Browser, a.Sealed, a.ReturnTo, a.Network, micros(a.CreatedAt), micros(a.ExpiresAt))
+	return t.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, network, created_at, expires_at)
+		values ($1, $2, $3, $4, $5, $6)`, a.State, a.Browser, a.Sealed, a.Network, micros(a.CreatedAt), micros(a.ExpiresAt))
 }
 
 // TakeAttempt returns the attempt with the state and the browser, and removes
@@ -56,14 +55,14 @@ func (t *Tx) TakeAttempt(state, browser string) (Attempt, error) {
 	return one(&t.View, "This sign-in was already used, has expired, or was begun in another browser. Start again.",
 		func(row scanner) (a Attempt, err error) {
 			var created, expires int64
-			if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.ReturnTo, &a.Network, &created, &expires); err != nil {
+			if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.Network, &created, &expires); err != nil {
 				return Attempt{}, fmt.Errorf("taking a login attempt: %w", err)
 			}
 			a.CreatedAt, a.ExpiresAt = instant(created), instant(expires)
 			return a, nil
 		},
 		`delete from login_attempt where state = $1 and browser = $2 and expires_at > $3
-		returning state, browser, sealed, return_to, network, created_at, expires_at`, state, browser, micros(t.Now))
+		returning state, browser, sealed, network, created_at, expires_at`, state, browser, micros(t.Now))
 }
 
 // A Login is a browser or client that a person is signed in with. Token is the

@@ -17,7 +17,7 @@ import (
 func TestTakeAttempt(t *testing.T) {
 	each(t, func(t *testing.T, d database) {
 		stores := d.replicas(t)
-		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", ReturnTo: "/requests", Network: "192.0.2.1", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
+		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", Network: "192.0.2.1", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
 		keep := func(now time.Time) {
 			t.Helper()
 			d.act(t, now, func(tx *Tx) error { return tx.KeepAttempt(a, 10, 10) })

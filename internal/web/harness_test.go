@@ -10,8 +10,10 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -84,6 +86,7 @@ type world struct {
 	store      *store.Store
 	database   string // file
 	closeStore func()
+	passed     sync.Map // secrets that an answer had, as a header or a path
 	handler    atomic.Pointer[http.Handler]
 
 	// replica returns another bridge over the same database.
@@ -238,19 +241,64 @@ func (w *world) suspend(email string) {
 	}
 }
 
-// noCanary fails the test where the log holds a secret. S-5
+// noCanary fails the test where the log or the files of the database hold a
+// secret: one with a canary in it, or any that was seen on its way. S-5, S-7, S-60
 func (w *world) noCanary(logs *observer.ObservedLogs) {
+	secrets := slices.Concat(w.idp.Secrets(), w.cloud.Secrets())
+	w.passed.Range(func(s, _ any) bool { secrets = append(secrets, s.(string)); return true })
+	holds := func(text string) bool {
+		return strings.Contains(text, canary) || token.MatchString(text) ||
+			slices.ContainsFunc(secrets, func(s string) bool { return len(s) >= 16 && strings.Contains(text, s) })
+	}
 	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	for _, entry := range logs.All() {
 		text, err := encoder.EncodeEntry(entry.Entry, entry.Context)
 		if err != nil {
 			w.t.Error(err)
 		}
-		if line := text.String(); strings.Contains(line, canary) || token.MatchString(line) || strings.Contains(line, "?") {
+		if line := text.String(); holds(line) || strings.Contains(line, "?") {
 			w.t.Errorf("the log holds a secret or a query: %s", line)
 		}
 	}
+	files, err := filepath.Glob(w.database + "*")
+	if err != nil || len(files) == 0 {
+		w.t.Errorf("the files of the database: %v, %v", files, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			w.t.Error(err)
+		}
+		if holds(string(text)) {
+			for _, s := range append(secrets, canary) {
+				if i := strings.Index(string(text), s); len(s) >= 6 && i >= 0 {
+					w.t.Errorf("a secret is at rest in %s: %q", filepath.Base(file), text[max(0, i-60):min(len(text), i+20)])
+				}
+			}
+		}
+	}
 }
+
+// watch remembers the secrets that an answer has where it may.
+func (w *world) watch(res *http.Response, body string) {
+	if to, err := url.Parse(res.Header.Get("Location")); err == nil {
+		for _, name := range []string{"SigninToken", "state", "nonce", "code"} {
+			if v := to.Query().Get(name); v != "" {
+				w.passed.Store(v, name)
+			}
+		}
+	}
+	if m := consoleCode.FindStringSubmatch(body); m != nil {
+		w.passed.Store(m[1], "console link")
+	}
+	for _, c := range res.Cookies() {
+		if c.Value != "" {
+			w.passed.Store(c.Value, "cookie")
+		}
+	}
+}
+
+var consoleCode = regexp.MustCompile(`"path":"/console/([\w-]{43})"`)
 
 // inventory is what a worker reads of prod.
 func (w *world) inventory(generation int64) serval.Inventory {
@@ -391,6 +439,7 @@ func (b *browser) do(method, path string, body any) (*http.Response, string) {
 	if err != nil {
 		b.w.t.Fatal(err)
 	}
+	b.w.watch(res, string(text))
 	checkAnswer(b.w.t, b.w.url, res, string(text))
 	if strings.HasPrefix(req.URL.Path, "/api/") && req.Host == strings.TrimPrefix(b.w.url, "http://") {
 		checkDescribed(b.w.t, req, sent, res, string(text))

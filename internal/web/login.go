@@ -107,7 +107,7 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err := s.cookies.write(w, r, s.cookies.login, loginCookie, in.Token); err != nil {
 		return err
 	}
-	return s.redirect(w, s.returnTo(in.ReturnTo))
+	return s.redirect(w, in.ReturnTo) // checked before it was sealed
 }
 
 // identify asks the identity provider who it is, for the attempt that was kept.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/idptest"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -198,4 +201,102 @@ func TestCredentialsAreWhatAWSReads(t *testing.T) {
 		}
 	}
 	ana.page("/sessions", 405) // not by GET
+}
+
+// S-5, S-7, S-60: a whole story with every kind of secret in it, and with every
+// kind of failure. The log, at its most talkative, the database's files, every
+// page and every answer of the API hold none of them.
+func TestNoSecretAnywhere(t *testing.T) {
+	boom := false
+	w := buildWorld(t, true, func(c *web.Config) {
+		real := c.Now
+		c.Now = func() time.Time {
+			if boom {
+				panic("cannot happen")
+			}
+			return real()
+		}
+	})
+	w.push(w.inventory)
+	ana, ben := w.as("ana"), w.as("ben")
+
+	// What goes well: credentials by API and by page, the console both ways, and
+	// an ID token that is refreshed before each of them.
+	var made wire.Request
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-admin"), Minutes: 60, Justification: "Incident 7"}, 201, &made)
+	ben.json("POST", "/api/v1/requests/"+made.ID+"/decisions", wire.Decision{Outcome: "approve"}, 200, nil)
+	at := "/requests/" + made.ID
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
+	ana.do("POST", "/sessions", url.Values{"request_id": {made.ID}})
+	w.clock.move(time.Minute)
+	ana.toConsole(ana.do("POST", at+"/console", nil))
+	var link wire.ConsoleLink
+	ana.json("POST", "/api/v1/console-links", wire.NewConsoleLink{RequestID: made.ID}, 201, &link)
+	stranger := w.browser()
+	stranger.page(link.Path, 401)
+	stranger.do("GET", "/oidc/auth/login?return_to="+url.QueryEscape(link.Path), nil) // the way to the console waits with the sign-in
+	ana.toConsole(ana.do("GET", link.Path, nil))
+
+	// What does not.
+	ana.do("GET", "/oidc/auth/callback?code="+canary+"&state="+canary, nil)
+	tokens := w.cloud.Inject(awstest.Fault{Action: "AssumeRoleWithWebIdentity", Code: "InvalidIdentityToken", Message: "The token 'eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln' is not taken"})
+	ana.do("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID})
+	tokens()
+	for _, f := range []awstest.Fault{
+		{Status: 500}, {Status: 429}, {Code: "AccessDenied", Message: "no"}, {Code: "MalformedPolicyDocument", Message: "no"}, {Status: 200}, {Reset: true, Happened: true},
+		{Mutate: func(b []byte) []byte {
+			return bytes.Replace(b, []byte("assumed-role/dev-admin"), []byte("assumed-role/other"), 1)
+		}},
+	} {
+		f.Action = "AssumeRoleWithWebIdentity"
+		remove := w.cloud.Inject(f)
+		ana.do("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID})
+		ana.do("POST", "/sessions", url.Values{"request_id": {made.ID}})
+		remove()
+	}
+	remove := w.cloud.Inject(awstest.Fault{Action: "getSigninToken", Status: 400, Body: "<html>"})
+	ana.do("POST", at+"/console", nil)
+	remove()
+	w.idp.Misbehave(func(m *idptest.Misbehaviour) { m.AtToken = idptest.Answer{Status: 500, Body: "<html>" + canary} })
+	w.clock.move(time.Minute)
+	ana.do("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID})
+	res, _ := w.browser().do("GET", "/oidc/auth/login", nil)
+	if back, err := w.idp.SignIn(res.Header.Get("Location"), "ana@example.com"); err == nil {
+		w.browser().do("GET", back.RequestURI(), nil)
+	}
+	w.idp.Misbehave(func(m *idptest.Misbehaviour) { *m = idptest.Misbehaviour{} })
+	boom = true
+	ana.do("GET", at, nil)
+	boom = false
+
+	kinds := map[any]int{}
+	secrets := slices.Concat(w.idp.Secrets(), w.cloud.Secrets())
+	w.passed.Range(func(s, kind any) bool {
+		kinds[kind]++
+		secrets = append(secrets, s.(string))
+		return true
+	})
+	for _, kind := range []string{"SigninToken", "state", "nonce", "console link", "cookie"} {
+		if kinds[kind] == 0 {
+			t.Errorf("the story has no %s in it", kind)
+		}
+	}
+	if len(secrets) < 40 {
+		t.Errorf("the story has %d secrets in it, want more", len(secrets))
+	}
+	for name, b := range map[string]*browser{"Ana": ana, "Ben": ben, "an admin": w.as("ada"), "an auditor": w.as("aud")} {
+		for _, r := range w.edge.Routes() {
+			if r.Method != "GET" || strings.Contains(r.Pattern, "{code}") || strings.HasPrefix(r.Pattern, "/oidc/") || r.Rule == web.Worker {
+				continue
+			}
+			path := strings.NewReplacer("{id}", made.ID, "{account_id}", prod, "{role_name}", "dev-admin", "{$}", "").Replace(r.Pattern)
+			_, text := b.do("GET", path, nil)
+			for _, s := range secrets {
+				if len(s) >= 16 && strings.Contains(text, s) {
+					t.Errorf("%s is shown a secret at %s", name, path)
+				}
+			}
+		}
+	}
+	w.idp.Complaints() // of the codes and tokens that were made up
 }

@@ -204,7 +204,6 @@ create table login_attempt (
   state      text   not null primary key, -- SHA-256
   browser    text   not null,             -- SHA-256 of the cookie it is bound to
   sealed     text   not null,             -- nonce and PKCE verifier
-  return_to  text   not null,
   network    text   not null,             -- that it is counted to
   created_at bigint not null,
   expires_at bigint not null
