@@ -160,7 +160,7 @@ func checkJSON(text []byte) error {
 			if len(open) == maxDepth {
 				return serval.Refuse(serval.Invalid, "The body is nested too deeply.")
 			}
-			open = append(open, &level{object: t == json.Delim('{'), names: map[string]bool{}, tags: in.object && !in.tags && in.name == "tags"})
+			open = append(open, &level{object: t == json.Delim('{'), names: map[string]bool{}, tags: in.name == "tags"})
 		case json.Delim('}'), json.Delim(']'):
 			open = open[:len(open)-1]
 		}
