@@ -566,3 +566,21 @@ func TestOnlyTheActions(t *testing.T) {
 		}
 	})
 }
+
+// A policy of AWS's and one of the account's may have the same name; both are read, also where each is on a page of
+// its own.
+func TestAttachedPoliciesOfOneName(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
+		ours := owner.PutPolicy(awstest.Policy{Name: "ReadOnlyAccess", Document: allow("ec2:*")})
+		for i, attached := range [][]string{{ours, "arn:aws:iam::aws:policy/ReadOnlyAccess"}, {"arn:aws:iam::aws:policy/ReadOnlyAccess", ours}} {
+			owner.PutRole(awstest.Role{Name: fmt.Sprintf("twice%d", i), Tags: map[string]string{"serval": ""}, Attached: attached})
+		}
+		e.ShortPages(1)
+		inv := e.inventory(t, a)
+		for _, name := range []string{"twice0", "twice1"} {
+			if got := role(t, inv, name).ManagedPolicies; len(got.Policies) != 2 || got.Status != serval.ListRead {
+				t.Errorf("%s has %v, want both policies", name, got)
+			}
+		}
+	})
+}

@@ -129,12 +129,16 @@ func inlinesXML(documents map[string]string) members[inlineXML] {
 	return m
 }
 
+// key is what attached policies are in order of. One of AWS's and one of the
+// account's may share a name.
+func (a attachedXML) key() string { return a.PolicyName + "\n" + a.PolicyArn }
+
 func (r *role) attachedXML() []attachedXML {
 	var out []attachedXML
 	for _, arn := range r.Attached {
 		out = append(out, attachedXML{arn[strings.LastIndex(arn, "/")+1:], arn})
 	}
-	slices.SortFunc(out, func(x, y attachedXML) int { return strings.Compare(x.PolicyName, y.PolicyName) })
+	slices.SortFunc(out, func(x, y attachedXML) int { return strings.Compare(x.key(), y.key()) })
 	return out
 }
 
@@ -420,8 +424,7 @@ func (i iamCall) listAttachedRolePolicies() (any, *failure) {
 	if f != nil {
 		return nil, f
 	}
-	// Two attached policies may share a name (one of AWS and one of the account), so the ARN is the second key.
-	policies, page := cut(r.attachedXML(), cur, func(p attachedXML) string { return p.PolicyName + "\n" + p.PolicyArn }, nil)
+	policies, page := cut(r.attachedXML(), cur, attachedXML.key, nil)
 	return struct {
 		pageXML
 		AttachedPolicies members[attachedXML]
