@@ -54,6 +54,7 @@ func (d *demo) check(ctx context.Context, out io.Writer) error {
 		{"iam:ListRoles works until then", s.works},
 		{"iam:ListRoles is refused after the end", s.ends},
 		{"no further session is opened", s.over},
+		{"an admin tests the connection of the account", s.testConnection},
 		{"the audit log tells it all", s.audit},
 		{"change three roles in AWS, and tell nobody", s.changeRoles},
 		{"the one that was tagged is in the catalogue", s.tagged},
@@ -274,11 +275,33 @@ func (s *story) over(ctx context.Context) (string, error) {
 	return err.Error(), nil
 }
 
-func (s *story) audit(ctx context.Context) (string, error) {
+// testConnection has the worker check the account by which all this went.
+func (s *story) testConnection(ctx context.Context) (string, error) {
 	var err error
 	if s.admin, err = s.enter(ctx, admin); err != nil {
 		return "", err
 	}
+	var run wire.Run
+	if err := s.admin.call(ctx, "POST", "/accounts/"+prodAccount+"/checks", nil, &run); err != nil {
+		return "", err
+	}
+	for run.Status == serval.RunRunning {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+		if err := s.admin.call(ctx, "GET", "/runs/"+run.ID, nil, &run); err != nil {
+			return "", err
+		}
+	}
+	if run.Check == nil || run.Check.Text != serval.TextConnected {
+		return "", fmt.Errorf("the check is %s: %s %+v", run.Status, run.Error, run.Check)
+	}
+	return run.Check.Text, nil
+}
+
+func (s *story) audit(ctx context.Context) (string, error) {
 	var log wire.Events
 	if err := s.admin.call(ctx, "GET", "/audit?page_size=100&target="+s.request.ID, nil, &log); err != nil {
 		return "", err

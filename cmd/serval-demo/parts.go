@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
+	"github.com/serval-bridge/serval-bridge/internal/awsorg"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/bridge"
 	"github.com/serval-bridge/serval-bridge/internal/login"
@@ -80,7 +81,8 @@ func (p *parts) start(ctx context.Context) error {
 					}, nil
 				})),
 			},
-			Name: "demo", DeltaInterval: deltaInterval, Log: log.Named("worker"),
+			Organization: awsorg.Config{OrganizationsEndpoint: p.aws, IAMEndpoint: p.aws},
+			Name:         "demo", DeltaInterval: deltaInterval, Log: log.Named("worker"),
 		})
 	})
 	return nil
@@ -106,7 +108,7 @@ func (p *parts) startProcesses(ctx context.Context) error {
 	return p.process(ctx, "serval-worker", []string{"run"}, []string{
 		"SERVAL_UPSTREAM_URL=" + p.url, "SERVAL_UPSTREAM_TOKEN_FILE=" + p.tokenFile, "SERVAL_ADMIN_LISTEN=127.0.0.1:0",
 		"SERVAL_NO_LEASE=true",
-		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws, "SERVAL_DELTA_INTERVAL=" + deltaInterval.String(),
+		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws, "SERVAL_DELTA_INTERVAL=" + deltaInterval.String(), "SERVAL_ORGANIZATIONS_ENDPOINT=" + p.aws,
 		"AWS_ACCESS_KEY_ID=" + k.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + k.SecretAccessKey, "AWS_SESSION_TOKEN=" + k.SessionToken,
 	})
 }

@@ -11,13 +11,6 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// What is said where the connection is good and the listing is not, beside the
-// texts of "Test AWS Connection".
-const (
-	textListFailed   = "Connection successful, but AWS did not list the roles."
-	textWrongAccount = "AWS listed a role of another account. Nothing of it was taken over."
-)
-
 // A Stage says how far a reading came.
 type Stage string
 
@@ -82,9 +75,9 @@ func (r *Reader) failure(stage Stage, a serval.Account, err error) error {
 		case e.kind == denied:
 			f.Text = serval.TextNoListRoles
 		case e.code == codeWrongAccount:
-			f.Text = textWrongAccount
+			f.Text = serval.TextListedOther
 		default:
-			f.Text = textListFailed
+			f.Text = serval.TextListFailed
 		}
 	}
 	if skew := r.Skew(); skew.Abs() > skewAlarm {

@@ -115,7 +115,8 @@ func (p *Plane) KeepExternalIDs(ctx context.Context, who serval.Principal, finge
 type Account struct {
 	store.Account
 	Roles, Held, Stale int
-	Connect            Connect // what to paste; only where one account was asked for
+	Connect            Connect     // what to paste; only where one account was asked for
+	LastCheck          *serval.Run // that came to an end; nil where there is none
 }
 
 // An AccountFilter chooses a page of the accounts.
@@ -173,7 +174,10 @@ func fill(v *store.View, a store.Account) (Account, error) {
 	}
 	account := Account{Account: a}
 	var err error
-	account.Roles, account.Held, account.Stale, err = v.CountRoles(a.ID)
+	if account.Roles, account.Held, account.Stale, err = v.CountRoles(a.ID); err != nil {
+		return Account{}, err
+	}
+	account.LastCheck, err = v.LastCheck(a.ID)
 	return account, err
 }
 

@@ -191,6 +191,33 @@ func (s *Signal) Raise() {
 	}
 }
 
+// Await calls look until it reports true or fails, and once more when the time is
+// up: at once, at each Changed, and each second, because another replica may have
+// changed something.
+func (d *Door) Await(ctx context.Context, wait time.Duration, look func() (bool, error)) error {
+	deadline := time.NewTimer(wait)
+	defer deadline.Stop()
+	for {
+		changed := d.Changed.Wait() // before looking, so that nothing is missed between
+		if done, err := look(); done || err != nil {
+			return err
+		}
+		again := time.NewTimer(time.Second)
+		select {
+		case <-changed:
+		case <-again.C:
+		case <-deadline.C:
+			again.Stop()
+			_, err := look()
+			return err
+		case <-ctx.Done():
+			again.Stop()
+			return ctx.Err()
+		}
+		again.Stop()
+	}
+}
+
 // A budget counts something by the minute.
 type budget struct {
 	mu      sync.Mutex

@@ -64,6 +64,8 @@ func TestPermits(t *testing.T) {
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
 		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker, serval.DeltaAccept: worker,
 		serval.TrustExplain: admins, serval.FindingRead: audits,
+		serval.RunRead: admins, serval.RunStart: admins, serval.RunDecide: admins, serval.RunExpire: system,
+		serval.TaskClaim: worker, serval.TaskFinish: worker, serval.TaskLapse: system,
 		serval.AuditRead: audits,
 	}
 	for action := range permits {

@@ -123,6 +123,14 @@ var permits = map[serval.Action]permit{
 	serval.TrustExplain: admin,
 	serval.FindingRead:  auditor,
 
+	serval.RunRead:    admin,
+	serval.RunStart:   admin,
+	serval.RunDecide:  admin,
+	serval.RunExpire:  system,
+	serval.TaskClaim:  worker,
+	serval.TaskFinish: worker,
+	serval.TaskLapse:  system,
+
 	serval.AuditRead: auditor,
 }
 

@@ -52,28 +52,12 @@ func (t *Intake) WorkerAccounts(ctx context.Context, who serval.Principal) (list
 
 // WaitAccounts is WorkerAccounts, answered as soon as the version is another
 // than the one the worker has, or when the time is up.
-func (t *Intake) WaitAccounts(ctx context.Context, who serval.Principal, version string, wait time.Duration) ([]store.Account, string, error) {
-	deadline := time.NewTimer(wait)
-	defer deadline.Stop()
-	for {
-		changed := t.door.Changed.Wait() // before looking, so that nothing is missed between
-		list, now, err := t.WorkerAccounts(ctx, who)
-		if err != nil || now != version {
-			return list, now, err
-		}
-		again := time.NewTimer(time.Second) // another replica may have changed something
-		select {
-		case <-changed:
-		case <-again.C:
-		case <-deadline.C:
-			again.Stop()
-			return t.WorkerAccounts(ctx, who)
-		case <-ctx.Done():
-			again.Stop()
-			return nil, "", ctx.Err()
-		}
-		again.Stop()
-	}
+func (t *Intake) WaitAccounts(ctx context.Context, who serval.Principal, version string, wait time.Duration) (list []store.Account, now string, err error) {
+	err = t.door.Await(ctx, wait, func() (bool, error) {
+		list, now, err = t.WorkerAccounts(ctx, who)
+		return now != version, err
+	})
+	return list, now, err
 }
 
 // identifyEvery is how often it is noted that a worker still says the same of

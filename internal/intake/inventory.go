@@ -47,6 +47,7 @@ var roleIDs = regexp.MustCompile(`^[A-Z0-9]{4,128}$`)
 func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID string,
 	read func(role func(serval.Role) error) (inv serval.Inventory, digest string, err error)) (Pushed, error) {
 	var inv serval.Inventory
+	roles := 0
 	return t.take(ctx, who, accountID, push{
 		what: serval.InventoryAccept, noun: "inventory",
 		read: func(_ serval.Account, role func(serval.Role) error) (h head, err error) {
@@ -55,11 +56,17 @@ func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID strin
 			return h, err
 		},
 		compare: func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error) {
+			roles = len(staged)
 			return serval.Compare(known, serval.Sighting{
 				Complete: inv.Complete, Roles: staged, Unreadable: unreadable(inv), Untagged: inv.Untagged,
 			}, now), nil
 		},
-		accept: func(tx *store.Tx, digest, answer string) error { return tx.AcceptInventory(inv, digest, answer) },
+		accept: func(tx *store.Tx, digest, answer string) error {
+			if err := endFetches(tx, inv, roles); err != nil {
+				return err
+			}
+			return tx.AcceptInventory(inv, digest, answer)
+		},
 		detail: func(roles int, d serval.Difference) map[string]string {
 			detail := map[string]string{
 				"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": serval.Cut(inv.ReadBy, maxAction),

@@ -21,6 +21,10 @@ const (
 	TextNotAssumed  = "Unable to authenticate with AWS. Please verify your cross-account role ARN and external ID are correct."
 	TextNoListRoles = "Connection successful, but IAM role lacks iam:ListRoles permission."
 
+	// Not in the product's table: the listing failed, and not for want of leave.
+	TextListFailed  = "Connection successful, but AWS did not list the roles."
+	TextListedOther = "AWS listed a role of another account. Nothing of it was taken over."
+
 	TextNoOrganizations = "Unable to access AWS Organizations. Ensure the IAM role has organizations:ListAccounts permission."
 	TextNoListAccounts  = "Connection successful, but IAM role lacks organizations:ListAccounts permission."
 	TextNoOrganization  = "This AWS account is not part of an AWS Organization."
@@ -29,6 +33,14 @@ const (
 // TextAccountsListed returns the text of a list of n accounts.
 func TextAccountsListed(n int) string {
 	return fmt.Sprintf("Successfully retrieved %d accounts from AWS Organizations", n)
+}
+
+// Texts returns the texts that a check which does not pass can have.
+func (n CheckName) Texts() []string {
+	if n == CheckOrganization {
+		return []string{TextNoOrganizations, TextNoListAccounts, TextNoOrganization}
+	}
+	return []string{TextNotAssumed, TextNoListRoles, TextListFailed, TextListedOther}
 }
 
 // ListAccounts is the action that "List accounts" needs.

@@ -95,6 +95,16 @@ const (
 	TrustExplain Action = "trust.explain"
 	FindingRead  Action = "finding.read"
 
+	RunRead    Action = "run.read"
+	RunStart   Action = "run.start"
+	RunApprove Action = "run.approve"
+	RunDeny    Action = "run.deny"
+	RunDecide  Action = "run.decide" // of a decision that was refused
+	RunExpire  Action = "run.expire"
+	TaskClaim  Action = "task.claim"
+	TaskFinish Action = "task.finish"
+	TaskLapse  Action = "task.lapse" // nobody finished it
+
 	AuditRead   Action = "audit.read"
 	AuditExport Action = "audit.export"
 )

@@ -238,17 +238,29 @@ func (r *Run) End(result RunResult, now time.Time) error {
 	return nil
 }
 
-// Lapse ends a run that nobody decided, or whose sync never came, and reports
-// whether it did. A run with a task ends with it.
-func (r *Run) Lapse(now time.Time) bool {
+// DueAt returns when time ends the run by itself: one that nobody decides, or
+// whose sync never comes. A run with a task ends with it; zero for those.
+func (r *Run) DueAt() time.Time {
 	switch {
-	case r.Status == RunPending && !now.Before(r.StartedAt.Add(RunExpiry)):
-		r.Status = RunExpired
-	case r.Status == RunRunning && r.Workflow.Task() == "" && !now.Before(r.StartedAt.Add(RunSync)):
-		r.Status = RunFailed
-		r.Result = RunResult{Error: fmt.Sprintf("No worker has read account %s within %s. Is one running that was given it?", r.AccountID, RunSync)}
-	default:
+	case r.Status == RunPending:
+		return r.StartedAt.Add(RunExpiry)
+	case r.Status == RunRunning && r.Workflow.Task() == "":
+		return r.StartedAt.Add(RunSync)
+	}
+	return time.Time{}
+}
+
+// Lapse ends a run whose time has come, and reports whether it did.
+func (r *Run) Lapse(now time.Time) bool {
+	due := r.DueAt()
+	if due.IsZero() || now.Before(due) {
 		return false
+	}
+	if r.Status == RunPending {
+		r.Status = RunExpired
+	} else {
+		r.Status = RunFailed
+		r.Result = RunResult{Error: fmt.Sprintf("No worker has read account %s within %s. Is one running that was given it?", r.AccountID, words(RunSync))}
 	}
 	r.EndedAt = now
 	return true

@@ -98,21 +98,41 @@ func (t *Task) Finish(attempt int, by string, failed bool, now time.Time) error 
 	return nil
 }
 
+// DueAt returns when time ends the task by itself; zero where it has ended.
+func (t *Task) DueAt() time.Time {
+	switch {
+	case t.State == TaskOpen:
+		return t.CreatedAt.Add(TaskPatience)
+	case t.State == TaskClaimed && t.Attempt >= TaskAttempts:
+		return t.Until
+	case t.State == TaskClaimed:
+		return t.Until.Add(TaskPatience)
+	}
+	return time.Time{}
+}
+
 // Lapse fails a task that nobody will finish any more, and says why; empty where
 // it goes on.
 func (t *Task) Lapse(now time.Time) (why string) {
+	due := t.DueAt()
 	switch {
-	case t.State == TaskOpen && !now.Before(t.CreatedAt.Add(TaskPatience)):
-		why = fmt.Sprintf("No worker took this within %s. Is one running that was given account %s?", TaskPatience, t.AccountID)
-	case t.State != TaskClaimed || now.Before(t.Until):
+	case due.IsZero() || now.Before(due):
 		return ""
+	case t.State == TaskOpen:
+		why = fmt.Sprintf("No worker took this within %s. Is one running that was given account %s?", words(TaskPatience), t.AccountID)
 	case t.Attempt >= TaskAttempts:
 		why = fmt.Sprintf("The worker did not finish this, %d times.", t.Attempt)
-	case !now.Before(t.Until.Add(TaskPatience)):
-		why = "The worker that had taken this did not finish it, and no other came."
 	default:
-		return ""
+		why = "The worker that had taken this did not finish it, and no other came."
 	}
 	t.State, t.EndedAt = TaskFailed, now
 	return why
+}
+
+// words says a duration of whole hours.
+func words(d time.Duration) string {
+	if d == time.Hour {
+		return "an hour"
+	}
+	return fmt.Sprintf("%d hours", d/time.Hour)
 }

@@ -77,7 +77,7 @@ func New(c Config) (*Client, error) {
 		client = *c.HTTPClient
 	}
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return &Client{base: strings.TrimSuffix(c.BaseURL, "/") + "/api/v1/upstream/accounts", token: c.Token, http: &client}, nil
+	return &Client{base: strings.TrimSuffix(c.BaseURL, "/") + "/api/v1/upstream", token: c.Token, http: &client}, nil
 }
 
 // newTransport returns the transport of a client that is given none. There is
@@ -136,16 +136,22 @@ func (b *Busy) Unwrap() error { return b.Refusal }
 func (c *Client) Accounts(ctx context.Context, version string, wait time.Duration) (wire.WorkerAccounts, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait+callDeadline)
 	defer cancel()
-	query := url.Values{"wait": {strconv.Itoa(int(wait.Seconds()))}}
-	if version != "" {
-		query.Set("version", version)
-	}
+	query := waiting(version, wait)
 	if identity := c.identity.Load(); identity != nil {
 		query.Set("identity", *identity)
 	}
 	var answer wire.WorkerAccounts
-	err := c.call(ctx, http.MethodGet, "?"+query.Encode(), nil, &answer)
+	err := c.call(ctx, http.MethodGet, "/accounts?"+query.Encode(), nil, &answer)
 	return answer, err
+}
+
+// waiting is the query of a long poll.
+func waiting(version string, wait time.Duration) url.Values {
+	query := url.Values{"wait": {strconv.Itoa(int(wait.Seconds()))}}
+	if version != "" {
+		query.Set("version", version)
+	}
+	return query
 }
 
 // OpenSync claims the next sync of the account and returns its generation, with
@@ -159,7 +165,7 @@ func (c *Client) OpenSync(ctx context.Context, accountID, worker string, kind se
 		return wire.Sync{}, fmt.Errorf("opening a sync: %w", err)
 	}
 	var answer wire.Sync
-	err = c.call(ctx, http.MethodPost, "/"+url.PathEscape(accountID)+"/syncs", &payload{reader: bytes.NewReader(body)}, &answer)
+	err = c.call(ctx, http.MethodPost, "/accounts/"+url.PathEscape(accountID)+"/syncs", &payload{reader: bytes.NewReader(body)}, &answer)
 	if err == nil && answer.Generation < 1 {
 		return wire.Sync{}, fmt.Errorf("opening a sync of account %s: the upstream issued generation %d", accountID, answer.Generation)
 	}
@@ -205,7 +211,7 @@ func (c *Client) push(ctx context.Context, accountID, what string, generation in
 		write.CloseWithError(err)
 	}()
 	var answer wire.Push
-	err := c.call(ctx, http.MethodPut, "/"+url.PathEscape(accountID)+"/"+what, &payload{read, "gzip"}, &answer)
+	err := c.call(ctx, http.MethodPut, "/accounts/"+url.PathEscape(accountID)+"/"+what, &payload{read, "gzip"}, &answer)
 	read.Close() // the upstream may have answered before the end
 	<-done
 	if wrote != nil {

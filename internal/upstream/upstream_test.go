@@ -301,7 +301,7 @@ func TestFaultsAreNoRefusals(t *testing.T) {
 			io.WriteString(w, `{"generation":1`)
 		}, "without the JSON"},
 		{"another generation", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"generation":7}`) }, "generation 7"},
-		{"cut", func(w http.ResponseWriter, _ *http.Request) { hangUp(w) }, "PUT /111122223333/inventory"},
+		{"cut", func(w http.ResponseWriter, _ *http.Request) { hangUp(w) }, "PUT /accounts/111122223333/inventory"},
 		{"a redirect", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Location", "http://elsewhere.example.com/")
 			w.WriteHeader(http.StatusTemporaryRedirect)

@@ -18,6 +18,7 @@ func (s *Server) accountJSON(a control.Account) wire.Account {
 		LastSyncAt: wire.Time{Time: a.StartedAt}, LastPushAt: wire.Time{Time: a.AcceptedAt}, ReadBy: a.ReadBy,
 		SyncRequested: !a.SyncRequestedAt.IsZero(),
 		Problems:      list(a.Problems), Unreadable: list(a.Unreadable), NearMisses: list(a.NearMisses), Held: a.Held, Stale: a.Stale,
+		LastCheck: lastCheck(a.LastCheck),
 	}
 	now := s.c.Now()
 	if a.ClaimedUntil.After(now) {

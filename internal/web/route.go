@@ -40,6 +40,7 @@ type route struct {
 	handle handler
 	stream bool          // the body is read as a stream, with its own bound
 	secret bool          // what it answers is given once, and kept nowhere
+	most   int64         // bytes of the body; 0: edge.MaxBody
 	device bool          // there only where devices may sign in
 	time   time.Duration // for the whole request; 0: the server's
 }
@@ -58,6 +59,7 @@ func on(method, pattern string, rule Rule, h handler) route {
 func (r route) within(d time.Duration) route { r.time = d; return r }
 func (r route) streaming() route             { r.stream = true; return r }
 func (r route) givenOnce() route             { r.secret = true; return r }
+func (r route) taking(bytes int64) route     { r.most = bytes; return r }
 func (r route) forDevices() route            { r.device = true; return r }
 
 // table is every route there is. It is read only.
@@ -109,10 +111,17 @@ var table = []route{
 	on("DELETE", "/api/v1/accounts/{id}", Admin, (*Server).disconnectAccount),
 	on("POST", "/api/v1/accounts/{id}/sync", Admin, (*Server).requestSync),
 	on("POST", "/api/v1/accounts/{id}/confirm-removals", Admin, (*Server).confirmRemovals),
+	on("POST", "/api/v1/accounts/{id}/checks", Admin, (*Server).startCheck),
+	on("POST", "/api/v1/workflows/{name}/runs", Admin, (*Server).startRun),
+	on("GET", "/api/v1/runs/{id}", Admin, (*Server).run),
+	on("POST", "/api/v1/runs/{id}/decisions", Admin, (*Server).decideRun),
 
 	on("GET", "/api/v1/upstream/accounts", Worker, (*Server).workerAccounts).within(pollTime),
 	on("POST", "/api/v1/upstream/accounts/{id}/syncs", Worker, (*Server).openSync),
 	on("PUT", "/api/v1/upstream/accounts/{id}/inventory", Worker, (*Server).pushInventory).within(pushTime).streaming(),
+	on("GET", "/api/v1/upstream/tasks", Worker, (*Server).workerTasks).within(pollTime),
+	on("POST", "/api/v1/upstream/tasks/{id}/claim", Worker, (*Server).claimTask),
+	on("POST", "/api/v1/upstream/tasks/{id}/result", Worker, (*Server).finishTask).taking(maxResult),
 	on("PUT", "/api/v1/upstream/accounts/{id}/delta", Worker, (*Server).pushDelta).within(pushTime).streaming(),
 
 	on("GET", "/{$}", Anyone, (*Server).homePage),

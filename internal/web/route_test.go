@@ -63,6 +63,13 @@ var allowed = map[string]string{
 	"DELETE /api/v1/accounts/{id}":                 "401 403 403 403 422 403 401 401",
 	"POST /api/v1/accounts/{id}/sync":              "401 403 403 403 202 403 401 401",
 	"POST /api/v1/accounts/{id}/confirm-removals":  "401 403 403 403 422 403 401 401",
+	"POST /api/v1/accounts/{id}/checks":            "401 403 403 403 202 403 401 401",
+	"POST /api/v1/workflows/{name}/runs":           "401 403 403 403 202 403 401 401",
+	"GET /api/v1/runs/{id}":                        "401 403 403 403 200 403 401 401",
+	"POST /api/v1/runs/{id}/decisions":             "401 403 403 403 409 403 401 401",
+	"GET /api/v1/upstream/tasks":                   "401 401 401 401 401 401 200 200",
+	"POST /api/v1/upstream/tasks/{id}/claim":       "401 401 401 401 401 401 200 404",
+	"POST /api/v1/upstream/tasks/{id}/result":      "401 401 401 401 401 401 200 404",
 	"GET /api/v1/upstream/accounts":                "401 401 401 401 401 401 200 200",
 	"POST /api/v1/upstream/accounts/{id}/syncs":    "401 401 401 401 401 401 200 404",
 	"PUT /api/v1/upstream/accounts/{id}/inventory": "401 401 401 401 401 401 400 404",
@@ -134,6 +141,25 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		t.Fatal("Ana has no other login")
 		return ""
 	}
+	started := func() string {
+		var run wire.Run
+		w.as("ada").json("POST", "/api/v1/accounts/"+prod+"/checks", nil, 202, &run)
+		return run.ID
+	}
+	task := ""
+	open := func() string {
+		started()
+		var tasks wire.Tasks
+		w.worker(hubToken).json("GET", "/api/v1/upstream/tasks", nil, 200, &tasks)
+		if len(tasks.Tasks) > 0 {
+			task = tasks.Tasks[0].ID
+		}
+		return task
+	}
+	claimed := func() string {
+		w.worker(hubToken).do("POST", "/api/v1/upstream/tasks/"+open()+"/claim", wire.ClaimTask{Worker: "w1"})
+		return task
+	}
 	extension := wire.Extension{Minutes: 30, Justification: "More"}
 	reason := url.Values{"reason": {"because"}}
 	inputs := map[string]struct {
@@ -175,6 +201,12 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		"POST /requests/{id}/revoke":                   {approved, reason},
 		"POST /sessions":                               {approved, nil},
 		"POST /logins/{id}/end":                        {another, nil},
+		"POST /api/v1/workflows/{name}/runs":           {nil, wire.StartRun{AccountID: prod}},
+		"GET /api/v1/runs/{id}":                        {started, nil},
+		"POST /api/v1/runs/{id}/decisions":             {started, wire.RunDecision{Outcome: "approve"}},
+		"POST /api/v1/upstream/tasks/{id}/claim":       {open, wire.ClaimTask{Worker: "w1"}},
+		"POST /api/v1/upstream/tasks/{id}/result": {claimed, wire.TaskResult{Worker: "w1", Attempt: 1, Result: serval.RunResult{
+			Check: &serval.Check{Name: serval.CheckConnection, AccountID: prod, Passed: true, Text: serval.TextConnected}}}},
 	}
 	try := func(r web.Route, i int, from *browser) {
 		t.Helper()
@@ -201,7 +233,11 @@ func TestEveryRouteForEverybody(t *testing.T) {
 			ana.json("POST", "/api/v1/console-links", wire.NewConsoleLink{RequestID: id}, 201, &link)
 			code = strings.TrimPrefix(link.Path, "/console/")
 		}
-		path := strings.NewReplacer("{code}", code, "{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{name}", "engineers", "{$}", "").Replace(r.Pattern)
+		name := "engineers"
+		if strings.Contains(r.Pattern, "/workflows/") {
+			name = "fetch-roles"
+		}
+		path := strings.NewReplacer("{code}", code, "{id}", id, "{account_id}", prod, "{role_name}", "dev-admin", "{name}", name, "{$}", "").Replace(r.Pattern)
 		switch key {
 		case "GET /api/v1/access/explain":
 			path += "?email=ana@example.com&role_arn=" + url.QueryEscape(arn)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -57,43 +58,57 @@ func (s *Server) worker(r *http.Request, who serval.Principal) (serval.Principal
 	return who, nil
 }
 
+// poll reads what a worker waits for: as soon as it is another version than the
+// one the worker has, when its wait is over, or when this server is about to go.
+func poll[T any](s *Server, r *http.Request, q url.Values, who serval.Principal,
+	wait func(ctx context.Context, who serval.Principal, version string, d time.Duration) (T, string, error),
+	now func(ctx context.Context, who serval.Principal) (T, string, error)) (answer T, version string, err error) {
+	seconds := 0
+	if text := q.Get("wait"); text != "" {
+		if seconds, err = strconv.Atoi(text); err != nil || seconds < 0 {
+			return answer, "", serval.Refuse(serval.Invalid, "wait is a number of seconds, at most %d.", maxWait)
+		}
+	}
+	waiting, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.draining, cancel)()
+	answer, version, err = wait(waiting, who, q.Get("version"), time.Duration(min(seconds, maxWait))*time.Second)
+	if s.draining.Err() != nil && errors.Is(err, context.Canceled) {
+		return now(r.Context(), who)
+	}
+	return answer, version, err
+}
+
 // workerAccounts answers GET /api/v1/upstream/accounts.
 func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit) error {
 	q, err := edge.Query(r, "version", "wait", "identity")
 	if err != nil {
 		return err
 	}
-	wait := 0
-	if text := q.Get("wait"); text != "" {
-		if wait, err = strconv.Atoi(text); err != nil || wait < 0 {
-			return serval.Refuse(serval.Invalid, "wait is a number of seconds, at most %d.", maxWait)
-		}
-	}
-	wait = min(wait, maxWait)
 	if arn := q.Get("identity"); arn != "" {
 		if err := s.c.Intake.Identify(r.Context(), v.who, arn); err != nil {
 			return err
 		}
 	}
-	waiting, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(s.draining, cancel)()
-	accounts, version, err := s.c.Intake.WaitAccounts(waiting, v.who, q.Get("version"), time.Duration(wait)*time.Second)
-	if s.draining.Err() != nil && errors.Is(err, context.Canceled) {
-		accounts, version, err = s.c.Intake.WorkerAccounts(r.Context(), v.who)
-	}
+	accounts, version, err := poll(s, r, q, v.who, s.c.Intake.WaitAccounts, s.c.Intake.WorkerAccounts)
 	if err != nil {
 		return err
 	}
 	answer := wire.WorkerAccounts{Version: version, Accounts: []wire.WorkerAccount{}}
 	for _, a := range accounts {
-		answer.Accounts = append(answer.Accounts, wire.WorkerAccount{
-			ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: list(a.Via),
-			DefaultRegion: a.DefaultRegion, STS: a.STS, WorkflowRoleARN: a.WorkflowRoleARN,
-			Generation: a.Generation, LastSyncAt: wire.Time{Time: a.StartedAt}, SyncRequested: !a.SyncRequestedAt.IsZero(),
-		})
+		one := workerAccount(a.Account)
+		one.Generation, one.LastSyncAt, one.SyncRequested = a.Generation, wire.Time{Time: a.StartedAt}, !a.SyncRequestedAt.IsZero()
+		answer.Accounts = append(answer.Accounts, one)
 	}
 	return edge.WriteJSON(w, http.StatusOK, answer)
+}
+
+// workerAccount is an account as it is declared, for its worker.
+func workerAccount(a serval.Account) wire.WorkerAccount {
+	return wire.WorkerAccount{
+		ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: list(a.Via),
+		DefaultRegion: a.DefaultRegion, STS: a.STS, WorkflowRoleARN: a.WorkflowRoleARN,
+	}
 }
 
 // openSync answers POST /api/v1/upstream/accounts/{id}/syncs.

@@ -247,7 +247,7 @@ func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 		}
 	}
 	if !found.stream {
-		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, edge.MaxBody)
+		r.Body = http.MaxBytesReader(w.ResponseWriter, r.Body, cmp.Or(found.most, edge.MaxBody))
 	}
 	if found.time > 0 {
 		defer w.Linger(s.patience)

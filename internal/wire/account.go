@@ -32,6 +32,8 @@ type Account struct {
 	Held               int    `json:"held"`
 	Stale              int    `json:"stale"`
 
+	// LastCheck is null before the first.
+	LastCheck *LastCheck `json:"last_check"`
 	// Connect is there when one account is asked for, and null in lists.
 	Connect *Connect `json:"connect"`
 }

@@ -50,7 +50,7 @@ type NewRole struct {
 	Description         string `json:"description,omitempty"`
 	MaxSessionSeconds   int    `json:"max_session_seconds,omitempty"` // 0: 3600
 	PermissionsBoundary string `json:"permissions_boundary"`
-	Policy              any    `json:"policy"` // a policy document
+	Policy              string `json:"policy"` // a policy document, as text
 }
 
 // A RunDecision is the body of POST /runs/{id}/decisions.

@@ -63,6 +63,9 @@ const (
 
 // shapes holds one of every body, filled in.
 func shapes() map[string]any {
+	newRole := serval.NewRole{Name: "dev", Description: "For developers", MaxSessionSeconds: 7200, PermissionsBoundary: "arn:aws:iam::111122223333:policy/b",
+		Policy: `{"Statement":[]}`, Issuer: "https://login.example.com", ClientID: "serval"}
+	findings := []Finding{{[]serval.Cause{serval.CauseActionsDenied}, "Denied.", roleARN, []string{"iam:GetRole"}, "AccessDenied", []Paste{{"Policy", "json", "{}"}}}}
 	text := func(s string) *string { return &s }
 	age, priority := 60, 100
 	connect := Connect{"999988887777", "x", "x", "serval-ingestion", "{}", "{}", "x", "x"}
@@ -73,6 +76,7 @@ func shapes() map[string]any {
 		WorkflowRoleARN: "arn:aws:iam::111122223333:role/w", Source: "file", CreatedAt: at(0),
 		Roles: 3, Generation: 7, Complete: true, LastSyncAt: at(0), LastPushAt: at(1), LastSyncAgeSeconds: &age, SyncRequested: true, ReadingUntil: at(30),
 		ReadBy: "roles", Problems: []any{}, Unreadable: []any{}, NearMisses: []any{}, Held: 1, Stale: 2, Connect: &connect,
+		LastCheck: &LastCheck{"run_1", at(2), serval.CheckConnection, true, serval.TextConnected},
 	}
 	policy := serval.AccessPolicy{
 		Name:     "p",
@@ -143,6 +147,29 @@ func shapes() map[string]any {
 		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}},
 		"push":      Push{8, true, 1, 2, 3, 4, 5},
 
+		"start-check":  StartCheck{serval.CheckOrganization},
+		"start-run":    StartRun{"111122223333", &NewRole{"dev", "For developers", 7200, "arn:aws:iam::111122223333:policy/b", `{"Statement":[]}`}},
+		"run-decision": RunDecision{"deny", "not now"},
+		"run": Run{"run_1", serval.WorkflowCreateRole, "Create AWS IAM Role", "111122223333", serval.RunDone, Person{"ana@example.com"}, at(0), at(9),
+			&newRole, "{}", &RunDecided{Person{"ben@example.com"}, "approve", at(1), "fine"},
+			&Check{serval.CheckConnection, "111122223333", at(2), true, serval.TextConnected, findings, "arn:aws:sts::999988887777:assumed-role/worker/w"},
+			&CreatedRole{serval.CreatedRole{ARN: roleARN, RoleID: "AROA1", Tagged: true, Found: true}, "The role is created."},
+			&serval.SyncResult{Generation: 7, Complete: true, Roles: 3},
+			[]FoundAccount{{serval.OrganizationAccount{ID: "222233334444", Name: "dev", Status: "ACTIVE"}, true, &ConnectedValues{"222233334444", "dev", roleARN, "x", "resource"}}},
+			findings, "no"},
+		"tasks":      Tasks{"v1", []Task{{"task_1", serval.TaskCheck, "111122223333"}}},
+		"claim-task": ClaimTask{"hub"},
+		"claimed-task": ClaimedTask{Task{"task_1", serval.TaskCreateRole, "111122223333"}, "run_1", 2, at(5),
+			WorkerAccount{"111122223333", "prod", "aws", roleARN, "x", []serval.Hop{{RoleARN: roleARN, ExternalID: "y"}}, "eu-central-1",
+				serval.STS{Region: "r", Endpoint: "e", Dial: "d", HTTPProxy: "p"}, roleARN, 7, at(0), true}, &newRole},
+		"task-result": TaskResult{"hub", 2, serval.RunResult{
+			Check: &serval.Check{Name: serval.CheckOrganization, AccountID: "111122223333", At: at(2).Time, Passed: true, Text: serval.TextAccountsListed(1),
+				Findings: []serval.Finding{{Causes: []serval.Cause{serval.CauseOther}, Text: "x", Target: roleARN, Actions: []string{"iam:GetRole"}, Code: "c"}},
+				Identity: "i", Accounts: []serval.OrganizationAccount{{ID: "222233334444", Name: "dev", Status: "ACTIVE"}}},
+			Role: &serval.CreatedRole{ARN: roleARN, RoleID: "AROA1", Tagged: true, Found: true}, Sync: &serval.SyncResult{Generation: 1, Complete: true, Roles: 1},
+			Findings: []serval.Finding{{Causes: []serval.Cause{serval.CauseOther}, Text: "x", Target: roleARN, Actions: []string{"iam:TagRole"}, Code: "c"}}, Error: "no"}},
+		"task-done": TaskDone{true},
+
 		"new-client-token": NewClientToken{"authorization_code", "c", "http://127.0.0.1:1234/callback", "d", "v"},
 		"client-token":     ClientToken{"t", "Bearer", 28800, at(480), "l1", "ana@example.com"},
 		"new-device":       NewDevice{"serval 1.2", "ana-laptop", "c"},
@@ -175,7 +202,7 @@ func TestShapes(t *testing.T) {
 // unset returns the name of a field of v that is zero.
 func unset(v reflect.Value, name string) string {
 	switch {
-	case v.Type() == reflect.TypeFor[Time]() || v.Type() == reflect.TypeFor[json.RawMessage]():
+	case v.Type() == reflect.TypeFor[Time]() || v.Type() == reflect.TypeFor[time.Time]() || v.Type() == reflect.TypeFor[json.RawMessage]():
 	case v.Kind() == reflect.Struct:
 		for i := range v.NumField() {
 			if field := unset(v.Field(i), name+"."+v.Type().Field(i).Name); field != "" {

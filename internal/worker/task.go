@@ -59,7 +59,7 @@ func (w *Worker) runTasks(ctx context.Context) {
 		}
 	}()
 	var version, said string
-	var failures int
+	var failures, refused int
 	for ctx.Err() == nil {
 		asked := w.Now()
 		list, now, err := w.Tasks.Tasks(ctx, version, longestPoll)
@@ -92,12 +92,16 @@ func (w *Worker) runTasks(ctx context.Context) {
 			claimed, err := w.Tasks.Claim(ctx, t.ID, w.Name)
 			if err != nil {
 				<-slots
-				if !serval.IsRefusal(err, serval.Conflict, serval.NotFound) && ctx.Err() == nil {
-					w.Log.Warn("a task was not claimed", zap.String("task_id", t.ID), zap.Error(err))
-					version = "" // look again, it is still there
+				if serval.IsRefusal(err, serval.Conflict, serval.NotFound) {
+					continue // another worker was first
 				}
-				continue
+				version = "" // look again, it is still there
+				refused++
+				w.Log.Warn("a task was not claimed", zap.String("task_id", t.ID), zap.Error(err))
+				pause(ctx, backoff(refused))
+				break
 			}
+			refused = 0
 			go func() {
 				defer func() { <-slots }()
 				w.task(ctx, claimed)

@@ -3,11 +3,13 @@ package workerd
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awsorg"
 	"github.com/serval-bridge/serval-bridge/internal/connect"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/upstream"
 	"github.com/serval-bridge/serval-bridge/internal/worker"
 )
 
@@ -87,4 +89,32 @@ func (p Performer) createRole(ctx context.Context, t worker.Task) (serval.RunRes
 	return p.Organization.CreateRole(ctx, a, awsorg.Order{
 		RunID: t.RunID, Role: *t.Role, Trust: connect.GrantTrust(a.Partition, a.ID, t.Role.Issuer, t.Role.ClientID),
 	}, by[0], by[1])
+}
+
+// tasks is the upstream's client in the worker's terms.
+type tasks struct{ client *upstream.Client }
+
+// Tasks lists the tasks.
+func (t tasks) Tasks(ctx context.Context, version string, wait time.Duration) ([]worker.Listed, string, error) {
+	answer, err := t.client.Tasks(ctx, version, wait)
+	if err != nil {
+		return nil, "", err
+	}
+	list := make([]worker.Listed, len(answer.Tasks))
+	for i, one := range answer.Tasks {
+		list[i] = worker.Listed(one)
+	}
+	return list, answer.Version, nil
+}
+
+// Claim takes a task.
+func (t tasks) Claim(ctx context.Context, id, name string) (worker.Task, error) {
+	c, err := t.client.ClaimTask(ctx, id, name)
+	return worker.Task{Listed: worker.Listed(c.Task), RunID: c.RunID, Attempt: c.Attempt, Account: c.Account.Account(), Role: c.Role}, err
+}
+
+// Finish puts a result.
+func (t tasks) Finish(ctx context.Context, task worker.Task, name string, r serval.RunResult) error {
+	_, err := t.client.FinishTask(ctx, task.ID, name, task.Attempt, r)
+	return err
 }

@@ -125,6 +125,10 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer aws.Close()
 	registry.MustRegister(flow{aws})
+	organization, err := awsorg.New(c.Organization)
+	if err != nil {
+		return fmt.Errorf("AWS: %w", err)
+	}
 
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -156,6 +160,7 @@ func Run(ctx context.Context, c Config) error {
 			Reader: reader{aws}, Upstream: far{client, m}, Name: c.Name, Schedule: c.Schedule, Parallel: c.Parallel,
 			DeltaInterval: c.DeltaInterval, DeltaBudget: cmp.Or(c.DeltaBudget, DefaultDeltaBudget),
 			Shard: c.Shard, TotalShards: c.TotalShards, Done: m.done, Calls: m.callsOf, Log: c.Log, Now: c.Now,
+			Tasks: tasks{client}, Perform: Performer{AWS: aws, Organization: organization}.Perform,
 		}
 		_ = w.Run(ctx) // ends with ctx only
 		m.leader.Set(0)

@@ -377,7 +377,54 @@ create table console_link (
 create index console_link_by_person on console_link (person_id, expires_at);
 create index console_link_by_expiry on console_link (expires_at);
 
+-- What an admin started: a workflow, or a check. It ends with its task, where it
+-- has one; what is long over is dropped.
+create table run (
+  id            text   not null primary key,
+  workflow      text   not null check (workflow in ('fetch-roles', 'list-accounts', 'create-role', 'check')),
+  account_id    text   not null references account (id),
+  role          text   not null, -- JSON of the role to be made, empty for none
+  started_by    text   not null, -- a person's id
+  started_email text   not null,
+  started_at    bigint not null,
+  status        text   not null check (status in ('pending', 'running', 'done', 'failed', 'denied', 'expired')),
+  decided_by    text   not null,
+  decided_email text   not null,
+  decided_at    bigint not null,
+  reason        text   not null,
+  ended_at      bigint not null,
+  due_at        bigint not null, -- when time ends it by itself, 0 for never
+  result        text   not null,
+  check ((ended_at = 0) = (status in ('pending', 'running')))
+);
+
+create index run_by_account on run (account_id, workflow, ended_at);
+create index run_by_due on run (due_at) where due_at <> 0;
+create index run_by_end on run (ended_at) where ended_at <> 0;
+
+-- What a worker does for a run.
+create table task (
+  id         text   not null primary key,
+  run_id     text   not null unique references run (id),
+  account_id text   not null references account (id),
+  kind       text   not null check (kind in ('check', 'list-accounts', 'create-role')),
+  state      text   not null check (state in ('open', 'claimed', 'done', 'failed')),
+  attempt    bigint not null,
+  claimed_by text   not null,
+  until_at   bigint not null,
+  created_at bigint not null,
+  ended_at   bigint not null,
+  due_at     bigint not null, -- when time ends it by itself, 0 for never
+  digest     text   not null, -- of the result that was taken
+  check ((ended_at = 0) = (state in ('open', 'claimed')))
+);
+
+create unique index task_one_open on task (account_id, kind) where ended_at = 0 and kind <> 'create-role';
+create index task_by_due on task (due_at) where due_at <> 0;
+
 -- +goose Down
+drop table task;
+drop table run;
 drop table console_link;
 drop table session;
 drop table notice;

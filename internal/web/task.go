@@ -1,0 +1,177 @@
+package web
+
+import (
+	"net/http"
+
+	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// maxResult bounds the body of a result: an organization of ten thousand accounts
+// is some two million bytes.
+const maxResult = 4 << 20
+
+// startCheck answers POST /api/v1/accounts/{id}/checks: a worker will do it.
+func (s *Server) startCheck(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var body wire.StartCheck
+	if r.ContentLength != 0 {
+		if err := edge.Decode(r, &body); err != nil {
+			return err
+		}
+	}
+	run, err := s.c.Plane.StartCheck(r.Context(), v.who, r.PathValue("id"), body.Check)
+	if err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusAccepted, runJSON(run))
+}
+
+// startRun answers POST /api/v1/workflows/{name}/runs: a worker will do it, at
+// once or when another admin has approved.
+func (s *Server) startRun(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var body wire.StartRun
+	if err := edge.Decode(r, &body); err != nil {
+		return err
+	}
+	var role *serval.NewRole
+	if n := body.Role; n != nil {
+		role = &serval.NewRole{Name: n.Name, Description: n.Description, MaxSessionSeconds: n.MaxSessionSeconds,
+			PermissionsBoundary: n.PermissionsBoundary, Policy: n.Policy}
+	}
+	run, err := s.c.Plane.StartRun(r.Context(), v.who, serval.Workflow(r.PathValue("name")), body.AccountID, role)
+	if err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusAccepted, runJSON(run))
+}
+
+// run answers GET /api/v1/runs/{id}.
+func (s *Server) run(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if _, err := edge.Query(r); err != nil {
+		return err
+	}
+	run, err := s.c.Plane.Run(r.Context(), v.who, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusOK, runJSON(run))
+}
+
+// decideRun answers POST /api/v1/runs/{id}/decisions.
+func (s *Server) decideRun(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var body wire.RunDecision
+	if err := edge.Decode(r, &body); err != nil {
+		return err
+	}
+	if body.Outcome != "approve" && body.Outcome != "deny" {
+		return serval.Refuse(serval.Invalid, "outcome is approve or deny.")
+	}
+	run, err := s.c.Plane.DecideRun(r.Context(), v.who, r.PathValue("id"), body.Outcome == "approve", body.Reason)
+	if err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusOK, runJSON(run))
+}
+
+func runJSON(r control.Run) wire.Run {
+	out := wire.Run{
+		ID: r.ID, Workflow: r.Workflow, Title: r.Workflow.Title(), AccountID: r.AccountID, Status: r.Status,
+		StartedBy: wire.Person{Email: r.By.Email}, StartedAt: wire.Time{Time: r.StartedAt}, EndedAt: wire.Time{Time: r.EndedAt},
+		Role: r.Role, TrustPolicy: r.TrustPolicy, Sync: r.Result.Sync, Accounts: []wire.FoundAccount{},
+		Findings: foundJSON(r, r.Result.Findings), Error: r.Result.Error,
+	}
+	if !r.DecidedAt.IsZero() {
+		outcome := "approve"
+		if r.Status == serval.RunDenied {
+			outcome = "deny"
+		}
+		out.Decision = &wire.RunDecided{By: wire.Person{Email: r.DecidedBy.Email}, Outcome: outcome, At: wire.Time{Time: r.DecidedAt}, Reason: r.Reason}
+	}
+	if c := r.Result.Check; c != nil {
+		out.Check = &wire.Check{Name: c.Name, AccountID: c.AccountID, At: wire.Time{Time: c.At}, Passed: c.Passed, Text: c.Text,
+			Findings: foundJSON(r, c.Findings), Identity: c.Identity}
+	}
+	if c := r.Result.Role; c != nil {
+		out.Created = &wire.CreatedRole{CreatedRole: *c, Text: c.Text()}
+	}
+	for _, f := range r.Found {
+		one := wire.FoundAccount{OrganizationAccount: f.OrganizationAccount, Connected: f.Connected}
+		if f.RoleARN != "" {
+			one.Connect = &wire.ConnectedValues{ID: f.ID, Name: f.Name, RoleARN: f.RoleARN, ExternalID: f.ExternalID, Terraform: f.Terraform}
+		}
+		out.Accounts = append(out.Accounts, one)
+	}
+	return out
+}
+
+func foundJSON(r control.Run, found []serval.Finding) []wire.Finding {
+	out := []wire.Finding{}
+	for _, f := range found {
+		one := wire.Finding{Causes: f.Causes, Text: f.Text, Target: f.Target, Actions: list(f.Actions), Code: f.Code, Mends: []wire.Paste{}}
+		for _, m := range r.Mends(f) {
+			one.Mends = append(one.Mends, wire.Paste(m))
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+func lastCheck(r *serval.Run) *wire.LastCheck {
+	if r == nil || r.Result.Check == nil {
+		return nil
+	}
+	c := r.Result.Check
+	return &wire.LastCheck{RunID: r.ID, At: wire.Time{Time: c.At}, Name: c.Name, Passed: c.Passed, Text: c.Text}
+}
+
+// workerTasks answers GET /api/v1/upstream/tasks.
+func (s *Server) workerTasks(w http.ResponseWriter, r *http.Request, v *visit) error {
+	q, err := edge.Query(r, "version", "wait")
+	if err != nil {
+		return err
+	}
+	tasks, version, err := poll(s, r, q, v.who, s.c.Intake.WaitTasks, s.c.Intake.Tasks)
+	if err != nil {
+		return err
+	}
+	answer := wire.Tasks{Version: version, Tasks: []wire.Task{}}
+	for _, t := range tasks {
+		answer.Tasks = append(answer.Tasks, wire.Task{ID: t.ID, Kind: t.Kind, AccountID: t.AccountID})
+	}
+	return edge.WriteJSON(w, http.StatusOK, answer)
+}
+
+// claimTask answers POST /api/v1/upstream/tasks/{id}/claim.
+func (s *Server) claimTask(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var body wire.ClaimTask
+	if v.who.Kind == serval.KindWorker { // whoever is none hears that first
+		if err := edge.Decode(r, &body); err != nil {
+			return err
+		}
+	}
+	t, err := s.c.Intake.ClaimTask(r.Context(), v.who, r.PathValue("id"), body.Worker)
+	if err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusOK, wire.ClaimedTask{
+		Task: wire.Task{ID: t.ID, Kind: t.Kind, AccountID: t.AccountID}, RunID: t.RunID, Attempt: t.Attempt,
+		Until: wire.Time{Time: t.Until}, Account: workerAccount(t.Account.Account), Role: t.Role,
+	})
+}
+
+// finishTask answers POST /api/v1/upstream/tasks/{id}/result.
+func (s *Server) finishTask(w http.ResponseWriter, r *http.Request, v *visit) error {
+	var body wire.TaskResult
+	if v.who.Kind == serval.KindWorker {
+		if err := edge.Decode(r, &body); err != nil {
+			return err
+		}
+	}
+	repeated, err := s.c.Intake.FinishTask(r.Context(), v.who, r.PathValue("id"), body.Worker, body.Attempt, body.Result)
+	if err != nil {
+		return err
+	}
+	return edge.WriteJSON(w, http.StatusOK, wire.TaskDone{Repeated: repeated})
+}
