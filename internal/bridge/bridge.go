@@ -35,6 +35,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
 	"github.com/serval-bridge/serval-bridge/internal/web"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 // A Config says how to run a bridge. Durations of zero mean their default.
@@ -303,6 +304,10 @@ func Run(ctx context.Context, c Config) (err error) {
 		return float64(head.Seq)
 	}))
 
+	runs := workflow.New(d, workflow.Settings{
+		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID,
+		ExternalID: serval.ExternalID(c.ExternalIDSecret, c.File.Team), TrustedAccount: c.TrustedAccount,
+	})
 	var workload func(context.Context, serval.Secret) (string, error)
 	if c.Workers != nil {
 		reviewer := tokenreview.New(*c.Workers)
@@ -312,7 +317,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	file := newInForce(&c, plane, registry)
 	probes.Report("configuration", file.report)
 	edge, err := web.New(web.Config{
-		Plane: plane, Intake: intake.New(d), Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
+		Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		Log: c.Log, Version: c.Version, Now: c.Now,
@@ -328,7 +333,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Serving(pages.Addr(), admin.Addr())
 	}
 
-	c.tick(ctx, plane, file)
+	c.tick(ctx, plane, runs, file)
 
 	// Told to stop: not ready first, so that nobody is sent here any more.
 	probes.SetDraining()
@@ -407,7 +412,7 @@ const (
 )
 
 // tick does what is due until ctx ends.
-func (c *Config) tick(ctx context.Context, plane *control.Plane, file *inForce) {
+func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.Runs, file *inForce) {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	head := time.NewTicker(headEvery)
@@ -419,7 +424,7 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, file *inForce) 
 		case <-ctx.Done():
 			return
 		case <-sweep.C:
-			if err := plane.Sweep(ctx); err != nil && ctx.Err() == nil {
+			if err := errors.Join(plane.Sweep(ctx), runs.Sweep(ctx)); err != nil && ctx.Err() == nil {
 				c.Log.Error("what is due could not all be done", zap.Error(err))
 			}
 		case <-reload.C:

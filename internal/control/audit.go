@@ -53,8 +53,8 @@ const (
 	stagedLife = time.Hour
 )
 
-// Sweep does what is due: requests, runs and tasks that time has ended, sessions
-// without an outcome, ID tokens that have ended. It does at most a hundred of each; call
+// Sweep does what is due: requests that time has ended, sessions without an
+// outcome, ID tokens that have ended. It does at most a hundred of each; call
 // it once a second. Several replicas may: each item is claimed by the act on it.
 func (p *Plane) Sweep(ctx context.Context) error {
 	var due, open []string
@@ -74,7 +74,7 @@ func (p *Plane) Sweep(ctx context.Context) error {
 	for _, id := range open {
 		errs = append(errs, p.closeIntent(ctx, who, id))
 	}
-	errs = append(errs, p.sweepRuns(ctx, who, now), p.door.Store.WipeTokens(ctx, now, now.Add(-loginIdle)), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)))
+	errs = append(errs, p.door.Store.WipeTokens(ctx, now, now.Add(-loginIdle)), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)))
 	return errors.Join(errs...)
 }
 

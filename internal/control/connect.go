@@ -2,11 +2,9 @@ package control
 
 import (
 	"context"
-	"slices"
-	"strings"
-	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/connect"
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -37,7 +35,7 @@ func (p *Plane) Connecting(ctx context.Context, who serval.Principal) (c Connect
 
 // connect returns what lets the worker into a; where a has no id, into any.
 func (p *Plane) connect(v *store.View, a serval.Account) (Connect, error) {
-	trusted, partition, note, err := p.trusted(v, a)
+	trusted, partition, note, err := door.TrustedAccount(v, a, p.settings.TrustedAccount, p.now())
 	if err != nil {
 		return Connect{}, err
 	}
@@ -59,42 +57,4 @@ func (p *Plane) connect(v *store.View, a serval.Account) (Connect, error) {
 		c.Terraform, c.CloudFormation = connect.Terraform(role), connect.CloudFormation(role)
 	}
 	return c, nil
-}
-
-// identityLasts is how long what a worker said of itself counts.
-const identityLasts = 24 * time.Hour
-
-// trusted returns the account that the ingestion role of a has to trust, and its
-// partition: that of the last role on the way there, what the setting says, or
-// the one of the workers that may read it, where they say the same.
-func (p *Plane) trusted(v *store.View, a serval.Account) (account, partition, note string, err error) {
-	if n := len(a.Via); n > 0 {
-		arn, err := serval.ParseRoleARN(a.Via[n-1].RoleARN)
-		return arn.AccountID, arn.Partition, "", err
-	}
-	workers, err := v.Workers(p.now().Add(-identityLasts))
-	if err != nil {
-		return "", "", "", err
-	}
-	var accounts []string
-	partition = serval.PartitionAWS
-	for _, w := range workers {
-		if a.ID != "" && w.Bound != nil && !slices.Contains(w.Bound, a.ID) {
-			continue
-		}
-		partition = w.Partition
-		if !slices.Contains(accounts, w.AccountID) {
-			accounts = append(accounts, w.AccountID)
-		}
-	}
-	switch {
-	case p.settings.TrustedAccount != "":
-		return p.settings.TrustedAccount, partition, "", nil
-	case len(accounts) == 1:
-		return accounts[0], partition, "", nil
-	case len(accounts) == 0:
-		return "", partition, "The trusted account is not known yet: no worker has said within a day which AWS account it runs in. Start the worker, or set SERVAL_TRUSTED_ACCOUNT.", nil
-	default:
-		return "", partition, "Workers run in several AWS accounts (" + strings.Join(accounts, ", ") + "). Set SERVAL_TRUSTED_ACCOUNT to the one that ingestion roles are to trust.", nil
-	}
 }

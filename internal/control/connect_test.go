@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -309,7 +310,7 @@ func TestTrustedAccount(t *testing.T) {
 		if got := told(w.events(before)); len(got) != 1 || got[0] != "a worker.identify done" {
 			t.Errorf("recorded %v, want one event", got)
 		}
-		w.clock.move(identityLasts - time.Minute)
+		w.clock.move(door.IdentityLasts - time.Minute)
 		say(everywhere("a"), caller("999988887777"))
 		w.clock.move(2 * time.Minute)
 		trusted("it still says so", "999988887777")
@@ -333,7 +334,7 @@ func TestTrustedAccount(t *testing.T) {
 		p.settings.TrustedAccount = ""
 		say(bound, caller("999988887777"))
 		trusted("two that agree", "999988887777")
-		w.clock.move(identityLasts + time.Second)
+		w.clock.move(door.IdentityLasts + time.Second)
 		trusted("a day later", "")
 
 		for _, arn := range []string{"", "x", "arn:aws:iam::999988887777:role/x", "arn:aws:sts::9:assumed-role/a/b", caller("999988887777") + "\n", "arn:aws:s3::999988887777:root"} {

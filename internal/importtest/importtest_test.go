@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire probe settings api "
-	bridgeRooms = "awssts tokenreview login store door control intake notify edge web bridge "
+	bridgeRooms = "awssts tokenreview login store door control intake workflow notify edge web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	fakes       = "awstest idptest kubetest pgtest policytest "
 )
@@ -75,12 +75,13 @@ var table = map[string]rule{
 	"internal/worker":   {ours: "serval", theirs: zap + "golang.org/x/sync"},
 	"internal/store": {ours: "serval",
 		theirs: "modernc.org/sqlite github.com/jackc/pgx/v5 github.com/pressly/goose/v3 github.com/gofrs/flock"},
-	"internal/door":    {ours: "serval store", theirs: zap},
-	"internal/control": {ours: "serval access trust insight connect store door", theirs: zap},
-	"internal/intake":  {ours: "serval connect store door"},
-	"internal/notify":  {ours: "serval store", theirs: zap},
-	"internal/edge":    {ours: "serval wire"},
-	"internal/web":     {ours: "serval wire control intake login edge", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
+	"internal/door":     {ours: "serval store", theirs: zap},
+	"internal/control":  {ours: "serval access trust insight connect store door", theirs: zap},
+	"internal/intake":   {ours: "serval connect store door"},
+	"internal/workflow": {ours: "serval connect store door"},
+	"internal/notify":   {ours: "serval store", theirs: zap},
+	"internal/edge":     {ours: "serval wire"},
+	"internal/web":      {ours: "serval wire control intake workflow login edge", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
 	"internal/workerd":  {ours: pure + workerRooms, theirs: wiring + metrics},

@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 // other is a worker that was given another account.
@@ -26,9 +26,9 @@ func passed(account string) serval.RunResult {
 }
 
 // check starts a check of prod and returns its run and its task.
-func (w *world) check() (control.Run, string) {
+func (w *world) check() (workflow.Run, string) {
 	w.t.Helper()
-	run, err := w.plane.StartCheck(w.t.Context(), adm(), prod, "")
+	run, err := w.runs.StartCheck(w.t.Context(), adm(), prod, "")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -54,9 +54,9 @@ func (w *world) claimTask(id, replica string) ClaimedTask {
 	return task
 }
 
-func (w *world) run(id string) control.Run {
+func (w *world) run(id string) workflow.Run {
 	w.t.Helper()
-	run, err := w.plane.Run(w.t.Context(), adm(), id)
+	run, err := w.runs.Read(w.t.Context(), adm(), id)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func TestTasks(t *testing.T) {
 		if run.Status != serval.RunRunning || run.Workflow != serval.WorkflowCheck {
 			t.Errorf("run %+v, want it running at once", run)
 		}
-		again, err := w.plane.StartCheck(t.Context(), adm(), prod, serval.CheckConnection)
+		again, err := w.runs.StartCheck(t.Context(), adm(), prod, serval.CheckConnection)
 		if err != nil || again.ID != run.ID {
 			t.Errorf("a second check while the first is open is %s (%v), want %s", again.ID, err, run.ID)
 		}
@@ -190,14 +190,14 @@ func TestTasksLapse(t *testing.T) {
 		w.run(run.ID)
 		w.clock.move(2 * time.Second)
 		w.sweep()
-		_, err = w.plane.Run(t.Context(), adm(), run.ID)
+		_, err = w.runs.Read(t.Context(), adm(), run.ID)
 		wantKind(t, "after ninety days", err, serval.NotFound)
 	})
 }
 
 func (w *world) sweep() {
 	w.t.Helper()
-	if err := w.plane.Sweep(w.t.Context()); err != nil {
+	if err := w.runs.Sweep(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -296,7 +296,7 @@ func TestListedAccountsAreHostile(t *testing.T) {
 	good := serval.OrganizationAccount{ID: "222233334444", Name: "dev", Status: "ACTIVE"}
 	try := func(name string, want serval.Kind, accounts ...serval.OrganizationAccount) {
 		t.Run(name, func(t *testing.T) {
-			if _, err := w.plane.StartRun(t.Context(), adm(), serval.WorkflowListAccounts, prod, nil); err != nil {
+			if _, err := w.runs.Start(t.Context(), adm(), serval.WorkflowListAccounts, prod, nil); err != nil {
 				t.Fatal(err)
 			}
 			id := w.free()
@@ -329,7 +329,7 @@ func TestListedAccountsAreHostile(t *testing.T) {
 // began after it.
 func TestFetchRoles(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
-		run, err := w.plane.StartRun(t.Context(), adm(), serval.WorkflowFetchRoles, prod, nil)
+		run, err := w.runs.Start(t.Context(), adm(), serval.WorkflowFetchRoles, prod, nil)
 		if err != nil || run.Status != serval.RunRunning {
 			t.Fatalf("run %+v (%v)", run, err)
 		}
@@ -350,7 +350,7 @@ func TestFetchRoles(t *testing.T) {
 		if r.Status != serval.RunDone || r.Result.Sync == nil || *r.Result.Sync != (serval.SyncResult{Generation: 2, Complete: true, Roles: 2}) {
 			t.Errorf("run %+v with %+v, want it done with the sync", r, r.Result.Sync)
 		}
-		waits, err := w.plane.StartRun(t.Context(), adm(), serval.WorkflowFetchRoles, dev, nil)
+		waits, err := w.runs.Start(t.Context(), adm(), serval.WorkflowFetchRoles, dev, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

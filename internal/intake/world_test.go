@@ -18,6 +18,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -46,6 +47,7 @@ type world struct {
 	store  *store.Store
 	plane  *control.Plane
 	intake *Intake
+	runs   *workflow.Runs
 	clock  *clock
 }
 
@@ -67,7 +69,7 @@ func worldOver(t *testing.T, url string) *world {
 	w.clock.at.Store(noon.UnixMicro())
 	w.store = w.openStore()
 	d := w.door(w.store)
-	w.plane, w.intake = w.planeBehind(d), New(d)
+	w.plane, w.intake, w.runs = w.planeBehind(d), New(d), workflow.New(d, workflow.Settings{})
 	return w
 }
 

@@ -35,6 +35,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 const (
@@ -174,7 +175,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 		t.Fatal(err)
 	}
 	c := web.Config{
-		Plane: w.plane, Intake: intake.New(behind), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
+		Plane: w.plane, Intake: intake.New(behind), Runs: workflow.New(behind, workflow.Settings{Issuer: issuer, ClientID: clientID}), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
 		UpstreamTokens: func() []web.UpstreamToken {
 			return []web.UpstreamToken{
 				{Name: "hub", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.NewSecret(hubToken) }},

@@ -3,10 +3,10 @@ package web
 import (
 	"net/http"
 
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 // maxResult bounds the body of a result: an organization of ten thousand accounts
@@ -21,7 +21,7 @@ func (s *Server) startCheck(w http.ResponseWriter, r *http.Request, v *visit) er
 			return err
 		}
 	}
-	run, err := s.c.Plane.StartCheck(r.Context(), v.who, r.PathValue("id"), body.Check)
+	run, err := s.c.Runs.StartCheck(r.Context(), v.who, r.PathValue("id"), body.Check)
 	if err != nil {
 		return err
 	}
@@ -40,7 +40,7 @@ func (s *Server) startRun(w http.ResponseWriter, r *http.Request, v *visit) erro
 		role = &serval.NewRole{Name: n.Name, Description: n.Description, MaxSessionSeconds: n.MaxSessionSeconds,
 			PermissionsBoundary: n.PermissionsBoundary, Policy: n.Policy}
 	}
-	run, err := s.c.Plane.StartRun(r.Context(), v.who, serval.Workflow(r.PathValue("name")), body.AccountID, role)
+	run, err := s.c.Runs.Start(r.Context(), v.who, serval.Workflow(r.PathValue("name")), body.AccountID, role)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request, v *visit) error {
 	if _, err := edge.Query(r); err != nil {
 		return err
 	}
-	run, err := s.c.Plane.Run(r.Context(), v.who, r.PathValue("id"))
+	run, err := s.c.Runs.Read(r.Context(), v.who, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
@@ -68,14 +68,14 @@ func (s *Server) decideRun(w http.ResponseWriter, r *http.Request, v *visit) err
 	if body.Outcome != "approve" && body.Outcome != "deny" {
 		return serval.Refuse(serval.Invalid, "outcome is approve or deny.")
 	}
-	run, err := s.c.Plane.DecideRun(r.Context(), v.who, r.PathValue("id"), body.Outcome == "approve", body.Reason)
+	run, err := s.c.Runs.Decide(r.Context(), v.who, r.PathValue("id"), body.Outcome == "approve", body.Reason)
 	if err != nil {
 		return err
 	}
 	return edge.WriteJSON(w, http.StatusOK, runJSON(run))
 }
 
-func runJSON(r control.Run) wire.Run {
+func runJSON(r workflow.Run) wire.Run {
 	out := wire.Run{
 		ID: r.ID, Workflow: r.Workflow, Title: r.Workflow.Title(), AccountID: r.AccountID, Status: r.Status,
 		StartedBy: wire.Person{Email: r.By.Email}, StartedAt: wire.Time{Time: r.StartedAt}, EndedAt: wire.Time{Time: r.EndedAt},
@@ -106,7 +106,7 @@ func runJSON(r control.Run) wire.Run {
 	return out
 }
 
-func foundJSON(r control.Run, found []serval.Finding) []wire.Finding {
+func foundJSON(r workflow.Run, found []serval.Finding) []wire.Finding {
 	out := []wire.Finding{}
 	for _, f := range found {
 		one := wire.Finding{Causes: f.Causes, Text: f.Text, Target: f.Target, Actions: list(f.Actions), Code: f.Code, Mends: []wire.Paste{}}

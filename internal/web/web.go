@@ -39,12 +39,14 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 // A Config says what the edge stands on. Plane, Intake, Login, PublicURL, Secret
 // and Log are required.
 type Config struct {
 	Plane  *control.Plane
+	Runs   *workflow.Runs
 	Intake *intake.Intake
 	Login  *login.Provider
 
@@ -153,8 +155,8 @@ func New(c Config) (*Server, error) {
 		c.UpstreamTokens = func() []UpstreamToken { return nil }
 	}
 	var faults []error
-	if c.Plane == nil || c.Intake == nil || c.Login == nil {
-		faults = append(faults, errors.New("web: a plane, an intake and a login provider are needed"))
+	if c.Plane == nil || c.Intake == nil || c.Runs == nil || c.Login == nil {
+		faults = append(faults, errors.New("web: a plane, an intake, runs and a login provider are needed"))
 	}
 	origin, err := url.Parse(strings.TrimSuffix(c.PublicURL, "/"))
 	switch {

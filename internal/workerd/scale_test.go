@@ -56,21 +56,29 @@ func (h *hall) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
+// nothingNew waits as long as a worker would that knows what there is.
+func (h *hall) nothingNew(r *http.Request) {
+	if r.URL.Query().Get("version") == "" {
+		return
+	}
+	wait, err := time.ParseDuration(r.URL.Query().Get("wait") + "s")
+	if err != nil {
+		h.t.Error(err)
+	}
+	select {
+	case <-time.After(wait):
+	case <-r.Context().Done():
+	}
+}
+
 func (h *hall) serve(w http.ResponseWriter, r *http.Request) {
 	id := strings.Split(r.URL.Path+"/////", "/")[5]
 	switch r.Method + " " + r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:] {
+	case "GET tasks":
+		h.nothingNew(r)
+		json.NewEncoder(w).Encode(wire.Tasks{Version: "1", Tasks: []wire.Task{}})
 	case "GET accounts":
-		if r.URL.Query().Get("version") != "" { // nothing is ever new
-			wait, err := time.ParseDuration(r.URL.Query().Get("wait") + "s")
-			if err != nil {
-				h.t.Error(err)
-			}
-			select {
-			case <-time.After(wait):
-			case <-r.Context().Done():
-				return
-			}
-		}
+		h.nothingNew(r)
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		answer := wire.WorkerAccounts{Version: "1"}

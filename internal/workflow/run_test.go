@@ -1,4 +1,4 @@
-package control
+package workflow
 
 import (
 	"fmt"
@@ -18,7 +18,7 @@ func (w *world) withWorkflow(arn string) {
 	w.t.Helper()
 	declared := accounts()
 	declared[0].WorkflowRoleARN = arn
-	if err := w.plane.Declare(w.t.Context(), serval.System(), declared, policies()); err != nil {
+	if err := w.plane.Declare(w.t.Context(), serval.System(), declared, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -46,7 +46,7 @@ func TestCreateRoleIsApproved(t *testing.T) {
 		ann, ben := anAdmin("p1", "ann@example.com"), anAdmin("p2", "ben@example.com")
 		ctx := t.Context()
 		start := func(role *serval.NewRole) (Run, error) {
-			return w.plane.StartRun(ctx, ann, serval.WorkflowCreateRole, prod, role)
+			return w.runs.Start(ctx, ann, serval.WorkflowCreateRole, prod, role)
 		}
 		_, err := start(newRole())
 		wantKind(t, "without a workflow role", err, serval.FailedPrecondition)
@@ -66,7 +66,7 @@ func TestCreateRoleIsApproved(t *testing.T) {
 			t.Fatalf("run %+v (%v), want it waiting", run, err)
 		}
 		// The trust policy is ours, and shown before anybody approves.
-		if run.Role.Issuer != w.plane.settings.Issuer || run.Role.ClientID != w.plane.settings.ClientID || run.Role.MaxSessionSeconds != 3600 ||
+		if run.Role.Issuer != w.runs.settings.Issuer || run.Role.ClientID != w.runs.settings.ClientID || run.Role.MaxSessionSeconds != 3600 ||
 			!strings.Contains(run.TrustPolicy, "AssumeRoleWithWebIdentity") || strings.Contains(run.TrustPolicy, "evil") {
 			t.Errorf("role %+v with trust %s; want our own issuer and client", run.Role, run.TrustPolicy)
 		}
@@ -76,22 +76,22 @@ func TestCreateRoleIsApproved(t *testing.T) {
 		for name, who := range map[string]serval.Principal{
 			"who started it": ann, "their other identity": anAdmin("p9", "Ann@example.com"),
 		} {
-			_, err := w.plane.DecideRun(ctx, who, run.ID, true, "")
+			_, err := w.runs.Decide(ctx, who, run.ID, true, "")
 			wantKind(t, name, err, serval.Denied)
 		}
-		_, err = w.plane.DecideRun(ctx, ben, run.ID, true, strings.Repeat("x", 1001))
+		_, err = w.runs.Decide(ctx, ben, run.ID, true, strings.Repeat("x", 1001))
 		wantKind(t, "a long reason", err, serval.Invalid)
-		_, err = w.plane.DecideRun(ctx, ben, "run_none", true, "")
+		_, err = w.runs.Decide(ctx, ben, "run_none", true, "")
 		wantKind(t, "no such run", err, serval.NotFound)
 		w.withWorkflow("")
-		_, err = w.plane.DecideRun(ctx, ben, run.ID, true, "")
+		_, err = w.runs.Decide(ctx, ben, run.ID, true, "")
 		wantKind(t, "the workflow role was taken away", err, serval.FailedPrecondition)
 		w.withWorkflow(workflowRole)
-		approved, err := w.plane.DecideRun(ctx, ben, run.ID, true, "fine")
+		approved, err := w.runs.Decide(ctx, ben, run.ID, true, "fine")
 		if err != nil || approved.Status != serval.RunRunning || approved.DecidedBy.Email != "ben@example.com" {
 			t.Fatalf("run %+v (%v), want it approved", approved, err)
 		}
-		_, err = w.plane.DecideRun(ctx, ben, run.ID, true, "")
+		_, err = w.runs.Decide(ctx, ben, run.ID, true, "")
 		wantKind(t, "approved twice", err, serval.Conflict)
 
 		tasks := w.tasks()
@@ -116,7 +116,7 @@ func TestCreateRoleIsApproved(t *testing.T) {
 		if _, err := w.intake.FinishTask(ctx, hub(), task.ID, "pod", 1, serval.RunResult{Role: &made}); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := w.plane.Run(ctx, ann, run.ID); err != nil || r.Status != serval.RunDone || *r.Result.Role != made {
+		if r, err := w.runs.Read(ctx, ann, run.ID); err != nil || r.Status != serval.RunDone || *r.Result.Role != made {
 			t.Errorf("run %+v (%v), want it done", r, err)
 		}
 		var got []string
@@ -153,84 +153,84 @@ func TestCreateRoleIsDenied(t *testing.T) {
 	w := newWorld(t)
 	w.withWorkflow(workflowRole)
 	ann, ben := anAdmin("p1", "ann@example.com"), anAdmin("p2", "ben@example.com")
-	run, err := w.plane.StartRun(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole())
+	run, err := w.runs.Start(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole())
 	if err != nil {
 		t.Fatal(err)
 	}
-	denied, err := w.plane.DecideRun(t.Context(), ben, run.ID, false, "not now")
+	denied, err := w.runs.Decide(t.Context(), ben, run.ID, false, "not now")
 	if err != nil || denied.Status != serval.RunDenied || denied.Reason != "not now" || len(w.tasks()) != 0 {
 		t.Errorf("run %+v (%v) with tasks %+v, want it denied and nothing done", denied, err, w.tasks())
 	}
 	// Nobody decides the next one.
-	run, err = w.plane.StartRun(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole())
+	run, err = w.runs.Start(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole())
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.clock.move(7 * 24 * time.Hour)
-	if err := w.plane.Sweep(t.Context()); err != nil {
+	if err := w.runs.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if r, err := w.plane.Run(t.Context(), ann, run.ID); err != nil || r.Status != serval.RunExpired {
+	if r, err := w.runs.Read(t.Context(), ann, run.ID); err != nil || r.Status != serval.RunExpired {
 		t.Errorf("run %+v (%v), want it expired", r, err)
 	}
 	for i := range mostWaiting {
-		if _, err := w.plane.StartRun(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole()); err != nil {
+		if _, err := w.runs.Start(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole()); err != nil {
 			t.Fatalf("run %d: %v", i, err)
 		}
 	}
-	_, err = w.plane.StartRun(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole())
+	_, err = w.runs.Start(t.Context(), ann, serval.WorkflowCreateRole, prod, newRole())
 	wantKind(t, "one too many", err, serval.Exhausted)
 }
 
 func TestRunsAreForAdmins(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
-	run, err := w.plane.StartCheck(ctx, anAdmin("p1", "ann@example.com"), prod, "")
+	run, err := w.runs.StartCheck(ctx, anAdmin("p1", "ann@example.com"), prod, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, who := range map[string]serval.Principal{"a person": w.engineer("eve@example.com"), "a worker": hub(), "a stranger": stranger()} {
+	for name, who := range map[string]serval.Principal{"a person": {Kind: serval.KindPerson, Person: serval.Person{ID: "p5", Email: "eve@example.com"}}, "a worker": hub(), "a stranger": {}} {
 		want := serval.Unauthenticated
 		if name == "a person" {
 			want = serval.Denied
 		}
-		_, err := w.plane.StartCheck(ctx, who, prod, "")
+		_, err := w.runs.StartCheck(ctx, who, prod, "")
 		wantKind(t, name+" checking", err, want)
-		_, err = w.plane.StartRun(ctx, who, serval.WorkflowFetchRoles, prod, nil)
+		_, err = w.runs.Start(ctx, who, serval.WorkflowFetchRoles, prod, nil)
 		wantKind(t, name+" starting", err, want)
-		_, err = w.plane.StartRun(ctx, who, "magic", prod, nil)
+		_, err = w.runs.Start(ctx, who, "magic", prod, nil)
 		wantKind(t, name+" starting what is none", err, want)
-		_, err = w.plane.Run(ctx, who, run.ID)
+		_, err = w.runs.Read(ctx, who, run.ID)
 		wantKind(t, name+" reading", err, want)
-		_, err = w.plane.DecideRun(ctx, who, run.ID, true, "")
+		_, err = w.runs.Decide(ctx, who, run.ID, true, "")
 		wantKind(t, name+" deciding", err, want)
 	}
 	ann := anAdmin("p1", "ann@example.com")
-	_, err = w.plane.StartRun(ctx, ann, "magic", prod, nil)
+	_, err = w.runs.Start(ctx, ann, "magic", prod, nil)
 	wantKind(t, "no such workflow", err, serval.NotFound)
-	_, err = w.plane.StartRun(ctx, ann, serval.WorkflowCheck, prod, nil)
+	_, err = w.runs.Start(ctx, ann, serval.WorkflowCheck, prod, nil)
 	wantKind(t, "a check as a workflow", err, serval.NotFound)
-	_, err = w.plane.StartRun(ctx, ann, serval.WorkflowListAccounts, "000000000000", nil)
+	_, err = w.runs.Start(ctx, ann, serval.WorkflowListAccounts, "000000000000", nil)
 	wantKind(t, "no such account", err, serval.NotFound)
-	_, err = w.plane.StartRun(ctx, ann, serval.WorkflowListAccounts, prod, newRole())
+	_, err = w.runs.Start(ctx, ann, serval.WorkflowListAccounts, prod, newRole())
 	wantKind(t, "a role where none is made", err, serval.Invalid)
-	_, err = w.plane.StartCheck(ctx, ann, prod, "magic")
+	_, err = w.runs.StartCheck(ctx, ann, prod, "magic")
 	wantKind(t, "no such check", err, serval.Invalid)
 }
 
 // The list offers to connect what is not connected, with our own values.
 func TestListedAccountsAreOffered(t *testing.T) {
 	w := newWorld(t)
-	w.plane.settings.ExternalID = "the-team's"
+	w.runs.settings.ExternalID = "the-team's"
 	ann := anAdmin("p1", "ann@example.com")
 	ctx := t.Context()
 	list := func(identity string) Run {
 		t.Helper()
-		run, err := w.plane.StartRun(ctx, ann, serval.WorkflowListAccounts, prod, nil)
+		run, err := w.runs.Start(ctx, ann, serval.WorkflowListAccounts, prod, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := w.plane.StartCheck(ctx, ann, prod, serval.CheckOrganization); err != nil || again.ID != run.ID {
+		if again, err := w.runs.StartCheck(ctx, ann, prod, serval.CheckOrganization); err != nil || again.ID != run.ID {
 			t.Errorf("the check of the same is %s (%v), want %s", again.ID, err, run.ID)
 		}
 		task, err := w.intake.ClaimTask(ctx, hub(), w.tasks()[0].ID, "pod")
@@ -243,7 +243,7 @@ func TestListedAccountsAreOffered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if run, err = w.plane.Run(ctx, ann, run.ID); err != nil || len(run.Found) != 2 {
+		if run, err = w.runs.Read(ctx, ann, run.ID); err != nil || len(run.Found) != 2 {
 			t.Fatalf("run %+v (%v), want two accounts", run, err)
 		}
 		return run
@@ -261,7 +261,7 @@ func TestListedAccountsAreOffered(t *testing.T) {
 		t.Errorf("offered %+v although nobody knows whom to trust", run.Found[1])
 	}
 	// What is set goes before what a worker says.
-	w.plane.settings.TrustedAccount = "123456789012"
+	w.runs.settings.TrustedAccount = "123456789012"
 	if run := list("arn:aws:sts::999988887777:assumed-role/worker/w"); !strings.Contains(run.Found[1].Terraform, "123456789012") || strings.Contains(run.Found[1].Terraform, "999988887777") {
 		t.Errorf("offered %s, want the account that is set", run.Found[1].Terraform)
 	}

@@ -1,4 +1,12 @@
-package control
+// Package workflow is what admins have workers do: checks and workflows, each as a
+// run. It stands beside control, which is for people's access, and intake, which
+// is for workers, behind the same door.
+//
+// A Run is what an admin started, and perhaps another admin approved; the Task
+// that a worker claims for it is intake's, and its states are the dictionary's.
+// What mends a finding is made here, of the account's own values: nothing that is
+// pasted into AWS comes from a worker.
+package workflow
 
 import (
 	"cmp"
@@ -21,6 +29,34 @@ const (
 	runsKept    = 90 * 24 * time.Hour
 	maxReason   = 1000
 )
+
+// Settings are what Runs work by.
+type Settings struct {
+	Issuer, ClientID string // whose ID tokens a role that is made trusts
+	ExternalID       string // the team's, for accounts that are offered
+	TrustedAccount   string // what trust policies name; empty: the worker's own, as it says
+}
+
+// Runs are the runs behind a door. It is safe for concurrent use.
+type Runs struct {
+	door     *door.Door
+	settings Settings
+}
+
+// New returns the runs behind d.
+func New(d *door.Door, s Settings) *Runs { return &Runs{d, s} }
+
+// act runs f as who and records what happened: both, or neither. See door.Act.
+func (p *Runs) act(ctx context.Context, who serval.Principal, what serval.Action, target string,
+	f func(tx *store.Tx, e *serval.Event) error) error {
+	return p.door.Act(ctx, who, what, target, f)
+}
+
+// view runs f as who without writing. See door.View.
+func (p *Runs) view(ctx context.Context, who serval.Principal, what serval.Action, target string,
+	f func(v *store.View) error) error {
+	return p.door.View(ctx, who, what, target, f)
+}
 
 // A Run is a run with what an admin is shown beside it.
 type Run struct {
@@ -50,7 +86,7 @@ type FoundAccount struct {
 
 // StartCheck starts a check of an account and returns its run. While the same
 // check of the account is under way it returns that.
-func (p *Plane) StartCheck(ctx context.Context, who serval.Principal, accountID string, name serval.CheckName) (Run, error) {
+func (p *Runs) StartCheck(ctx context.Context, who serval.Principal, accountID string, name serval.CheckName) (Run, error) {
 	switch name {
 	case serval.CheckConnection, "":
 		return p.start(ctx, who, serval.WorkflowCheck, accountID, nil)
@@ -60,9 +96,9 @@ func (p *Plane) StartCheck(ctx context.Context, who serval.Principal, accountID 
 	return Run{}, serval.Refuse(serval.Invalid, "check is %q or %q.", serval.CheckConnection, serval.CheckOrganization)
 }
 
-// StartRun starts a workflow and returns its run. Creating a role waits for the
+// Start starts a workflow and returns its run. Creating a role waits for the
 // decision of another admin; listing, while the same is under way, is that run.
-func (p *Plane) StartRun(ctx context.Context, who serval.Principal, w serval.Workflow, accountID string, role *serval.NewRole) (Run, error) {
+func (p *Runs) Start(ctx context.Context, who serval.Principal, w serval.Workflow, accountID string, role *serval.NewRole) (Run, error) {
 	switch w {
 	case serval.WorkflowFetchRoles, serval.WorkflowListAccounts, serval.WorkflowCreateRole:
 		return p.start(ctx, who, w, accountID, role)
@@ -72,7 +108,7 @@ func (p *Plane) StartRun(ctx context.Context, who serval.Principal, w serval.Wor
 	return Run{}, p.view(ctx, who, serval.RunStart, accountID, func(*store.View) error { return err })
 }
 
-func (p *Plane) start(ctx context.Context, who serval.Principal, w serval.Workflow, accountID string, role *serval.NewRole) (run Run, err error) {
+func (p *Runs) start(ctx context.Context, who serval.Principal, w serval.Workflow, accountID string, role *serval.NewRole) (run Run, err error) {
 	err = p.act(ctx, who, serval.RunStart, accountID, func(tx *store.Tx, e *serval.Event) error {
 		account, err := tx.Account(accountID)
 		if err != nil {
@@ -114,7 +150,7 @@ func (p *Plane) start(ctx context.Context, who serval.Principal, w serval.Workfl
 }
 
 // order completes a role as it is asked for, and refuses what cannot be made.
-func (p *Plane) order(a serval.Account, role *serval.NewRole) (*serval.NewRole, error) {
+func (p *Runs) order(a serval.Account, role *serval.NewRole) (*serval.NewRole, error) {
 	if a.WorkflowRoleARN == "" {
 		return nil, serval.Refuse(serval.FailedPrecondition,
 			"Account %s has no workflow_role_arn. Roles are made under a role of its own, with %s; the ingestion role never writes.",
@@ -148,8 +184,8 @@ func begin(tx *store.Tx, r serval.Run) error {
 	}})
 }
 
-// Run returns a run.
-func (p *Plane) Run(ctx context.Context, who serval.Principal, id string) (run Run, err error) {
+// Read returns a run.
+func (p *Runs) Read(ctx context.Context, who serval.Principal, id string) (run Run, err error) {
 	err = p.view(ctx, who, serval.RunRead, id, func(v *store.View) error {
 		run, err = p.run(v, id)
 		return err
@@ -157,8 +193,8 @@ func (p *Plane) Run(ctx context.Context, who serval.Principal, id string) (run R
 	return run, err
 }
 
-// DecideRun lets a run that waits go on, or ends it. Whoever started it cannot.
-func (p *Plane) DecideRun(ctx context.Context, who serval.Principal, id string, approve bool, reason string) (run Run, err error) {
+// Decide lets a run that waits go on, or ends it. Whoever started it cannot.
+func (p *Runs) Decide(ctx context.Context, who serval.Principal, id string, approve bool, reason string) (run Run, err error) {
 	err = p.act(ctx, who, serval.RunDecide, id, func(tx *store.Tx, e *serval.Event) error {
 		if utf8.RuneCountInString(reason) > maxReason {
 			return serval.Refuse(serval.Invalid, "reason: at most %d characters.", maxReason)
@@ -209,7 +245,7 @@ func runDetail(r serval.Run) map[string]string {
 }
 
 // run reads a run with what is shown beside it.
-func (p *Plane) run(v *store.View, id string) (Run, error) {
+func (p *Runs) run(v *store.View, id string) (Run, error) {
 	r, err := v.Run(id)
 	if err != nil {
 		return Run{}, err
@@ -229,7 +265,7 @@ func (p *Plane) run(v *store.View, id string) (Run, error) {
 	}
 	direct := out.Account
 	direct.Via = nil // who assumes the first role; connect knows the others
-	if out.Trusted, _, _, err = p.trusted(v, direct); err != nil {
+	if out.Trusted, _, _, err = door.TrustedAccount(v, direct, p.settings.TrustedAccount, p.door.Now()); err != nil {
 		return Run{}, err
 	}
 	if r.Result.Check == nil {
@@ -241,7 +277,7 @@ func (p *Plane) run(v *store.View, id string) (Run, error) {
 	if len(r.Result.Check.Accounts) == 0 {
 		return out, nil
 	}
-	trusted, _, _, err := p.trusted(v, out.Account) // by a found account's role, reached in the same way
+	trusted, _, _, err := door.TrustedAccount(v, out.Account, p.settings.TrustedAccount, p.door.Now()) // by a found account's role, reached in the same way
 	if err != nil {
 		return Run{}, err
 	}
@@ -262,7 +298,7 @@ func (p *Plane) run(v *store.View, id string) (Run, error) {
 
 // offer returns what would connect an account that was found: a role named as the
 // one of the account that was asked, with the team's External ID.
-func (p *Plane) offer(asked serval.Account, found serval.OrganizationAccount, connected bool, trusted string) FoundAccount {
+func (p *Runs) offer(asked serval.Account, found serval.OrganizationAccount, connected bool, trusted string) FoundAccount {
 	f := FoundAccount{OrganizationAccount: found, Connected: connected}
 	like, err := serval.ParseRoleARN(asked.RoleARN)
 	if connected || err != nil {
@@ -279,8 +315,14 @@ func (p *Plane) offer(asked serval.Account, found serval.OrganizationAccount, co
 	return f
 }
 
-// sweepRuns ends runs and tasks whose time has come, and drops what is long over.
-func (p *Plane) sweepRuns(ctx context.Context, who serval.Principal, now time.Time) error {
+// sweepLimit bounds one Sweep.
+const sweepLimit = 100
+
+// Sweep ends runs and tasks whose time has come, at most a hundred of each, and
+// drops what is long over; call it once a second. Several replicas may: each item
+// is claimed by the act on it.
+func (p *Runs) Sweep(ctx context.Context) error {
+	who, now := serval.System(), p.door.Now()
 	var runs, tasks []string
 	err := p.view(ctx, who, serval.RunExpire, "", func(v *store.View) (err error) {
 		if runs, err = v.DueRuns(now, sweepLimit); err != nil {
@@ -299,7 +341,7 @@ func (p *Plane) sweepRuns(ctx context.Context, who serval.Principal, now time.Ti
 	return errors.Join(append(errs, p.door.Store.DropOldRuns(ctx, now.Add(-runsKept)))...)
 }
 
-func (p *Plane) expireRun(ctx context.Context, who serval.Principal, id string) error {
+func (p *Runs) expireRun(ctx context.Context, who serval.Principal, id string) error {
 	return p.act(ctx, who, serval.RunExpire, id, func(tx *store.Tx, e *serval.Event) error {
 		r, err := tx.Run(id)
 		if err != nil {
@@ -314,7 +356,7 @@ func (p *Plane) expireRun(ctx context.Context, who serval.Principal, id string) 
 	})
 }
 
-func (p *Plane) lapse(ctx context.Context, who serval.Principal, id string) error {
+func (p *Runs) lapse(ctx context.Context, who serval.Principal, id string) error {
 	return p.act(ctx, who, serval.TaskLapse, id, func(tx *store.Tx, e *serval.Event) error {
 		task, err := tx.Task(id)
 		if err != nil {
