@@ -1,15 +1,12 @@
 package web
 
 import (
-	"compress/flate"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -154,7 +151,7 @@ func (s *Server) pushDelta(w http.ResponseWriter, r *http.Request, v *visit) err
 // digested reads the text of a push, with a digest of it.
 func digested[T any](w http.ResponseWriter, r *http.Request, role func(serval.Role) error,
 	read func(io.Reader, func(serval.Role) error) (T, error)) (T, string, error) {
-	body, err := pushBody(w, r)
+	body, err := edge.Stream(w, r, maxInventory)
 	if err != nil {
 		var none T
 		return none, "", err
@@ -172,55 +169,4 @@ func answerPush(w http.ResponseWriter, generation int64, pushed intake.Pushed, e
 		Generation: generation, Repeated: pushed.Repeated, Added: pushed.Added, Changed: pushed.Changed,
 		Removed: pushed.Removed, Held: pushed.Held, Stale: pushed.Stale,
 	})
-}
-
-// pushBody returns the text of a push, out of gzip where it comes in it.
-// What is wrong with that is the sender's fault.
-func pushBody(w http.ResponseWriter, r *http.Request) (io.Reader, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, serval.Refuse(serval.Invalid, "What is pushed is JSON: send Content-Type: application/json.")
-	}
-	if a, ok := w.(*edge.Answer); ok {
-		w = a.ResponseWriter
-	}
-	var body io.Reader = http.MaxBytesReader(w, r.Body, maxInventory)
-	switch encoding := r.Header.Get("Content-Encoding"); strings.ToLower(encoding) {
-	case "", "identity":
-	case "gzip":
-		z, err := gzip.NewReader(body)
-		if err != nil {
-			return nil, senders(err)
-		}
-		body = z
-	default:
-		return nil, serval.Refuse(serval.Invalid, "Content-Encoding is gzip or none, not %q.", serval.Clip(encoding, 40))
-	}
-	return faulty{body}, nil
-}
-
-// A faulty reader says whose fault an error is.
-type faulty struct{ io.Reader }
-
-// Read reads.
-func (f faulty) Read(p []byte) (int, error) {
-	n, err := f.Reader.Read(p)
-	return n, senders(err)
-}
-
-// senders returns err as a refusal where the sender can mend it.
-func senders(err error) error {
-	switch {
-	case err == nil || err == io.EOF:
-		return err
-	case errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || isCorrupt(err):
-		return serval.Refuse(serval.Invalid, "The body is not the gzip that Content-Encoding says.")
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return serval.Refuse(serval.Invalid, "The body breaks off.")
-	}
-	return err
-}
-
-func isCorrupt(err error) bool {
-	_, corrupt := errors.AsType[flate.CorruptInputError](err)
-	return corrupt
 }
