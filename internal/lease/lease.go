@@ -97,7 +97,7 @@ func Lead(ctx context.Context, c Config, work func(context.Context)) error {
 	case c.Duration%time.Second != 0:
 		return fmt.Errorf("a Lease lasts whole seconds, not %s", c.Duration)
 	}
-	client, err := c.client()
+	client, err := coordination.NewForConfig(c.rest())
 	if err != nil {
 		return fmt.Errorf("taking %s and %s to the API server: %w", c.TokenFile, c.CAFile, err)
 	}
@@ -108,7 +108,7 @@ func Lead(ctx context.Context, c Config, work func(context.Context)) error {
 		Client:     client,
 		LockConfig: resourcelock.ResourceLockConfig{Identity: c.Identity},
 	}}
-	for again := true; again && ctx.Err() == nil; {
+	for again := true; again; {
 		if again, err = m.term(ctx, work); err != nil {
 			return err
 		}
@@ -116,7 +116,8 @@ func Lead(ctx context.Context, c Config, work func(context.Context)) error {
 	return nil
 }
 
-func (c *Config) client() (*coordination.CoordinationV1Client, error) {
+// rest returns how client-go reaches the API server.
+func (c *Config) rest() *rest.Config {
 	to := &rest.Config{
 		Host: c.Server, BearerTokenFile: c.TokenFile, UserAgent: c.Name,
 		Timeout: max(time.Second, c.RenewDeadline/2), // one that hangs leaves time for another try
@@ -128,7 +129,7 @@ func (c *Config) client() (*coordination.CoordinationV1Client, error) {
 	if c.transport == nil {
 		to.TLSClientConfig.CAFile = c.CAFile
 	}
-	return coordination.NewForConfig(to)
+	return to
 }
 
 // A candidate stands between client-go's election and the Lease, and sees all
@@ -140,9 +141,9 @@ type candidate struct {
 	mu    sync.Mutex
 	state State
 	told  bool
-	lose  context.CancelCauseFunc // ends the work; nil while there is none
+	lose  context.CancelCauseFunc // ends the work; without effect once that has returned
 	until time.Time               // when work has to end if nothing more is written
-	alarm *time.Timer             // set to then; nil while there is no work
+	alarm *time.Timer             // set to then
 }
 
 // term waits for the Lease, and works while it is held. It reports whether there
@@ -206,8 +207,6 @@ func (m *candidate) begin(lose context.CancelCauseFunc) {
 func (m *candidate) finish(late bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.alarm.Stop()
-	m.alarm, m.lose = nil, nil
 	s := m.state
 	s.Leading = false
 	if late && s.Err == nil {

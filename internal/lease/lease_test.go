@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 
 	coordination "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -30,7 +32,8 @@ const (
 // An apiServer keeps one Lease as Kubernetes does: it refuses what was written
 // over an older version, and whoever asks for something else fails the test.
 type apiServer struct {
-	t *testing.T
+	t       *testing.T
+	latency time.Duration
 
 	mu     sync.Mutex
 	lease  *coordination.Lease
@@ -39,6 +42,8 @@ type apiServer struct {
 	reason metav1.StatusReason // of a refusal; none: it answers
 	away   bool                // it takes every request and never answers
 	lost   bool                // it does what is asked and its answer never comes
+	park   bool                // it does what is written after the next reading, and its answer never comes
+	parked func()
 }
 
 // A replica is one process before it.
@@ -52,14 +57,23 @@ func (r *replica) RoundTrip(q *http.Request) (*http.Response, error) {
 	if q.Body != nil {
 		body, _ = io.ReadAll(q.Body)
 	}
+	time.Sleep(r.latency)
 	r.mu.Lock()
-	away, lost := r.away, r.lost
+	silent := r.away || r.lost
 	var answer *http.Response
-	if !away {
+	switch {
+	case r.away:
+	case r.park && q.Method == "PUT":
+		r.park, silent, r.parked = false, true, func() { r.answer(q, body) }
+	default:
 		answer = r.answer(q, body)
+		if r.parked != nil {
+			r.parked()
+			r.parked = nil
+		}
 	}
 	r.mu.Unlock()
-	if away || lost {
+	if silent {
 		<-q.Context().Done()
 		return nil, q.Context().Err()
 	}
@@ -147,6 +161,7 @@ type election struct {
 	working string
 	log     []string // who began and who ended
 	states  map[string]State
+	errs    []error // that were told
 	ended   sync.WaitGroup
 }
 
@@ -168,6 +183,9 @@ func (e *election) stand(ctx context.Context, identity string, ending time.Durat
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			e.states[identity] = s
+			if s.Err != nil {
+				e.errs = append(e.errs, s.Err)
+			}
 		},
 	}
 	e.ended.Go(func() {
@@ -213,6 +231,16 @@ func (e *election) is(holder string, log ...string) {
 	}
 }
 
+// calm demands that nothing was told as an error.
+func (e *election) calm() {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.errs) > 0 {
+		e.t.Errorf("it was told of %v", e.errs)
+	}
+}
+
 func (e *election) state(identity string) State {
 	synctest.Wait()
 	e.mu.Lock()
@@ -226,7 +254,7 @@ func TestHandOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newElection(t)
 		first, stop := context.WithCancel(t.Context())
-		e.stand(first, "a", 4*time.Second)
+		e.stand(first, "a", 40*time.Second) // longer than the Lease lasts
 		time.Sleep(time.Second)
 		second, stop2 := context.WithCancel(t.Context())
 		e.stand(second, "b", 0)
@@ -239,13 +267,53 @@ func TestHandOver(t *testing.T) {
 			t.Errorf("b stands at %+v, want %+v", got, want)
 		}
 		stop()
-		time.Sleep(3 * time.Second)
+		time.Sleep(39 * time.Second)
 		e.is("a", "a began") // its work has not returned
 		time.Sleep(1*time.Second + time.Duration(2.2*float64(DefaultRetryPeriod)))
 		e.is("b", "a began", "a ended", "b began")
 		stop2()
 		e.ended.Wait()
 		e.is("", "a began", "a ended", "b began", "b ended")
+		e.calm()
+	})
+}
+
+// Two who begin at the same instant are no trouble.
+func TestTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElection(t)
+		e.latency = time.Millisecond
+		ctx, stop := context.WithCancel(t.Context())
+		for _, identity := range []string{"a", "b", "c"} {
+			e.stand(ctx, identity, 0)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if len(e.log) != 1 {
+			t.Errorf("so far: %v; want one to have begun", e.log)
+		}
+		stop()
+		e.ended.Wait()
+		e.calm()
+	})
+}
+
+// A renewal that is on its way when the Lease is given up does not take it back.
+func TestLateRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newElection(t)
+		ctx, stop := context.WithCancel(t.Context())
+		e.stand(ctx, "a", 0)
+		time.Sleep(time.Minute)
+		e.apiServer.set(func() { e.park = true })
+		time.Sleep(DefaultRetryPeriod + time.Second)
+		stop()
+		e.ended.Wait()
+		e.is("", "a began", "a ended")
+		e.calm()
+		if want := []string{"a", ""}; !slices.Equal(e.holder, want) {
+			t.Errorf("it was held by %q in turn, want %q", e.holder, want)
+		}
 	})
 }
 
@@ -329,6 +397,7 @@ func TestTaken(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		e.is("b", "a began", "a ended")
+		e.calm()
 		if s := e.state("a"); s != (State{Holder: "b"}) {
 			t.Errorf("it stands at %+v, want only b as holder", s)
 		}
@@ -392,9 +461,11 @@ func TestStopsWhileAway(t *testing.T) {
 		e.stand(ctx, "a", 0)
 		time.Sleep(time.Minute)
 		e.apiServer.set(func() { e.away = true })
+		time.Sleep(DefaultRetryPeriod + time.Second) // it is asking
 		began := time.Now()
 		stop()
 		e.ended.Wait()
+		e.calm()
 		if took := time.Since(began); took > DefaultRetryPeriod {
 			t.Errorf("it took %s to stop", took)
 		}
@@ -446,6 +517,39 @@ func TestTakenBeforeBegin(t *testing.T) {
 		t.Errorf("the work's context: %v, want %v", context.Cause(ctx), errTaken)
 	}
 	m.finish(false)
+}
+
+// What client-go has to say is not written beside our own lines, and its calls go
+// by no proxy.
+func TestClient(t *testing.T) {
+	var said bytes.Buffer
+	klog.LogToStderr(false)
+	klog.SetOutput(&said)
+	defer klog.LogToStderr(true)
+	synctest.Test(t, func(t *testing.T) {
+		e := newElection(t)
+		e.reason = metav1.StatusReasonForbidden
+		ctx, stop := context.WithCancel(t.Context())
+		e.stand(ctx, "a", 0)
+		time.Sleep(time.Minute)
+		e.apiServer.set(func() { e.reason = "" })
+		time.Sleep(time.Minute)
+		stop()
+		e.ended.Wait()
+	})
+	klog.Flush()
+	if said.Len() > 0 {
+		t.Errorf("client-go wrote:\n%s", said.String())
+	}
+	t.Setenv("HTTPS_PROXY", "http://proxy.example.com")
+	c := Config{Server: "https://10.96.0.1"}
+	q, err := http.NewRequest("GET", c.Server, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if proxy, err := c.rest().Proxy(q); proxy != nil || err != nil {
+		t.Errorf("it goes by the proxy %s (%v)", proxy, err)
+	}
 }
 
 func TestConfig(t *testing.T) {

@@ -193,13 +193,9 @@ func (r *Reviewer) find(key [sha256.Size]byte) (a *answer, mine bool) {
 	if a := r.answers[key]; a != nil && (!a.isDone() || now.Before(a.until)) {
 		return a, false
 	}
-	for _, drop := range []func(*answer) bool{ // first what is of no use, then what a stranger may have brought
-		func(a *answer) bool { return !now.Before(a.until) },
-		func(a *answer) bool { return !a.verdict.OK },
-		func(*answer) bool { return true },
-	} {
+	for _, all := range []bool{false, true} { // first what a stranger may have brought
 		for k, a := range r.answers {
-			if len(r.answers) >= mostKept && a.isDone() && drop(a) {
+			if len(r.answers) >= mostKept && a.isDone() && (all || !a.verdict.OK) {
 				delete(r.answers, k)
 			}
 		}

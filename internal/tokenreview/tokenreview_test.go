@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +38,8 @@ const (
 // it is asked for something else.
 type apiServer struct {
 	*httptest.Server
-	t *testing.T
+	t           *testing.T
+	connections atomic.Int32
 
 	mu      sync.Mutex
 	asked   []string // the tokens
@@ -48,7 +52,14 @@ type apiServer struct {
 
 func newAPIServer(t *testing.T) (*apiServer, Config) {
 	s := &apiServer{t: t, valid: true, status: http.StatusCreated}
-	s.Server = httptest.NewTLSServer(s)
+	s.Server = httptest.NewUnstartedServer(s)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			s.connections.Add(1)
+		}
+	}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
 	t.Cleanup(s.Close)
 	dir := t.TempDir()
 	c := Config{
@@ -80,6 +91,7 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	w.Header().Set("Location", s.URL+"/elsewhere") // followed only where it must not be
 	w.WriteHeader(s.status)
 	if s.text != "" {
 		io.WriteString(w, s.text)
@@ -234,6 +246,14 @@ func TestRotation(t *testing.T) {
 	if s.times() != 2 {
 		t.Errorf("the API server was asked %d times, want 2", s.times())
 	}
+	for i := range 5 {
+		if v, err := r.Review(t.Context(), token(claimsOf(worker, ours), 10+i)); !v.OK || err != nil {
+			t.Errorf("%+v, %v", v, err)
+		}
+	}
+	if n := s.connections.Load(); n != 1 {
+		t.Errorf("it took %d connections, want 1", n)
+	}
 }
 
 // What was answered is kept: a yes for a minute, and never past the token's end;
@@ -298,6 +318,12 @@ func TestCacheIsBounded(t *testing.T) {
 	asked := s.times()
 	if v, err := r.Review(t.Context(), token(claims, 0)); !v.OK || err != nil || s.times() != asked {
 		t.Errorf("%+v, %v; want the worker's token still recognised, without a question", v, err)
+	}
+	s.valid = true
+	for i := range 2 * mostKept { // also where all are good
+		if v, err := r.Review(t.Context(), token(claims, 10*mostKept+i)); !v.OK || err != nil {
+			t.Fatalf("%+v, %v", v, err)
+		}
 	}
 	if len(r.answers) > mostKept {
 		t.Errorf("%d answers are kept, want at most %d", len(r.answers), mostKept)
