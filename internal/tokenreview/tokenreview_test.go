@@ -108,12 +108,6 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(q)
 }
 
-func (s *apiServer) set(f func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f()
-}
-
 func (s *apiServer) times() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
