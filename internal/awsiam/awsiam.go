@@ -22,6 +22,9 @@
 // the pages of both, and two for each policy of AWS's own; the inventory is the
 // same, and only says that it was read by authorization details.
 //
+// Between two such readings Delta looks for what is new, gone or changed, for as
+// many calls as it is given; see delta.go.
+//
 // Unknown is never absent. What fails for one role is said of that role; what
 // fails in the listing makes the inventory incomplete; only where nothing could be
 // read is there an error, and then it is a *Failure that names the cause, or a
@@ -122,7 +125,8 @@ type Call struct {
 
 // A Reader reads accounts. It is safe for concurrent use; several accounts are
 // read at once by calling it several times. It remembers the pace each account
-// bears and AWS's own policies, and nothing of what it read.
+// bears, how far its deltas have come in it, and AWS's own policies, and nothing
+// of what it read.
 type Reader struct {
 	config  Config
 	own     *keeper // the base credentials

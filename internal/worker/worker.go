@@ -14,6 +14,9 @@
 // the better answer. When the upstream is back, each overdue account is read
 // once, however many instants went by.
 //
+// Between full syncs each account is looked at by deltas; see delta.go. They step
+// aside for whatever else there is to do.
+//
 // One account's trouble is its own. What could not be read at all is pushed as
 // an incomplete inventory without roles that says why, so that people see the
 // account as stale and the reason; nothing is ever removed by it.
