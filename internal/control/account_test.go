@@ -1,9 +1,7 @@
 package control
 
 import (
-	"database/sql"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -11,46 +9,6 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
-
-// stored returns the roles that are listed, by ARN, with what is known of each.
-func (w *world) stored() map[string]store.Role {
-	w.t.Helper()
-	roles := map[string]store.Role{}
-	err := w.store.Read(w.t.Context(), func(v *store.View) error {
-		list, err := v.Roles()
-		for _, r := range list {
-			roles[r.ARN] = r
-		}
-		return err
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return roles
-}
-
-func (w *world) account(id string) store.Account {
-	w.t.Helper()
-	var a store.Account
-	if err := w.store.Read(w.t.Context(), func(v *store.View) (err error) { a, err = v.Account(id); return err }); err != nil {
-		w.t.Fatal(err)
-	}
-	return a
-}
-
-// rows counts the rows of a table of a world on SQLite.
-func (w *world) rows(table string) (n int) {
-	w.t.Helper()
-	db, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite://"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer db.Close()
-	if err := db.QueryRowContext(w.t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
-		w.t.Fatal(err)
-	}
-	return n
-}
 
 // A request for a role that will never be there again ends, unless it runs;
 // one for a role that may be tagged again waits.
