@@ -30,8 +30,9 @@ const (
 // token that AWS repeats in its message is taken out of it.
 //
 // It unwraps to a *serval.Refusal with its Kind, its Sentence, and "code",
-// "aws_request_id" and, where it may be tried shorter, "clamp" as Detail, so that the edge shows it as it shows any. An
-// error without a Kind is a fault of ours, and does not.
+// "aws_request_id", where it may be tried shorter "clamp" and where AWS named an
+// action "denied" as Detail, so that the edge shows it as it shows any. An error
+// without a Kind is a fault of ours, and does not.
 type Error struct {
 	Operation string      // AssumeRoleWithWebIdentity or getSigninToken
 	Code      string      // AWS's, or one of the above
@@ -49,6 +50,10 @@ type Error struct {
 	// Reauth reports that the person has to sign in again: AWS will not take
 	// this ID token any more.
 	Reauth bool
+
+	// Denied is the action that AWS named when it said AccessDenied, where that is
+	// another than opening the session; empty where it named none.
+	Denied string
 
 	tries     int // how often such a call is made at most
 	throttled bool
@@ -87,6 +92,9 @@ func (e *Error) Unwrap() []error {
 		}
 		if e.Clamp {
 			detail["clamp"] = "true"
+		}
+		if e.Denied != "" {
+			detail["denied"] = e.Denied
 		}
 		chain = append(chain, &serval.Refusal{Kind: e.Kind, Reason: e.Sentence, Detail: detail})
 	}
@@ -229,8 +237,10 @@ func (a asking) explain(e *Error) {
 	case "AccessDenied", "AccessDeniedException":
 		switch {
 		case strings.Contains(words, "sts:tagsession"):
+			e.Denied = "sts:TagSession"
 			say(1, serval.FailedPrecondition, "Your identity provider sends session tags, and role %s in AWS account %s does not take them. The owner of the role has to allow sts:TagSession in its trust policy.", role, account)
 		case strings.Contains(words, "sts:setsourceidentity"):
+			e.Denied = "sts:SetSourceIdentity"
 			say(1, serval.FailedPrecondition, "Your identity provider sends a source identity, and role %s in AWS account %s does not take it. The owner of the role has to allow sts:SetSourceIdentity in its trust policy.", role, account)
 		default:
 			say(1, serval.FailedPrecondition, "Role %s in AWS account %s does not trust your sign-in, or is gone. The owner of the role has to allow sts:AssumeRoleWithWebIdentity for your identity provider in its trust policy.", role, account)

@@ -164,12 +164,12 @@ func (p *Plane) whyBlocked(v *store.View, r store.Role) (string, error) {
 const accessDenied = "AccessDenied"
 
 // explainDenied returns cause with what the role's trust policy tells of it,
-// where it is AWS's AccessDenied: the condition that refuses, or what is left
+// where it is AWS's AccessDenied and names no other action: the condition that refuses, or what is left
 // where the policy accepts, and who can mend it.
 func (p *Plane) explainDenied(ctx context.Context, who serval.Principal, i intent, cause error) error {
 	refusal, ok := errors.AsType[*serval.Refusal](cause)
-	if !ok || refusal.Detail["code"] != accessDenied {
-		return cause
+	if !ok || refusal.Detail["code"] != accessDenied || refusal.Detail["denied"] != "" {
+		return cause // AWS has named the action that is missing: that says more
 	}
 	var verdict trust.Verdict
 	var seen time.Time
