@@ -36,7 +36,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race,)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-kube test-sts bench bench-ingest oidc-provider fuzz build check tools kube-tools kube-cluster clean
+.PHONY: help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider fuzz build check tools kube-tools kube-cluster clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ test-kube: kube-tools build ## Run the tests that need a Kubernetes API server, 
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
+
+bench-bridge: ## Measure what opening a session adds to STS's own time (docs/performance.md)
+	$(GO) test -run '^$$' -bench '^BenchmarkMint$$' -benchtime 500x ./internal/control
 
 bench: ## Run the benchmarks, as ratios measured side by side
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...

@@ -31,7 +31,7 @@ func (l laptop) device() serval.ClientAsk {
 	return l.ask
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

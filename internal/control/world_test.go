@@ -63,7 +63,7 @@ func (c *clock) move(d time.Duration) { c.at.Add(d.Microseconds()) }
 
 // A world is a control plane over a database, with AWS as a script.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	url    string
 	store  *store.Store
 	plane  *Plane
@@ -88,7 +88,7 @@ func newWorld(t *testing.T) *world {
 	return worldOver(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
 }
 
-func worldOver(t *testing.T, url string) *world {
+func worldOver(t testing.TB, url string) *world {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	w := &world{t: t, url: url, clock: &clock{}, logs: logs, log: zap.New(core)}

@@ -1,0 +1,63 @@
+package control
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/pgtest"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// BenchmarkMint says what opening a session adds to STS's own time: each time STS
+// is called bare and through Open, in turn, over an STS that always takes as
+// long. The clock of the first mint has started before. What it may add is in
+// docs/performance.md.
+func BenchmarkMint(b *testing.B) {
+	const stsTakes = 20 * time.Millisecond
+	for name, url := range map[string]func() string{
+		"sqlite":   func() string { return "sqlite://" + filepath.Join(b.TempDir(), "serval.db") },
+		"postgres": func() string { return pgtest.URL(b) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			w := worldOver(b, url()).stock()
+			said := w.identity("ana@example.com", "engineering")
+			said.ExpiresAt = w.clock.now().Add(24 * time.Hour)
+			ana, _, err := w.signInAs(w.plane, said)
+			if err != nil {
+				b.Fatal(err)
+			}
+			r := w.ask(ana, roleARN(prod, "reader"), 480)
+			w.sts.say(func(_ context.Context, _ serval.Mint, right serval.Minted) (serval.Minted, error) {
+				time.Sleep(stsTakes)
+				return right, nil
+			})
+			w.open(ana, r.ID)
+			m := w.sts.asked()[0]
+			var bare, through []time.Duration
+			for b.Loop() {
+				w.clock.move(2 * time.Second) // nobody opens more than a few in a minute
+				began := time.Now()
+				if _, err := w.sts.Mint(b.Context(), m); err != nil {
+					b.Fatal(err)
+				}
+				bare = append(bare, time.Since(began))
+				began = time.Now()
+				if _, err := w.plane.Open(b.Context(), ana, opening(r.ID)); err != nil {
+					b.Fatal(err)
+				}
+				through = append(through, time.Since(began))
+			}
+			slices.Sort(bare)
+			slices.Sort(through)
+			at := func(all []time.Duration, percent int) float64 {
+				return float64(all[(len(all)-1)*percent/100]) / float64(time.Millisecond)
+			}
+			b.ReportMetric(at(through, 50)-at(bare, 50), "ms-added-p50")
+			b.ReportMetric(at(through, 99)-at(bare, 99), "ms-added-p99")
+			b.ReportMetric(at(bare, 50), "ms-sts-p50")
+		})
+	}
+}
