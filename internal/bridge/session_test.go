@@ -341,30 +341,37 @@ func TestStopWhileSessionsAreOpened(t *testing.T) {
 			rows[event.Action][id] = event.Detail["access_key_id"]
 		}
 	}
-	issued := map[string]bool{}
-	for id := range rows[serval.SessionOpen] {
-		_, wasIssued := rows[serval.SessionIssue][id]
-		_, failed := rows[serval.SessionFail][id]
-		_, dropped := rows[serval.SessionDrop][id]
-		if !wasIssued && !failed && !dropped {
-			t.Errorf("session %s has an intent and no outcome", id)
-		}
-		issued[rows[serval.SessionIssue][id]] = true
-	}
+	// What AWS or the database took too long over, on a busy machine, is not
+	// handed over, and told so.
 	delivered := map[string]bool{}
+	failures := 0
 	for o := range outcomes {
 		switch {
 		case o.err == nil && o.status == http.StatusOK:
-			if !issued[o.key] || delivered[o.key] {
-				t.Errorf("the key %s was handed over twice, or without a row", o.key)
-			}
 			delivered[o.key] = true
-		case o.err != nil || o.status != http.StatusServiceUnavailable: // AWS took too long, on a busy machine
-			t.Errorf("a session that was being opened: %d, %v", o.status, o.err)
+		case o.err == nil && o.key == "" && o.status >= 500:
+			failures++
+		default:
+			t.Errorf("a session that was being opened: %d with the key %q, %v", o.status, o.key, o.err)
 		}
 	}
-	if len(delivered) == 0 || len(delivered) != len(rows[serval.SessionIssue]) || len(rows[serval.SessionOpen]) != sessions {
-		t.Errorf("%d sessions were handed over, with %d intents and %d issued; want as many as were issued, of %d",
-			len(delivered), len(rows[serval.SessionOpen]), len(rows[serval.SessionIssue]), sessions)
+	open, unused := 0, 0
+	for id := range rows[serval.SessionOpen] {
+		key, wasIssued := rows[serval.SessionIssue][id]
+		_, failed := rows[serval.SessionFail][id]
+		switch {
+		case wasIssued && delivered[key]:
+			delete(delivered, key)
+		case wasIssued:
+			unused++
+		case !failed:
+			open++ // closed as unknown within two minutes
+		}
+	}
+	if len(delivered) > 0 {
+		t.Errorf("keys were handed over without a row, or twice: %v", delivered)
+	}
+	if n := len(rows[serval.SessionOpen]); n != sessions || open+unused > failures || failures == sessions {
+		t.Errorf("%d intents of %d sessions; %d have no outcome and %d were issued for nobody, with %d failures told", n, sessions, open, unused, failures)
 	}
 }
