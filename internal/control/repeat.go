@@ -79,9 +79,9 @@ func (p *Plane) Claim(ctx context.Context, who serval.Principal, key, digest str
 }
 
 // Settle ends the claim that who acts under, of key. With a status the answer is
-// kept for a day; without one nothing is, and the write may be done anew unless
-// it had an effect.
-func (p *Plane) Settle(ctx context.Context, who serval.Principal, key string, status int, answer []byte) error {
+// kept for a day; without one nothing is. Where the write was refused, or had no
+// effect, it may be done anew: a session that AWS refused was handed to nobody.
+func (p *Plane) Settle(ctx context.Context, who serval.Principal, key string, refused bool, status int, answer []byte) error {
 	claim := who.Claim
 	who.Claim = ""
 	// The caller may be gone; the answer is kept all the same.
@@ -96,7 +96,7 @@ func (p *Plane) Settle(ctx context.Context, who serval.Principal, key string, st
 		if r.Claim != claim {
 			return fmt.Errorf("settling a claim that is another's by now")
 		}
-		if !r.Done && status == 0 {
+		if refused || !r.Done && status == 0 {
 			return tx.DropRepeat(r)
 		}
 		r.ClaimedUntil = time.Time{}

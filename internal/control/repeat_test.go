@@ -54,7 +54,7 @@ func TestClaim(t *testing.T) {
 		answered := w.claim(ana, "answered")
 		must(do(answered))
 		w.wantCause("done, and not answered yet", again(ana, "answered"), serval.Conflict, "in_progress")
-		must(w.plane.Settle(t.Context(), answered, "answered", 201, []byte("{}")))
+		must(w.plane.Settle(t.Context(), answered, "answered", false, 201, []byte("{}")))
 		found, err := w.plane.Claim(t.Context(), ana, "answered", "d")
 		if err != nil || found.Status != 201 || string(found.Answer) != "{}" || found.Who.Claim != "" {
 			t.Errorf("answered, it is found as %+v, %v", found, err)
@@ -64,7 +64,7 @@ func TestClaim(t *testing.T) {
 		w.claim(bob, "answered") // his own
 
 		// Refused: nothing happened, and it is free.
-		must(w.plane.Settle(t.Context(), w.claim(ana, "refused"), "refused", 0, nil))
+		must(w.plane.Settle(t.Context(), w.claim(ana, "refused"), "refused", true, 0, nil))
 		w.claim(ana, "refused")
 
 		// It broke off before the effect, and was taken over; who had it before
@@ -78,10 +78,10 @@ func TestClaim(t *testing.T) {
 		if n := len(w.mine(ana)) - had; n != 1 {
 			t.Errorf("%d requests were made, want 1", n)
 		}
-		if err := w.plane.Settle(t.Context(), before, "before", 201, []byte("{}")); err == nil || serval.IsRefusal(err) {
+		if err := w.plane.Settle(t.Context(), before, "before", false, 201, []byte("{}")); err == nil || serval.IsRefusal(err) {
 			t.Errorf("answered by who had it before: %v, want a fault", err)
 		}
-		must(w.plane.Settle(t.Context(), after, "before", 201, []byte("mine")))
+		must(w.plane.Settle(t.Context(), after, "before", false, 201, []byte("mine")))
 
 		// It broke off after the effect: it is not done again.
 		lost := w.claim(ana, "lost")
@@ -96,7 +96,7 @@ func TestClaim(t *testing.T) {
 			}
 			who := w.claim(ana, name)
 			must(do(who))
-			must(w.plane.Settle(t.Context(), who, name, status, answer))
+			must(w.plane.Settle(t.Context(), who, name, false, status, answer))
 			w.wantCause(name, again(ana, name), serval.Conflict, "already_done")
 		}
 
@@ -106,8 +106,15 @@ func TestClaim(t *testing.T) {
 			return serval.Refuse(serval.Invalid, "No.")
 		})
 		wantKind(t, "an act that is refused", err, serval.Invalid)
-		must(w.plane.Settle(t.Context(), undone, "undone", 0, nil))
+		must(w.plane.Settle(t.Context(), undone, "undone", false, 0, nil))
 		w.claim(ana, "undone")
+
+		// What had an effect and came to nothing in the end, such as a session
+		// that AWS refused, may be done again.
+		nothing := w.claim(ana, "nothing")
+		must(do(nothing))
+		must(w.plane.Settle(t.Context(), nothing, "nothing", true, 0, nil))
+		w.claim(ana, "nothing")
 
 		w.clock.move(repeatLife)
 		w.claim(ana, "answered") // a day later it is another write

@@ -435,7 +435,7 @@ func noPage() error { return serval.Refuse(serval.Invalid, "This page_token is n
 // and how many at a time.
 const (
 	maxAwaiting   = 5000
-	someOfWaiting = 200
+	someOfWaiting = 1000
 )
 
 // Approvals returns the requests that wait for a decision which who may make,

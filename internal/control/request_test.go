@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
 // people are who the tests of requests need.
@@ -547,4 +548,53 @@ func TestTheEndInAnyOrder(t *testing.T) {
 			w.clock.move(time.Minute)
 		}
 	})
+}
+
+// An approver finds what is theirs behind thousands that are not: in pages that
+// may be empty, none of which looks at too much.
+func TestApprovalsBehindManyOthers(t *testing.T) {
+	w := newWorld(t).stock()
+	p := w.people()
+	mine := w.ask(p.ana, roleARN(prod, "peer"), 5) // bob's to decide, not lea's
+	w.clock.move(time.Second)
+	err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+		for i := range maxAwaiting + 100 {
+			r, err := serval.NewRequest(fmt.Sprintf("req_%05d", i), p.ana.Person, mine.Role, policies()[1].Terms(),
+				serval.Ask{Minutes: 5, Justification: "x"}, time.Hour, tx.Now)
+			if err != nil {
+				return err
+			}
+			if err := tx.SaveRequest(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, next, err := w.plane.Approvals(t.Context(), p.bob, "", 10)
+	if err != nil || len(list) != 0 || next == "" {
+		t.Fatalf("the first page has %d, then %q, %v; want none, and another behind", len(list), next, err)
+	}
+	list, next, err = w.plane.Approvals(t.Context(), p.bob, next, 10)
+	if err != nil || len(list) != 1 || list[0].ID != mine.ID || next != "" {
+		t.Errorf("the second page has %d, then %q, %v; want the one, and no other", len(list), next, err)
+	}
+	seen, token := map[string]bool{}, ""
+	for pages := 1; ; pages++ {
+		list, next, err := w.plane.Approvals(t.Context(), p.lea, token, 900)
+		if err != nil || len(list) > 900 {
+			t.Fatalf("page %d: %d, %v", pages, len(list), err)
+		}
+		for _, r := range list {
+			seen[r.ID] = true
+		}
+		if token = next; next == "" {
+			break
+		}
+	}
+	if len(seen) != maxAwaiting+100 {
+		t.Errorf("lea's pages hold %d, want %d", len(seen), maxAwaiting+100)
+	}
 }

@@ -79,7 +79,16 @@ type world struct {
 // each runs f over both databases. T-2
 func each(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Run("sqlite", func(t *testing.T) { f(t, newWorld(t)) })
-	t.Run("postgres", func(t *testing.T) { f(t, worldOver(t, pgtest.URL(t))) })
+	t.Run("postgres", func(t *testing.T) { f(t, worldOver(t, pgtest.URLOf(t, migrate))) })
+}
+
+// migrate prepares a database for a world.
+func migrate(url string) error {
+	s, err := store.Open(context.Background(), store.Config{URL: serval.NewSecret(url), Chain: serval.NewChain(rootSecret)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Migrate(context.Background()), s.Close())
 }
 
 // newWorld returns a world over SQLite.

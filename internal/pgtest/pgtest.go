@@ -54,6 +54,36 @@ func URL(t testing.TB) string {
 	return create(t, `template template0 encoding 'UTF8' locale 'C'`)
 }
 
+// URLOf is URL for a database that prepare has filled. Prepare runs once in a
+// test binary and leaves nothing connected; each database is a copy of what it
+// made. A test binary has one prepare.
+func URLOf(t testing.TB, prepare func(url string) error) string {
+	t.Helper()
+	prepared.Do(func() {
+		s, err := start()
+		if err != nil {
+			return // create says so
+		}
+		prepared.err = s.do(func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, `create database prepared template template0 encoding 'UTF8' locale 'C'`)
+			return err
+		})
+		if prepared.err == nil {
+			prepared.err = prepare(s.url("prepared"))
+		}
+	})
+	if prepared.err != nil {
+		t.Fatalf("preparing a database: %v", prepared.err)
+	}
+	return create(t, `template prepared`)
+}
+
+// prepared is the database that URLOf copies.
+var prepared struct {
+	sync.Once
+	err error
+}
+
 // URLIn is URL for a database that orders text as a language does, such as
 // en_US.UTF-8. Where the system does not have the locale, the database has
 // ICU's collation for American English.

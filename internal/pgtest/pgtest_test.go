@@ -46,6 +46,30 @@ func TestEveryDatabaseIsItsOwn(t *testing.T) {
 	wg.Wait()
 }
 
+// Each is a copy of what was prepared once, and nobody else's.
+func TestPreparedOnce(t *testing.T) {
+	times := 0
+	prepare := func(url string) error {
+		times++
+		c, err := pgx.Connect(t.Context(), url)
+		if err != nil {
+			return err
+		}
+		_, err = c.Exec(t.Context(), `create table kept (n int); insert into kept values (7)`)
+		return errors.Join(err, c.Close(t.Context()))
+	}
+	for range 2 {
+		c := connect(t, URLOf(t, prepare))
+		var n int
+		if err := c.QueryRow(t.Context(), `delete from kept returning n`).Scan(&n); err != nil || n != 7 {
+			t.Errorf("the copy holds %d, %v; want 7", n, err)
+		}
+	}
+	if times != 1 {
+		t.Errorf("it was prepared %d times, want once", times)
+	}
+}
+
 func TestOrder(t *testing.T) {
 	for _, test := range []struct {
 		name, url, want string

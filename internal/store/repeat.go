@@ -52,9 +52,9 @@ func (t *Tx) SaveRepeat(r Repeat) error {
 		r.PersonID, r.Key, r.Digest, r.Claim, micros(r.ClaimedUntil), flag(r.Done), r.Status, r.Answer, micros(r.CreatedAt))
 }
 
-// DropRepeat forgets a key whose write did nothing.
+// DropRepeat forgets a key whose write came to nothing.
 func (t *Tx) DropRepeat(r Repeat) error {
-	return t.exec("dropping an idempotency key", `delete from repeat where claim = $1 and done = 0`, r.Claim)
+	return t.exec("dropping an idempotency key", `delete from repeat where claim = $1`, r.Claim)
 }
 
 // DropRepeats forgets keys that were first used at an instant or before.

@@ -59,25 +59,28 @@ func (s *Server) once(w http.ResponseWriter, r *http.Request, v *visit) error {
 	v.who = found.Who
 	a := &held{ResponseWriter: w}
 	settled := false
-	settle := func(status int, answer []byte) {
+	settle := func(refused bool, status int, answer []byte) {
 		settled = true
-		if err := s.c.Plane.Settle(r.Context(), v.who, key, status, answer); err != nil {
+		if err := s.c.Plane.Settle(r.Context(), v.who, key, refused, status, answer); err != nil {
 			s.c.Log.Warn("what came of an idempotency key could not be kept", zap.String("request_id", v.who.RequestID), zap.Error(err))
 		}
 	}
 	defer func() {
-		if !settled { // refused, failed or panicked
-			settle(0, nil)
+		if !settled { // it failed, or panicked
+			settle(false, 0, nil)
 		}
 		v.who.Claim = ""
 	}()
-	if err := v.route.handle(s, a, r, v); err != nil {
+	switch err := v.route.handle(s, a, r, v); {
+	case serval.IsRefusal(err):
+		settle(v.route.secret, 0, nil) // what would have been given was not
 		return err
-	}
-	if v.route.secret {
-		settle(0, nil)
-	} else {
-		settle(a.status, a.body.Bytes())
+	case err != nil:
+		return err
+	case v.route.secret:
+		settle(false, 0, nil)
+	default:
+		settle(false, a.status, a.body.Bytes())
 	}
 	give(w, a.status, a.body.Bytes())
 	return nil

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -104,6 +105,11 @@ func TestRepeatOfASession(t *testing.T) {
 	var made wire.Request
 	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 60, Justification: "Incident 7"}, 201, &made)
 	open := wire.NewSession{RequestID: made.ID}
+	// While AWS refuses nothing is handed over, and the key stays good.
+	w.cloud.Inject(awstest.Fault{Action: "AssumeRoleWithWebIdentity", Code: "AccessDenied", Times: 1})
+	if res, text := ana.again("k1", "POST", "/api/v1/sessions", open); res.StatusCode < 400 {
+		t.Fatalf("with AWS refusing it answered %d: %s", res.StatusCode, text)
+	}
 	res, text := ana.again("k1", "POST", "/api/v1/sessions", open)
 	if res.StatusCode != 200 || !strings.Contains(text, "SecretAccessKey") {
 		t.Fatalf("the first answered %d", res.StatusCode)
@@ -114,8 +120,8 @@ func TestRepeatOfASession(t *testing.T) {
 	}
 	var sessions wire.Sessions
 	ana.json("GET", "/api/v1/sessions", nil, 200, &sessions)
-	if len(sessions.Sessions) != 1 {
-		t.Errorf("%d sessions were opened, want 1", len(sessions.Sessions))
+	if len(sessions.Sessions) != 2 || sessions.Sessions[0].State != "issued" || sessions.Sessions[1].State != "failed" {
+		t.Errorf("the sessions are %+v, want one that failed and one that was issued", sessions.Sessions)
 	}
 	var kept string
 	db, err := sql.Open("sqlite", w.database)
