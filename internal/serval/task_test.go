@@ -104,6 +104,7 @@ func TestRunDecisions(t *testing.T) {
 		{"denied", Run{Status: RunPending, By: ana, StartedAt: now}, ben, false, "denied"},
 		{"by who started it", Run{Status: RunPending, By: ana, StartedAt: now}, ana, true, "permission_denied"},
 		{"denied by who started it", Run{Status: RunPending, By: ana, StartedAt: now}, ana, false, "permission_denied"},
+		{"by who started it, under another email", Run{Status: RunPending, By: ana, StartedAt: now}, Person{ID: "p1", Email: "ana@other.example.com"}, true, "permission_denied"},
 		{"by their other identity", Run{Status: RunPending, By: ana, StartedAt: now}, Person{ID: "p9", Email: "ANA@example.com"}, true, "permission_denied"},
 		{"too late", Run{Status: RunPending, By: ana, StartedAt: now.Add(-RunExpiry)}, ben, true, "conflict"},
 		{"running", Run{Status: RunRunning, By: ana, StartedAt: now}, ben, true, "conflict"},

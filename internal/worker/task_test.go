@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ type board struct {
 }
 
 func newBoard(t *testing.T, list ...worker.Listed) *board {
-	return &board{t: t, list: list, changed: make(chan struct{}), claimed: map[string]string{}, results: map[string]serval.RunResult{}}
+	return &board{t: t, list: slices.Clone(list), changed: make(chan struct{}), claimed: map[string]string{}, results: map[string]serval.RunResult{}}
 }
 
 func listed(n int, account string) worker.Listed {
@@ -98,6 +99,13 @@ func (b *board) Finish(ctx context.Context, t worker.Task, name string, r serval
 	}
 	b.results[t.ID] = r
 	return nil
+}
+
+// tally returns how often tasks were asked for, and results put.
+func (b *board) tally() (polls, puts int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.polls, b.puts
 }
 
 // result returns what was put of a task.
@@ -200,8 +208,9 @@ func TestResultsArePutAgain(t *testing.T) {
 		}
 		start(t, newFar(t), &near{}, with(b, done))
 		time.Sleep(time.Minute)
-		if _, ok := b.result("task_1"); !ok || b.puts != 5 {
-			t.Errorf("put %d times, taken %v; want it taken the fifth time", b.puts, ok)
+		_, puts := b.tally()
+		if _, ok := b.result("task_1"); !ok || puts != 5 {
+			t.Errorf("put %d times, taken %v; want it taken the fifth time", puts, ok)
 		}
 	})
 	inBubble(t, "not longer than the claim", func(t *testing.T) {
@@ -209,8 +218,8 @@ func TestResultsArePutAgain(t *testing.T) {
 		b.finish = func(int) error { return errAway }
 		r := start(t, newFar(t), &near{}, with(b, done))
 		time.Sleep(time.Hour)
-		if b.puts < 5 || b.puts > 15 {
-			t.Errorf("put %d times in five minutes with backoff", b.puts)
+		if _, puts := b.tally(); puts < 5 || puts > 15 {
+			t.Errorf("put %d times in five minutes with backoff", puts)
 		}
 		if r.logs.FilterMessage("a task's result was not taken").Len() != 1 {
 			t.Error("nobody was told that a result was lost")
@@ -221,8 +230,8 @@ func TestResultsArePutAgain(t *testing.T) {
 		b.finish = func(int) error { return serval.Refuse(serval.Conflict, "The task was claimed again.") }
 		start(t, newFar(t), &near{}, with(b, done))
 		time.Sleep(time.Hour)
-		if b.puts != 1 {
-			t.Errorf("put %d times, want once", b.puts)
+		if _, puts := b.tally(); puts != 1 {
+			t.Errorf("put %d times, want once", puts)
 		}
 	})
 }
@@ -246,16 +255,16 @@ func TestTasksThatGoWrong(t *testing.T) {
 	})
 	inBubble(t, "a deadline ends it", func(t *testing.T) {
 		b := newBoard(t, listed(1, "000000000001"))
-		var took time.Duration
+		var took atomic.Int64
 		start(t, newFar(t), &near{}, with(b, func(ctx context.Context, task worker.Task) (serval.RunResult, error) {
 			began := time.Now()
 			<-ctx.Done()
-			took = time.Since(began)
+			took.Store(int64(time.Since(began)))
 			return serval.RunResult{}, ctx.Err()
 		}))
 		time.Sleep(time.Hour)
-		if _, ok := b.result("task_1"); ok || took != 5*time.Minute {
-			t.Errorf("it ended after %s with a result: %v; want none after 5m", took, ok)
+		if _, ok := b.result("task_1"); ok || took.Load() != int64(5*time.Minute) {
+			t.Errorf("it ended after %s with a result: %v; want none after 5m", time.Duration(took.Load()), ok)
 		}
 	})
 	inBubble(t, "stopping leaves it to another attempt", func(t *testing.T) {
@@ -266,7 +275,7 @@ func TestTasksThatGoWrong(t *testing.T) {
 		}))
 		time.Sleep(5 * time.Second)
 		r.stop()
-		if b.puts != 0 {
+		if _, puts := b.tally(); puts != 0 {
 			t.Error("a result was put of what was not done")
 		}
 	})
@@ -284,8 +293,8 @@ func TestTasksWhileTheUpstreamIsAway(t *testing.T) {
 		}
 		start(t, newFar(t), &near{}, with(b, done))
 		time.Sleep(24 * time.Hour)
-		if b.polls > 250 {
-			t.Errorf("asked %d times in a day, want backoff", b.polls)
+		if polls, _ := b.tally(); polls > 250 {
+			t.Errorf("asked %d times in a day, want backoff", polls)
 		}
 		b.mu.Lock()
 		gone = false
@@ -302,8 +311,8 @@ func TestTasksWhileTheUpstreamIsAway(t *testing.T) {
 		n := &near{}
 		start(t, newFar(t, account(1)), n, with(b, done))
 		time.Sleep(time.Hour)
-		if b.polls > 5 || n.total() == 0 {
-			t.Errorf("asked %d times in an hour, %d syncs", b.polls, n.total())
+		if polls, _ := b.tally(); polls > 5 || n.total() == 0 {
+			t.Errorf("asked %d times in an hour, %d syncs", polls, n.total())
 		}
 	})
 	inBubble(t, "a claim that fails", func(t *testing.T) {
@@ -311,8 +320,8 @@ func TestTasksWhileTheUpstreamIsAway(t *testing.T) {
 		b.claim = func() error { return errAway }
 		start(t, newFar(t), &near{}, with(b, done))
 		time.Sleep(time.Hour)
-		if b.polls > 25 {
-			t.Errorf("asked %d times in an hour, want backoff", b.polls)
+		if polls, _ := b.tally(); polls > 25 {
+			t.Errorf("asked %d times in an hour, want backoff", polls)
 		}
 		b.mu.Lock()
 		b.claim = nil
@@ -327,8 +336,8 @@ func TestTasksWhileTheUpstreamIsAway(t *testing.T) {
 		b.away = func() error { b.version++; return nil }
 		start(t, newFar(t), &near{}, with(b, done))
 		time.Sleep(time.Minute)
-		if b.polls > 65 {
-			t.Errorf("asked %d times in a minute", b.polls)
+		if polls, _ := b.tally(); polls > 65 {
+			t.Errorf("asked %d times in a minute", polls)
 		}
 	})
 }

@@ -50,6 +50,7 @@ func trust(external string) string {
 // A far is an upstream that judges what it is sent.
 type far struct {
 	t        *testing.T
+	cloud    *awstest.Cloud // whose accounts it lists
 	token    string
 	identity string // how the ARN begins that a worker has to say first; empty: it need not
 
@@ -120,7 +121,7 @@ func estate(t *testing.T) (*far, workerd.Config, *observer.ObservedLogs) {
 	endpoint := cloud.Start(t)
 	keys := home.PodIdentity("worker", time.Now())
 
-	f := &far{t: t, token: rand.Text(), generations: map[string]int64{}, accepted: map[string]serval.Inventory{}, roles: map[string]int{}, all: make(chan struct{})}
+	f := &far{t: t, cloud: cloud, token: rand.Text(), generations: map[string]int64{}, accepted: map[string]serval.Inventory{}, roles: map[string]int{}, all: make(chan struct{})}
 	server := httptest.NewServer(f)
 	t.Cleanup(server.Close)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -229,6 +230,35 @@ func TestTheWorkerRuns(t *testing.T) {
 	}
 	if n := logs.FilterMessage("this worker's identity, which trust policies name").Len(); n != 1 {
 		t.Errorf("the worker's identity was logged %d times, want once", n)
+	}
+}
+
+// S-22: an account whose role can be assumed without its External ID is not read,
+// and people see why.
+func TestOpenRolesAreNotRead(t *testing.T) {
+	f, config, _ := estate(t)
+	open := strings.Replace(trust(external), "StringEquals", "StringEqualsIfExists", 1)
+	f.cloud.Account(bad).SetTrust("serval-ingestion", open)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- workerd.Run(ctx, config) }()
+	select {
+	case <-f.all:
+	case <-time.After(20 * time.Second):
+		t.Error("not both accounts were pushed in twenty seconds")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if inv := f.accepted[good]; !inv.Complete || f.roles[good] != 1 {
+		t.Errorf("the good account was pushed complete %t with %d roles, want true with 1", inv.Complete, f.roles[good])
+	}
+	inv := f.accepted[bad]
+	if inv.Complete || f.roles[bad] != 0 || len(inv.Problems) != 1 || inv.Problems[0].Code != "ExternalIDNotRequired" {
+		t.Errorf("the open account was pushed complete %t with %d roles and %+v, want nothing of it and the reason", inv.Complete, f.roles[bad], inv.Problems)
 	}
 }
 
