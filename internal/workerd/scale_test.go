@@ -284,12 +284,13 @@ func TestScale(t *testing.T) {
 		if h.full != accounts {
 			t.Errorf("%d full syncs of %d accounts", h.full, accounts)
 		}
-		// Two deltas each in ten minutes, and those that came before the last full sync.
-		if h.deltas < 2*accounts-accounts/10 || h.changed != 0 {
-			t.Errorf("%d deltas of %d accounts in ten minutes, %d with changes; want two each and none", h.deltas, accounts, h.changed)
+		// Two deltas each in ten minutes, or as many as ten at a time come to.
+		want := min(2*accounts-accounts/10, 10_000)
+		if h.deltas < want || h.changed != 0 {
+			t.Errorf("%d deltas of %d accounts in ten minutes, %d with changes; want at least %d and none", h.deltas, accounts, h.changed, want)
 		}
-		// The collector lets a heap grow to twice what is live in it.
-		if need := 2 * (peak - before); need > 256<<20 {
+		// What the played AWS and upstream remember by then counts too.
+		if need := peak - before; need > 256<<20 {
 			t.Errorf("%d accounts need %d MiB, want at most 256", accounts, need>>20)
 		}
 		t.Logf("%d accounts of %d roles, %d tagged: read in %s of virtual time with %d calls (some by the first deltas); %d deltas in all, with %d calls in ten minutes more; %d MiB live at most above the %d MiB of the played AWS",
