@@ -70,7 +70,8 @@ test-kube: kube-tools build ## Run the tests that need a Kubernetes API server, 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
 
-bench-bridge: ## Measure what opening a session adds to STS's own time (docs/performance.md)
+bench-bridge: ## Measure what the bridge costs beside a bare handler, and a session beside STS's own time (docs/performance.md), some three minutes
+	$(GO) test -v -count=1 -run '^TestBridgeCosts$$' -timeout 20m ./cmd/serval-bridge -args -bridge
 	$(GO) test -run '^$$' -bench '^BenchmarkMint$$' -benchtime 500x ./internal/control
 
 bench: ## Run the benchmarks, as ratios measured side by side

@@ -12,6 +12,9 @@ import (
 
 // The scripts in testdata/script run the program as its user does.
 func TestMain(m *testing.M) {
+	if address := os.Getenv("SERVAL_BENCH_BARE"); address != "" {
+		serveBare(address)
+	}
 	testscript.Main(m, map[string]func(){
 		"serval-bridge": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

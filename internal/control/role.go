@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"strconv"
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
@@ -41,56 +42,94 @@ func noRole(who serval.Person) error {
 // Roles returns the roles that who is eligible for, in the order of account and
 // ARN, without documents, and whether there are more.
 func (p *Plane) Roles(ctx context.Context, who serval.Principal, f RoleFilter) (roles []Role, more bool, err error) {
-	err = p.view(ctx, who, serval.RoleRead, "", func(v *store.View) error {
-		if who.Person.Suspended != "" {
-			return suspended(who.Person) // what the mailbox was eligible for is not theirs to see
-		}
-		after, err := serval.ParseRoleARN(f.After)
-		if f.After != "" && err != nil {
-			return noPage()
-		}
-		known, err := v.Roles()
-		if err != nil {
-			return err
-		}
-		names, err := accountNames(v)
-		if err != nil {
-			return err
-		}
-		mine, err := p.openByRole(v, who)
-		if err != nil {
-			return err
-		}
-		policies, err := p.inForce(v)
-		if err != nil {
-			return err
-		}
-		for _, r := range known {
-			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) ||
-				!hasTag(r.Tags, f.Tag) || !hasText(r, names[r.Key.AccountID], f.Text) {
-				continue
-			}
-			policy, ok := access.Decide(policies, target(r), who.Person)
-			if !ok {
-				continue
-			}
-			if f.Limit > 0 && len(roles) == f.Limit {
-				more = true
-				return nil
-			}
-			verdict, err := p.judge(v, r, who.Person)
-			if err != nil {
-				return err
-			}
-			blocked, err := p.whyBlocked(v, r)
-			if err != nil {
-				return err
-			}
-			roles = append(roles, Role{Role: r, Blocked: blocked, AccountName: names[r.Key.AccountID], Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
-		}
-		return nil
+	err = p.view(ctx, who, serval.RoleRead, "", func(v *store.View) (err error) {
+		roles, more, err = p.catalogue(v, who, f)
+		return err
 	})
 	return roles, more, err
+}
+
+// Catalogue returns what encode makes of Roles. While nothing changes that they
+// were made from, it is remembered: a second at most, and only where this bridge
+// is the only one.
+func (p *Plane) Catalogue(ctx context.Context, who serval.Principal, f RoleFilter, encode func(roles []Role, more bool) ([]byte, error)) (answer []byte, err error) {
+	err = p.view(ctx, who, serval.RoleRead, "", func(v *store.View) (err error) {
+		answer, err = store.Remember(v, "catalogue", catalogueKey(who, f), func() ([]byte, error) {
+			roles, more, err := p.catalogue(v, who, f)
+			if err != nil {
+				return nil, err
+			}
+			return encode(roles, more)
+		})
+		return err
+	})
+	return answer, err
+}
+
+// catalogueKey is all of somebody, and of what they ask, that the catalogue
+// depends on.
+func catalogueKey(who serval.Principal, f RoleFilter) string {
+	var b strings.Builder
+	for _, part := range append([]string{
+		who.Person.ID, who.Person.Subject, who.Person.Email, who.Person.AuthorizedParty, who.Person.Suspended, who.Person.GroupsNote,
+		strconv.FormatBool(who.Admin), strconv.FormatBool(who.Auditor),
+		f.AccountID, f.Tag, f.Text, f.After, strconv.Itoa(f.Limit),
+	}, who.Person.Groups...) {
+		b.WriteString(strconv.Itoa(len(part)))
+		b.WriteByte(':')
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+// catalogue is Roles, in a view.
+func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (roles []Role, more bool, err error) {
+	if who.Person.Suspended != "" {
+		return nil, false, suspended(who.Person) // what the mailbox was eligible for is not theirs to see
+	}
+	after, err := serval.ParseRoleARN(f.After)
+	if f.After != "" && err != nil {
+		return nil, false, noPage()
+	}
+	known, err := v.Roles()
+	if err != nil {
+		return nil, false, err
+	}
+	names, err := accountNames(v)
+	if err != nil {
+		return nil, false, err
+	}
+	mine, err := p.openByRole(v, who)
+	if err != nil {
+		return nil, false, err
+	}
+	policies, err := p.inForce(v)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, r := range known {
+		if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) ||
+			!hasTag(r.Tags, f.Tag) || !hasText(r, names[r.Key.AccountID], f.Text) {
+			continue
+		}
+		policy, ok := access.Decide(policies, target(r), who.Person)
+		if !ok {
+			continue
+		}
+		if f.Limit > 0 && len(roles) == f.Limit {
+			return roles, true, nil
+		}
+		verdict, err := p.judge(v, r, who.Person)
+		if err != nil {
+			return nil, false, err
+		}
+		blocked, err := p.whyBlocked(v, r)
+		if err != nil {
+			return nil, false, err
+		}
+		roles = append(roles, Role{Role: r, Blocked: blocked, AccountName: names[r.Key.AccountID], Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
+	}
+	return roles, false, nil
 }
 
 // behind reports whether r comes after the role with the ARN in the catalogue's

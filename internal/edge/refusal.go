@@ -57,12 +57,26 @@ func Explain(err error) (status int, e wire.Error) {
 
 // WriteJSON answers with value. Nothing is written before all of it is known.
 func WriteJSON(w http.ResponseWriter, status int, value any) error {
+	text, err := JSON(value)
+	if err != nil {
+		return err
+	}
+	WriteText(w, status, text)
+	return nil
+}
+
+// JSON returns value as an answer has it.
+func JSON(value any) ([]byte, error) {
 	text, err := json.Marshal(value)
 	if err != nil {
-		return fmt.Errorf("encoding an answer: %w", err)
+		return nil, fmt.Errorf("encoding an answer: %w", err)
 	}
+	return append(text, '\n'), nil
+}
+
+// WriteText answers with what JSON has made.
+func WriteText(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(text, '\n')) // whoever does not read it, does not
-	return nil
+	_, _ = w.Write(text) // whoever does not read it, does not
 }

@@ -81,7 +81,7 @@ var table = map[string]rule{
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify":   {ours: "serval store", theirs: zap},
 	"internal/edge":     {ours: "serval wire"},
-	"internal/web":      {ours: "serval wire control intake workflow login edge", theirs: zap + "github.com/gorilla/sessions golang.org/x/time"},
+	"internal/web":      {ours: "serval wire control intake workflow login edge", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
 	"internal/workerd":  {ours: pure + workerRooms, theirs: wiring + metrics},

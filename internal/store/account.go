@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -84,7 +85,10 @@ func scanAccount(row scanner) (Account, error) {
 
 // Accounts returns the connected accounts in the order of their ids.
 func (v *View) Accounts() ([]Account, error) {
-	return all(v, scanAccount, `select `+accountColumns+` from account where removed_at = 0 order by id`)
+	known, err := remember(v, source{"accounts", []string{"account"}}, "", func() ([]Account, error) {
+		return all(v, scanAccount, `select `+accountColumns+` from account where removed_at = 0 order by id`)
+	})
+	return slices.Clone(known), err // whoever asked may fill theirs
 }
 
 // Account returns a connected account.

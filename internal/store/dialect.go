@@ -35,11 +35,13 @@ type dialect struct {
 	readIsolation  sql.IsolationLevel
 	writeIsolation sql.IsolationLevel
 	retryable      func(error) bool
+	alone          bool // no other process writes
 }
 
 var sqliteDialect = dialect{
 	name:  "sqlite",
 	goose: goose.DialectSQLite3,
+	alone: true,
 	retryable: func(err error) bool {
 		e, ok := errors.AsType[*sqlite.Error](err)
 		return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY

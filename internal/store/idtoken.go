@@ -50,10 +50,10 @@ func (t *Tx) SaveIDToken(k IDToken) error {
 // is sealed where no login stands on it any more: each has ended, has expired
 // or, of a browser, was last used before idle. It is housekeeping, not an act.
 func (s *Store) WipeTokens(ctx context.Context, now, idle time.Time) error {
-	_, err := s.write.ExecContext(ctx, `update id_token set sealed = '' 
+	err := s.alone(ctx, `update id_token set sealed = '' 
 		where (sealed <> '' or refresh <> '') and sealed <> '' and ends_at <= $1`, micros(now))
 	if err == nil {
-		_, err = s.write.ExecContext(ctx, `update id_token set sealed = '', refresh = ''
+		err = s.alone(ctx, `update id_token set sealed = '', refresh = ''
 			where (sealed <> '' or refresh <> '') and not exists
 			(select 1 from login where login.id_token_id = id_token.id and login.ended_at = 0 and login.expires_at > $1
 				and (login.kind = 'client' or login.seen_at > $2))`, micros(now), micros(idle))

@@ -120,7 +120,9 @@ func asText(s string) string {
 
 // LoginByToken returns the login whose token has the digest, ended or not.
 func (v *View) LoginByToken(digest string) (Login, error) {
-	l, err := one(v, "You are not signed in.", scanLogin, selectLogin+` where login.token = $1`, digest)
+	l, err := remember(v, source{"login", []string{"login", "id_token"}}, digest, func() (Login, error) {
+		return one(v, "You are not signed in.", scanLogin, selectLogin+` where login.token = $1`, digest)
+	})
 	if err == nil && l.Token != digest {
 		// A cancelled query could have given another's row (CVE-2025-47907).
 		return Login{}, fmt.Errorf("reading a login: the database answered with another row")
@@ -147,7 +149,7 @@ func (v *View) Logins(personID string, now time.Time) ([]Login, error) {
 
 // TouchLogin notes that a login was used. It is not an act: no chain is taken.
 func (s *Store) TouchLogin(ctx context.Context, id string, now time.Time) error {
-	_, err := s.write.ExecContext(ctx, `update login set seen_at = $2 where id = $1 and seen_at < $2`, id, micros(now))
+	err := s.alone(ctx, `update login set seen_at = $2 where id = $1 and seen_at < $2`, id, micros(now))
 	if err != nil {
 		return fmt.Errorf("noting that a login was used: %w", err)
 	}

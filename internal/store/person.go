@@ -28,7 +28,9 @@ func scanPerson(row scanner) (serval.Person, error) {
 
 // Person returns the person with the id.
 func (v *View) Person(id string) (serval.Person, error) {
-	return one(v, "There is no such person.", scanPerson, `select `+personColumns+` from person where id = $1`, id)
+	return remember(v, source{"person", []string{"person"}}, id, func() (serval.Person, error) {
+		return one(v, "There is no such person.", scanPerson, `select `+personColumns+` from person where id = $1`, id)
+	})
 }
 
 // PersonBySubject returns the person whom an issuer knows as subject.

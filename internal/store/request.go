@@ -109,15 +109,35 @@ func (v *View) Requests(f RequestFilter) ([]*serval.Request, error) {
 	return requests, v.allocations(requests...)
 }
 
+// copyOf returns a request that can be changed without changing r.
+func copyOf(r *serval.Request) *serval.Request {
+	own := *r
+	own.Allocations = slices.Clone(r.Allocations)
+	for i := range own.Allocations {
+		own.Allocations[i].Steps = slices.Clone(r.Allocations[i].Steps)
+	}
+	return &own
+}
+
 // OpenRequests returns the person's requests that are pending or approved,
 // newest first.
 func (v *View) OpenRequests(personID string) ([]*serval.Request, error) {
-	requests, err := all(v, scanRequest, `select `+requestColumns+` from request
-		where person_id = $1 and status in ('pending', 'approved') order by created_at desc, id collate "C" desc`, personID)
+	known, err := remember(v, source{"open requests", []string{"request", "allocation"}}, personID, func() ([]*serval.Request, error) {
+		requests, err := all(v, scanRequest, `select `+requestColumns+` from request
+			where person_id = $1 and status in ('pending', 'approved') order by created_at desc, id collate "C" desc`, personID)
+		if err != nil {
+			return nil, fmt.Errorf("listing open requests: %w", err)
+		}
+		return requests, v.allocations(requests...)
+	})
 	if err != nil {
-		return nil, fmt.Errorf("listing open requests: %w", err)
+		return nil, err
 	}
-	return requests, v.allocations(requests...)
+	own := make([]*serval.Request, len(known)) // whoever asked may change theirs
+	for i, r := range known {
+		own[i] = copyOf(r)
+	}
+	return own, nil
 }
 
 // RequestsOfRole returns the open requests for a role.

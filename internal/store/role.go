@@ -86,9 +86,11 @@ func scanRole(row scanner) (Role, error) {
 // Roles returns every role that is listed, in the order of account and ARN,
 // without documents.
 func (v *View) Roles() ([]Role, error) {
-	roles, err := all(v, scanRole, `select `+roleColumns+` from role
-		where removed_at = 0 and account_id in (select id from account where removed_at = 0)
-		order by account_id, arn collate "C"`)
+	roles, err := remember(v, source{"roles", []string{"role", "account"}}, "", func() ([]Role, error) {
+		return all(v, scanRole, `select `+roleColumns+` from role
+			where removed_at = 0 and account_id in (select id from account where removed_at = 0)
+			order by account_id, arn collate "C"`)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing roles: %w", err)
 	}
@@ -333,10 +335,10 @@ func (v *View) stage(push, accountID string, now time.Time, r serval.Role) error
 // DropStaged forgets what a push staged. The roles go first: where only they are
 // gone, the push cannot be applied, and the documents go with the old ones.
 func (s *Store) DropStaged(ctx context.Context, push string) error {
-	if _, err := s.write.ExecContext(ctx, `delete from staged_role where push = $1`, push); err != nil {
+	if err := s.alone(ctx, `delete from staged_role where push = $1`, push); err != nil {
 		return fmt.Errorf("dropping staged roles: %w", err)
 	}
-	if _, err := s.write.ExecContext(ctx, `delete from staged_document where push = $1`, push); err != nil {
+	if err := s.alone(ctx, `delete from staged_document where push = $1`, push); err != nil {
 		return fmt.Errorf("dropping staged documents: %w", err)
 	}
 	return nil
@@ -345,10 +347,10 @@ func (s *Store) DropStaged(ctx context.Context, push string) error {
 // DropOldStaged forgets what pushes that were staged before the instant left
 // behind when their process died.
 func (s *Store) DropOldStaged(ctx context.Context, before time.Time) error {
-	if _, err := s.write.ExecContext(ctx, `delete from staged_role where staged_at < $1`, micros(before)); err != nil {
+	if err := s.alone(ctx, `delete from staged_role where staged_at < $1`, micros(before)); err != nil {
 		return fmt.Errorf("dropping old staged roles: %w", err)
 	}
-	if _, err := s.write.ExecContext(ctx, `delete from staged_document where staged_at < $1`, micros(before)); err != nil {
+	if err := s.alone(ctx, `delete from staged_document where staged_at < $1`, micros(before)); err != nil {
 		return fmt.Errorf("dropping old staged documents: %w", err)
 	}
 	return nil

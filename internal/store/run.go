@@ -124,11 +124,11 @@ func (t *Tx) EndFetches(accountID string, started time.Time, result serval.SyncR
 // DropOldRuns drops runs that ended before the instant, with their tasks. The
 // audit log keeps what was done.
 func (s *Store) DropOldRuns(ctx context.Context, before time.Time) error {
-	_, err := s.write.ExecContext(ctx, `delete from task where run_id in (select id from run where ended_at <> 0 and ended_at < $1)`, micros(before))
+	err := s.alone(ctx, `delete from task where run_id in (select id from run where ended_at <> 0 and ended_at < $1)`, micros(before))
 	if err != nil {
 		return fmt.Errorf("dropping old tasks: %w", err)
 	}
-	_, err = s.write.ExecContext(ctx, `delete from run where ended_at <> 0 and ended_at < $1 and id not in (select run_id from task)`, micros(before))
+	err = s.alone(ctx, `delete from run where ended_at <> 0 and ended_at < $1 and id not in (select run_id from task)`, micros(before))
 	if err != nil {
 		return fmt.Errorf("dropping old runs: %w", err)
 	}

@@ -46,6 +46,7 @@ type Store struct {
 	chain   serval.Chain
 	unlock  func() error
 	head    atomic.Pointer[Head]
+	memory  memory
 
 	mu      sync.Mutex
 	pushing map[string]bool // accounts that a push is being staged of
@@ -76,11 +77,13 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, err
 	}
 	s.chain = c.Chain
+	s.memory.on.Store(s.dialect.alone && !c.ReadOnly)
 	return s, nil
 }
 
 // Close closes the database and lets another process serve it.
 func (s *Store) Close() error {
+	s.memory.on.Store(false)
 	err := s.read.Close()
 	if s.write != s.read {
 		err = errors.Join(err, s.write.Close())
@@ -115,6 +118,8 @@ type View struct {
 	q      querier
 	chain  serval.Chain
 	broken error // the first statement that failed; none is run after it
+
+	snapshot *snapshot // nil where nothing is remembered
 }
 
 type querier interface {
@@ -130,14 +135,18 @@ type Tx struct {
 	head Head
 }
 
-// Read runs f on a consistent view.
+// Read runs f on a consistent view. What is remembered of it was so when f
+// began, or later.
 func (s *Store) Read(ctx context.Context, f func(*View) error) error {
-	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation})
-	if err != nil {
-		return fmt.Errorf("beginning to read: %w", err)
+	d := &snapshot{memory: &s.memory, db: s.read, begin: func() (*sql.Tx, error) {
+		return s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation})
+	}}
+	defer d.end()
+	err := f(&View{ctx: ctx, q: d, chain: s.chain, snapshot: d})
+	if d.failed != nil {
+		return d.failed
 	}
-	defer tx.Rollback() // nothing was written
-	return f(&View{ctx: ctx, q: tx, chain: s.chain})
+	return err
 }
 
 // Write runs f in one transaction at now, in whole microseconds: all of it is
@@ -177,7 +186,8 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	defer tx.Rollback() // does nothing after Commit
 
-	t := &Tx{View: View{ctx: ctx, q: tx, chain: s.chain}, Now: now}
+	noted := &noting{querier: tx}
+	t := &Tx{View: View{ctx: ctx, q: noted, chain: s.chain}, Now: now}
 	var latest int64
 	err = tx.QueryRowContext(ctx,
 		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
@@ -201,7 +211,9 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 			return fmt.Errorf("moving the chain: %w", err)
 		}
 	}
-	if err := tx.Commit(); err != nil {
+	err = tx.Commit()
+	s.memory.written(noted.changed...) // also where it cannot be told whether it was
+	if err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
 	if t.head != before {
@@ -212,15 +224,16 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 
 // Meta returns what is kept under name; empty where nothing is.
 func (v *View) Meta(name string) (string, error) {
-	var value string
-	err := v.scan(`select value from meta where name = $1`, []any{name}, &value)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("reading meta %s: %w", name, err)
-	}
-	return value, nil
+	return remember(v, source{"meta", []string{"meta"}}, name, func() (value string, err error) {
+		err = v.scan(`select value from meta where name = $1`, []any{name}, &value)
+		if errors.Is(err, sql.ErrNoRows) {
+			return "", nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("reading meta %s: %w", name, err)
+		}
+		return value, nil
+	})
 }
 
 // SetMeta keeps value under name.

@@ -1,10 +1,12 @@
 package web
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/gorilla/securecookie"
 	"github.com/gorilla/sessions"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -41,11 +43,41 @@ func newCookies(secret serval.Secret, older []serval.Secret) cookies {
 	}
 	lasting := func(age time.Duration) *sessions.CookieStore {
 		store := sessions.NewCookieStore(keys...)
+		for _, codec := range store.Codecs {
+			if c, ok := codec.(*securecookie.SecureCookie); ok {
+				c.SetSerializer(plainID{})
+			}
+		}
 		store.Options = &sessions.Options{Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode}
 		store.MaxAge(int(age / time.Second)) // the codecs' bound as well
 		return store
 	}
 	return cookies{login: lasting(loginAge), attempt: lasting(attemptAge)}
+}
+
+// plainID writes the one value that a cookie of ours has as it is. What the
+// package would do by itself describes the type of a map with each cookie, which
+// costs as much as all else that is done for a request.
+type plainID struct{}
+
+// Serialize returns the id.
+func (plainID) Serialize(src any) ([]byte, error) {
+	values, ok := src.(map[any]any)
+	id, is := values[cookieValue].(string)
+	if !ok || !is || len(values) != 1 {
+		return nil, errors.New("web: a cookie holds one id")
+	}
+	return []byte(id), nil
+}
+
+// Deserialize puts the id into the map that dst points to.
+func (plainID) Deserialize(src []byte, dst any) error {
+	values, ok := dst.(*map[any]any)
+	if !ok {
+		return errors.New("web: a cookie holds one id")
+	}
+	*values = map[any]any{cookieValue: string(src)}
+	return nil
 }
 
 // read returns the id that a cookie holds: empty where there is none, and broken

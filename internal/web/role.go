@@ -67,20 +67,23 @@ func (s *Server) roles(w http.ResponseWriter, r *http.Request, v *visit) error {
 	if err != nil {
 		return err
 	}
-	roles, more, err := s.c.Plane.Roles(r.Context(), v.who, control.RoleFilter{
+	text, err := s.c.Plane.Catalogue(r.Context(), v.who, control.RoleFilter{
 		AccountID: q.Get("account_id"), Tag: q.Get("tag"), Text: q.Get("q"), After: after, Limit: size,
+	}, func(roles []control.Role, more bool) ([]byte, error) {
+		answer := wire.Roles{Roles: []wire.Role{}}
+		for _, role := range roles {
+			answer.Roles = append(answer.Roles, s.roleJSON(role, v.who))
+		}
+		if more {
+			answer.NextPageToken = edge.PageToken(more, roles[len(roles)-1].ARN)
+		}
+		return edge.JSON(answer)
 	})
 	if err != nil {
 		return err
 	}
-	answer := wire.Roles{Roles: []wire.Role{}}
-	for _, role := range roles {
-		answer.Roles = append(answer.Roles, s.roleJSON(role, v.who))
-	}
-	if more {
-		answer.NextPageToken = edge.PageToken(more, roles[len(roles)-1].ARN)
-	}
-	return edge.WriteJSON(w, http.StatusOK, answer)
+	edge.WriteText(w, http.StatusOK, text)
+	return nil
 }
 
 // role answers GET /api/v1/roles/{account_id}/{role_name}.

@@ -1,0 +1,236 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What is read again and again (who holds a cookie, which roles there are) is
+// remembered while nothing writes to the tables that it was read from. That is
+// exact where one process alone writes, which is so with SQLite: every write of
+// ours is noted by its table before it is acknowledged. Under PostgreSQL other
+// replicas write too, and nothing is remembered. A Tx reads the database itself:
+// what decides is never remembered.
+
+// How long something is remembered at most, so that what somebody changes in the
+// file by hand counts soon too, and how much.
+const (
+	rememberFor  = time.Second
+	rememberMost = 4096
+)
+
+// A memory remembers what was read. The zero value remembers nothing.
+type memory struct {
+	on atomic.Bool
+
+	mu      sync.Mutex
+	writes  uint64            // that were noted so far
+	touched map[string]uint64 // the last of them, by table
+	known   map[memoryKey]memoryEntry
+}
+
+type memoryKey struct{ what, of string }
+
+type memoryEntry struct {
+	value any
+	asOf  uint64 // the writes that it knows of: all up to this one
+	at    time.Time
+}
+
+// written notes that tables were written to.
+func (m *memory) written(tables ...string) {
+	if !m.on.Load() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.touched == nil {
+		m.touched = map[string]uint64{}
+	}
+	m.writes++
+	for _, t := range tables {
+		m.touched[t] = m.writes
+		if !aside[t] {
+			m.touched[everything] = m.writes
+		}
+	}
+}
+
+// now returns the last write that was noted.
+func (m *memory) now() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.writes
+}
+
+// get returns what is remembered under a key, if it still holds.
+func (m *memory) get(key memoryKey, tables []string) (value any, holds bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, found := m.known[key]
+	if !found || time.Since(e.at) >= rememberFor {
+		return nil, false
+	}
+	for _, t := range tables {
+		if m.touched[t] > e.asOf {
+			return nil, false
+		}
+	}
+	return e.value, true
+}
+
+// put remembers a value.
+func (m *memory) put(key memoryKey, e memoryEntry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil || len(m.known) >= rememberMost {
+		m.known = map[memoryKey]memoryEntry{} // begun anew: what is used comes back
+	}
+	m.known[key] = e
+}
+
+// A source is what a remembered value is called, and the tables it is read from.
+type source struct {
+	what   string
+	tables []string
+}
+
+// Remember returns what read would, and remembers it until anything is written
+// that is not only about signing in. It is for answers that are made from much,
+// and must hold no more than what may lie in memory for a second. Whoever gets it
+// must not change it.
+func Remember[T any](v *View, what, of string, read func() (T, error)) (T, error) {
+	return remember(v, source{"answer " + what, []string{everything}}, of, read)
+}
+
+// everything stands for all tables but those of sign-ins that are under way, of
+// what a login was last used for, and of pushes that were not accepted.
+const everything = "*"
+
+// aside are the tables that everything leaves out.
+var aside = map[string]bool{"login_attempt": true, "client_attempt": true, "login": true, "id_token": true, "staged_role": true, "staged_document": true}
+
+// remember returns what read would. Whoever gets it must not change it.
+func remember[T any](v *View, from source, of string, read func() (T, error)) (T, error) {
+	if v.snapshot == nil || !v.snapshot.memory.on.Load() {
+		return read()
+	}
+	m, key := v.snapshot.memory, memoryKey{from.what, of}
+	if value, holds := m.get(key, from.tables); holds {
+		return value.(T), nil
+	}
+	began := time.Now()
+	value, err := read()
+	if err == nil {
+		m.put(key, memoryEntry{value, v.snapshot.asOf, began})
+	}
+	return value, err
+}
+
+// writing is the form of a statement that changes a table.
+var writing = regexp.MustCompile(`^\s*(?:insert into|update|delete from)\s+(\w+)`)
+
+// A noting querier notes which tables its statements change.
+type noting struct {
+	querier
+	changed []string
+}
+
+func (n *noting) note(query string) {
+	if m := writing.FindStringSubmatch(query); m != nil {
+		n.changed = append(n.changed, m[1])
+	}
+}
+
+// QueryContext passes on.
+func (n *noting) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	n.note(query)
+	return n.querier.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext passes on.
+func (n *noting) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	n.note(query)
+	return n.querier.QueryRowContext(ctx, query, args...)
+}
+
+// ExecContext passes on.
+func (n *noting) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	n.note(query)
+	return n.querier.ExecContext(ctx, query, args...)
+}
+
+// alone runs one statement outside of a transaction of ours, and notes what it
+// changed. It is for housekeeping; no chain is taken.
+func (s *Store) alone(ctx context.Context, query string, args ...any) error {
+	result, err := s.write.ExecContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	changed, err := result.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if m := writing.FindStringSubmatch(query); m != nil && changed > 0 {
+		s.memory.written(m[1])
+	}
+	return nil
+}
+
+// A snapshot is the transaction of a view. It begins with the first statement:
+// a view whose every answer is remembered has none.
+type snapshot struct {
+	memory *memory
+	begin  func() (*sql.Tx, error)
+	db     *sql.DB
+	tx     *sql.Tx
+	asOf   uint64 // the writes that it sees: all up to this one, and perhaps more
+	failed error
+}
+
+// querier returns what runs a statement, and a context that has ended where
+// there is no transaction to run it in.
+func (d *snapshot) querier(ctx context.Context) (querier, context.Context) {
+	if d.tx == nil && d.failed == nil {
+		d.asOf = d.memory.now()
+		if d.tx, d.failed = d.begin(); d.failed != nil {
+			d.failed = fmt.Errorf("beginning to read: %w", d.failed)
+		}
+	}
+	if d.failed != nil {
+		ctx, cancel := context.WithCancel(ctx)
+		cancel()
+		return d.db, ctx
+	}
+	return d.tx, ctx
+}
+
+// QueryContext passes on.
+func (d *snapshot) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	q, ctx := d.querier(ctx)
+	return q.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext passes on.
+func (d *snapshot) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	q, ctx := d.querier(ctx)
+	return q.QueryRowContext(ctx, query, args...)
+}
+
+// ExecContext passes on.
+func (d *snapshot) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	q, ctx := d.querier(ctx)
+	return q.ExecContext(ctx, query, args...)
+}
+
+// end ends the transaction, if one was begun: nothing was written.
+func (d *snapshot) end() {
+	if d.tx != nil {
+		_ = d.tx.Rollback()
+	}
+}
