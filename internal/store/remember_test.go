@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -189,4 +191,27 @@ func TestMemory(t *testing.T) {
 			t.Errorf("something is remembered: %t", d.memory.on.Load())
 		}
 	})
+}
+
+// Every write outside of a Tx goes through alone, or it would not be noted.
+func TestWritesAreNoted(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := strings.Count(string(text), "write."+"ExecContext(")
+		found += n
+		if n > 0 && file != "remember.go" && !strings.HasSuffix(file, "_test.go") {
+			t.Errorf("%s writes past the memory: use alone", file)
+		}
+	}
+	if found == 0 {
+		t.Error("alone was not found: the test looks for the wrong thing")
+	}
 }
