@@ -156,6 +156,8 @@ func (r *Reader) ajar(ctx context.Context, s *session) error {
 		switch e, _ := errors.AsType[*callError](err); {
 		case err == nil:
 			open = append(open, try.how)
+		case open != nil && (e == nil || e.kind != denied):
+			// It is open, whatever the second try would have said.
 		case e == nil || e.kind != denied:
 			return fmt.Errorf("trying to assume %s %s: %w", arn, try.how, err)
 		}

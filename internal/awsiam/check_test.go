@@ -156,6 +156,14 @@ func TestGuardRemembers(t *testing.T) {
 		remove := e.Inject(awstest.Fault{Action: "AssumeRole", After: 1, Code: "ServiceUnavailable", Status: 400})
 		calls(2) // the second says nothing
 		remove()
+		// What the first has shown to be open is not forgotten because of the second.
+		owner.SetTrust(ingestion, trustOf(hub, "sts:AssumeRole", "sts:TagSession"))
+		remove = e.Inject(awstest.Fault{Action: "AssumeRole", After: 2, Code: "ServiceUnavailable", Status: 400})
+		if g := failureOf(t, r.Guard(t.Context(), a)); g.Code != "ExternalIDNotRequired" {
+			t.Errorf("Guard: %v, want it refused", g)
+		}
+		remove()
+		owner.SetTrust(ingestion, trust(hub, external, "sts:AssumeRole", "sts:TagSession"))
 		calls(3)
 		calls(0)
 		time.Sleep(25 * time.Hour)

@@ -424,17 +424,32 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.
 		case <-ctx.Done():
 			return
 		case <-sweep.C:
-			if err := errors.Join(plane.Sweep(ctx), runs.Sweep(ctx)); err != nil && ctx.Err() == nil {
-				c.Log.Error("what is due could not all be done", zap.Error(err))
-			}
+			c.guard("sweep", func() {
+				if err := errors.Join(plane.Sweep(ctx), runs.Sweep(ctx)); err != nil && ctx.Err() == nil {
+					c.Log.Error("what is due could not all be done", zap.Error(err))
+				}
+			})
 		case <-reload.C:
-			file.look(ctx)
+			c.guard("reload", func() { file.look(ctx) })
 		case <-head.C:
-			if err := plane.PublishHead(ctx); err != nil && ctx.Err() == nil {
-				c.Log.Error("the audit chain's head could not be published", zap.Error(err))
-			}
+			c.guard("head", func() {
+				if err := plane.PublishHead(ctx); err != nil && ctx.Err() == nil {
+					c.Log.Error("the audit chain's head could not be published", zap.Error(err))
+				}
+			})
 		}
 	}
+}
+
+// guard runs one turn of what goes on in the background. A panic in it ends that
+// turn and not the bridge; the next comes as it would.
+func (c *Config) guard(what string, turn func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.Log.Error("a turn in the background panicked", zap.String("turn", what), zap.Any("panic", p), zap.Stack("stack"))
+		}
+	}()
+	turn()
 }
 
 // listen listens for pages and API, with TLS where it is set.

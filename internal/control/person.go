@@ -109,7 +109,10 @@ func (p *Plane) Relink(ctx context.Context, who serval.Principal, id string, ask
 			from = append(from, other.ID)
 		}
 		for _, id := range from {
-			if err := settle(tx, who, id, person, ask.SamePerson, &done); err != nil {
+			// Whose email is new here is one person with who they were, and not with
+			// whoever else has that email: what is open of theirs is nobody's.
+			same := ask.SamePerson && (id == person.ID || serval.SameEmail(was, email))
+			if err := settle(tx, who, id, person, same, &done); err != nil {
 				return err
 			}
 		}

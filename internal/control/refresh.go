@@ -24,7 +24,7 @@ type Refresher func(ctx context.Context, token serval.Secret, was Identity) (Ide
 // looks for its outcome.
 const (
 	refreshTime = 25 * time.Second
-	claimLife   = 30 * time.Second // longer than the trade and its record take
+	claimLife   = refreshTime + recordTime + 5*time.Second // longer than the trade and its record take
 	refreshPoll = 100 * time.Millisecond
 )
 
@@ -44,6 +44,7 @@ func (p *Plane) isStale(k store.IDToken, begun time.Time) bool {
 // it, or has it as used, and then the person signs in again. Nothing is opened
 // before the outcome is recorded.
 func (p *Plane) refresh(ctx context.Context, who serval.Principal, begun time.Time) error {
+	who.Claim = "" // a trade is not what the key was given for
 	ctx, cancel := context.WithTimeout(ctx, refreshTime+claimLife)
 	defer cancel()
 	for {

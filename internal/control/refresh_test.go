@@ -272,3 +272,44 @@ func (w *world) person(who serval.Principal) (known serval.Person) {
 	}))
 	return known
 }
+
+// a clock that is set back while the provider is asked does not make its
+// answer an old one, over and over.
+func TestRefreshWhileClockIsSetBack(t *testing.T) {
+	w := newWorld(t)
+	idp, _, open := offline(t, w)
+	first := true
+	w.plane.door.Now = func() time.Time {
+		if first {
+			first = false
+			return w.clock.now().Add(30 * time.Second)
+		}
+		return w.clock.now()
+	}
+	wantKind(t, "opening", open(w.plane), "")
+	if n := len(idp.traded); n != 1 {
+		t.Errorf("the provider was asked %d times, want once", n)
+	}
+}
+
+// A key under which nothing was done, because the provider could not be asked,
+// can be used again.
+func TestKeyAfterFailedRefresh(t *testing.T) {
+	w := newWorld(t)
+	idp, ana, _ := offline(t, w)
+	idp.instead = func(*Identity) error { return serval.Refuse(serval.Unavailable, "It does not answer.") }
+	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	w.clock.move(time.Minute)
+	who := w.claim(ana, "k")
+	_, err := w.plane.Open(t.Context(), who, opening(r.ID))
+	wantKind(t, "opening while the provider is away", err, serval.Unavailable)
+	w.clock.move(repeatClaim)
+	idp.instead, idp.used = nil, nil
+	again, err := w.plane.Claim(t.Context(), ana, "k", "d")
+	if err != nil || again.Who.Claim == "" {
+		t.Fatalf("the key again: %+v, %v; want it to be used", again, err)
+	}
+	if _, err := w.plane.Open(t.Context(), again.Who, opening(r.ID)); err != nil {
+		t.Errorf("opening under it: %v", err)
+	}
+}

@@ -73,22 +73,29 @@ func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Op
 	return p.open(ctx, who, ask.RequestID, func(*store.Tx) (Opening, error) { return ask, nil }, func(*store.Tx) error { return nil })
 }
 
+// maxTrades is how often the identity provider is asked for one session.
+const maxTrades = 3
+
 // open is Open for what asked returns. Take is called in the transaction that
 // records the intent.
 func (p *Plane) open(ctx context.Context, who serval.Principal, target string, asked func(*store.Tx) (Opening, error),
 	take func(*store.Tx) error) (Opened, error) {
 	var i intent
-	for begun := p.now(); ; {
+	begun := p.now()
+	for trade := 1; ; trade++ {
 		err := p.act(ctx, who, serval.SessionOpen, target, func(tx *store.Tx, e *serval.Event) error {
 			ask, err := asked(tx)
 			if err != nil {
 				return err
 			}
+			if tx.Now.Before(begun) {
+				begun = tx.Now // a clock that was set back must not make every token an old one
+			}
 			if i, err = p.intend(tx, who, ask, begun); err != nil {
 				return err
 			}
 			if i.stale {
-				e.Action = ""
+				e.Action, e.Outcome = "", ""
 				return nil
 			}
 			if err := take(tx); err != nil {
@@ -97,7 +104,9 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 			e.Target, e.Outcome, e.Detail = i.session.RequestID, serval.OutcomeStarted, i.detail()
 			return tx.SaveSession(i.session)
 		})
-		if err == nil && i.stale {
+		if err == nil && i.stale && trade > maxTrades {
+			err = serval.Refuse(serval.Unavailable, "The identity provider was asked several times, and each answer was old when it came. Try again.")
+		} else if err == nil && i.stale {
 			err = p.refresh(ctx, who, begun)
 		}
 		if err != nil {

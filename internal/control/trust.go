@@ -199,7 +199,7 @@ func (p *Plane) explainDenied(ctx context.Context, who serval.Principal, i inten
 		told.Reason = fmt.Sprintf("AWS refused, although the trust policy of %s, as it was read at %s, accepts you. Either it has changed since, or what is not in it refuses: %s. Whoever owns the account can look there.",
 			role, read, strings.Join(verdict.NotChecked, ", "))
 	default:
-		told.Reason = fmt.Sprintf("%s Whether the trust policy is the reason cannot be told: %s", refusal.Reason, sentence(verdict.Reason))
+		told.Reason = fmt.Sprintf("%s Whether the trust policy is the reason cannot be told: %s", refusal.Reason, sentence(strings.TrimPrefix(verdict.Reason, "cannot tell: ")))
 	}
 	return &told
 }

@@ -39,8 +39,9 @@ func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: lo
 
 // Act runs f as who and records what happened: both, or neither. A refusal
 // undoes f and is recorded in its place; a fault undoes it and is recorded as
-// failed. What who does under a claim is noted with it, or not done. F may put facts into the event; with an empty action it says that it
-// has appended its own.
+// failed. What who does under a claim is noted with it, or not done. F may put
+// facts into the event; with an empty action it says that it has appended its
+// own, with an empty outcome too that it has done nothing.
 func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(tx *store.Tx, e *serval.Event) error) error {
 	err := authorize(who, what)
@@ -50,7 +51,7 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 			if err := f(tx, &e); err != nil {
 				return err
 			}
-			if who.Claim != "" {
+			if who.Claim != "" && (e.Action != "" || e.Outcome != "") {
 				if err := tx.DoRepeat(who.Claim); err != nil {
 					return err
 				}

@@ -3,6 +3,7 @@ package trust
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -364,13 +365,25 @@ func (l *lint) isClosed() bool {
 // isNetwork reports whether a condition tells networks apart.
 func isNetwork(c *condition) bool {
 	switch c.key.lower {
-	case "aws:sourceip", "aws:sourcevpce", "aws:sourcevpc", "aws:vpcsourceip":
-	default:
+	case "aws:sourceip", "aws:sourcevpce", "aws:sourcevpc":
+	default: // aws:VpcSourceIp is a private address, which anybody's VPC can have
 		return false
 	}
 	return len(c.values) > 0 && !slices.ContainsFunc(c.values, func(v string) bool {
-		return strings.HasSuffix(v, "/0") || c.test == testLike && strings.Trim(v, "*?") == "" || strings.Contains(v, "${")
+		return isWide(v) || c.test == testLike && strings.Trim(v, "*?") == "" || strings.Contains(v, "${")
 	})
+}
+
+// The widest networks that hold callers to a place: no company has a wider one.
+const (
+	widestIPv4 = 8
+	widestIPv6 = 16
+)
+
+// isWide reports whether a network is so wide that it closes nothing.
+func isWide(text string) bool {
+	p, err := netip.ParsePrefix(text)
+	return err == nil && (p.Addr().Is4() && p.Bits() < widestIPv4 || p.Addr().Is6() && p.Bits() < widestIPv6)
 }
 
 // tags finds whether tags that will be sent are allowed to whom the statement

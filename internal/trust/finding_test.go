@@ -36,6 +36,9 @@ func TestPolicy_Findings(t *testing.T) { // S-24, S-53
 		{"a subject", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1", "` + ourPrefix + `:sub": "00u1"}}`)), "low:bypass"},
 		{"a subject that is anybody", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "StringLike": {"` + ourPrefix + `:sub": "*"}}`)), "medium:bypass"},
 		{"every address", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "IpAddress": {"aws:SourceIp": "0.0.0.0/0"}}`)), "medium:bypass"},
+		{"every address, in halves", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "IpAddress": {"aws:SourceIp": ["0.0.0.0/1", "128.0.0.0/1"]}}`)), "medium:bypass"},
+		{"private addresses, which every VPC has", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "IpAddress": {"aws:VpcSourceIp": "10.0.0.0/8"}}`)), "medium:bypass"},
+		{"a network", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "IpAddress": {"aws:SourceIp": ["203.0.113.0/24", "2001:db8::/32"]}}`)), ""},
 		{"an address, if it exists", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "IpAddressIfExists": {"aws:SourceIp": "203.0.113.7"}}`)), "medium:bypass"},
 		{"all but an address", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "NotIpAddress": {"aws:SourceIp": "203.0.113.7"}}`)), "medium:bypass"},
 

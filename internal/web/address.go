@@ -31,6 +31,7 @@ func (s *Server) address(r *http.Request) string {
 		}
 		return at.String()
 	}
+	nearest := at
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for _, hop := range slices.Backward(hops) {
 		next, err := netip.ParseAddr(strings.TrimSpace(hop))
@@ -38,10 +39,15 @@ func (s *Server) address(r *http.Request) string {
 			break
 		}
 		if at = next.Unmap().WithZone(""); !s.isProxy(at) {
-			break
+			return at.String()
+		}
+		if nearest == peer.Addr().Unmap() {
+			nearest = at
 		}
 	}
-	return at.String()
+	// Every hop is a proxy's address, and the farther ones whoever asks could have
+	// written: what counts is whom our own proxy names.
+	return nearest.String()
 }
 
 func (s *Server) isProxy(a netip.Addr) bool {

@@ -373,6 +373,14 @@ func TestLogLines(t *testing.T) {
 	if logins.Logins[0].Address != "127.0.0.1" {
 		t.Errorf("the login's address is %s, want the peer's", logins.Logins[0].Address)
 	}
+	// Where every hop is a proxy's address, the farther ones could be anybody's
+	// word: our own proxy's counts. S-12
+	ana.header.Set("X-Forwarded-For", "127.0.0.9, 127.0.0.3")
+	ana.do("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 5, Justification: "again"})
+	w.as("aud").json("GET", "/api/v1/audit?action=request.create", nil, 200, &events)
+	if got := events.Events[0].Address; got != "127.0.0.3" {
+		t.Errorf("recorded from %s, want the hop that our proxy names", got)
+	}
 }
 
 // A push is a stream of its own bounds, and tells its sender what is wrong.
