@@ -138,6 +138,9 @@ type Tx struct {
 // Read runs f on a consistent view. What is remembered of it was so when f
 // began, or later.
 func (s *Store) Read(ctx context.Context, f func(*View) error) error {
+	if err := ctx.Err(); err != nil {
+		return err // memory would answer, and nobody waits for it
+	}
 	d := &snapshot{memory: &s.memory, db: s.read, begin: func() (*sql.Tx, error) {
 		return s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation})
 	}}
