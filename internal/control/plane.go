@@ -85,6 +85,10 @@ type Plane struct {
 	appointed atomic.Pointer[Appointed]
 	policies  atomic.Pointer[policySet] // as last read; see inForce
 	parsed    parsed
+
+	// How many undecided requests are looked through for one page of an
+	// approver's; so many at a time, a quarter of it.
+	mostAwaiting int
 }
 
 // New returns a Plane behind d.
@@ -97,7 +101,8 @@ func New(d *door.Door, m Minter, settings Settings) *Plane {
 	}
 	p := &Plane{
 		door: d, minter: m, settings: settings,
-		sealer: newSealer(settings.Secret, settings.OlderSecrets),
+		sealer:       newSealer(settings.Secret, settings.OlderSecrets),
+		mostAwaiting: 2000,
 	}
 	p.appointed.Store(&Appointed{settings.Admins, settings.Auditors, settings.Networks})
 	return p

@@ -431,19 +431,12 @@ func readPlace(token string) (at time.Time, id string, err error) {
 // noPage is the answer for a page token that this list did not give.
 func noPage() error { return serval.Refuse(serval.Invalid, "This page_token is not of this list.") }
 
-// How many undecided requests are looked through for one page of an approver's,
-// and how many at a time.
-const (
-	maxAwaiting   = 5000
-	someOfWaiting = 1000
-)
-
 // Approvals returns the requests that wait for a decision which who may make,
 // newest first, and the token of the page behind; empty where there is none. A
 // page may hold fewer than limit where many others wait, even none.
 func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after string, limit int) (list []Request, next string, err error) {
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
-		filter := store.RequestFilter{Awaiting: true, Limit: someOfWaiting}
+		filter := store.RequestFilter{Awaiting: true, Limit: p.mostAwaiting / 4}
 		if filter.BeforeAt, filter.BeforeID, err = readPlace(after); err != nil {
 			return err
 		}
@@ -467,11 +460,11 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 				}
 				mine = append(mine, r)
 			}
-			if seen += len(waiting); next != "" || len(waiting) < someOfWaiting {
+			if seen += len(waiting); next != "" || len(waiting) < filter.Limit {
 				break
 			}
 			last := waiting[len(waiting)-1]
-			if filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID; seen >= maxAwaiting {
+			if filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID; seen >= p.mostAwaiting {
 				next = place(last.CreatedAt, last.ID)
 				break
 			}
