@@ -91,7 +91,7 @@ $(OIDC_PROVIDER)/done: internal/web/testdata/oidc-provider/package-lock.json
 fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 	@grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for f in $$(grep -hoE '^func (Fuzz[A-Za-z0-9_]+)' "$$dir"/*_test.go | awk '{print $$2}'); do \
-			echo "$$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "./$$dir" || exit 1; \
+			echo "$$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "./$$dir" || exit 1; \
 		done; done
 
 build: ## Build the programs into bin/

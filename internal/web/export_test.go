@@ -1,6 +1,7 @@
 package web
 
 import (
+	"net/http"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -10,6 +11,14 @@ import (
 // SetPatience shortens how long a connection stays open for a body that nobody
 // reads.
 func (s *Server) SetPatience(d time.Duration) { s.patience = d }
+
+// ReturnTo returns where a sign-in leads that was begun with text, by the table
+// of routes alone.
+func ReturnTo() func(text string) string {
+	s := &Server{mux: http.NewServeMux()}
+	s.route(table)
+	return s.returnTo
+}
 
 // SetMaxComing sets how many may be coming back from signing in at a time.
 func (s *Server) SetMaxComing(n int) { s.coming = make(chan struct{}, n) }

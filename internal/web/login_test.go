@@ -391,3 +391,25 @@ func TestConfigRefused(t *testing.T) {
 		}
 	}
 }
+
+// S-16, T-1: wherever a sign-in is told to lead, it leads to a page of ours, the
+// same as it is read by a browser.
+func FuzzReturnTo(f *testing.F) {
+	const origin = "https://serval.example"
+	returnTo := web.ReturnTo()
+	for _, seed := range []string{"/roles", "/requests/x?again=1", "//evil.example", "/\\evil.example", "/.//evil.example", "/%09/evil.example", "/roles/../..//evil.example",
+		"/client/authorize?redirect_uri=http://127.0.0.1:1/&state=x", "https://evil.example/roles", "/roles#x", "/roles?a=b;c", "/api/v1/me", "/oidc/auth/login"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		to := returnTo(text)
+		u, err := url.Parse(origin + to)
+		if err != nil || !strings.HasPrefix(to, "/") || strings.HasPrefix(to, "//") || strings.ContainsAny(to, "\\\r\n\t") || u.Host != "serval.example" ||
+			u.User != nil || strings.HasPrefix(u.Path, "/api/") || strings.HasPrefix(u.Path, "/oidc/") || strings.Contains(u.Path, "//") {
+			t.Errorf("%q leads to %q (%v)", text, to, err)
+		}
+		if again := returnTo(to); again != to {
+			t.Errorf("%q leads to %q, and that to %q", text, to, again)
+		}
+	})
+}
