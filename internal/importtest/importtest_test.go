@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire probe settings api "
-	bridgeRooms = "awssts tokenreview login store door control intake workflow notify edge web bridge "
+	bridgeRooms = "awssts tokenreview login store door control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	fakes       = "awstest idptest kubetest pgtest policytest "
 )
@@ -81,7 +81,9 @@ var table = map[string]rule{
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify":   {ours: "serval store", theirs: zap},
 	"internal/edge":     {ours: "serval wire"},
-	"internal/web":      {ours: "serval wire control intake workflow login edge", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
+	"internal/shape":    {ours: "serval wire control workflow store"},
+	"internal/pages":    {ours: "serval wire control workflow edge shape"},
+	"internal/web":      {ours: "serval wire control intake workflow login edge shape pages", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
 	"internal/workerd":  {ours: pure + workerRooms, theirs: wiring + metrics},
@@ -104,9 +106,9 @@ var table = map[string]rule{
 	"api": {},
 }
 
-// parting are rooms that have outgrown the bound and are to be parted next, sign-in
-// from control and the pages from web.
-var parting = []string{"internal/control", "internal/web"}
+// parting are rooms that have outgrown the bound and are to be parted next: sign-in
+// from control.
+var parting = []string{"internal/control"}
 
 // nowhere are names under which anything could be put.
 var nowhere = strings.Fields("util utils common model models type types service services manager managers pkg helper helpers misc base lib core shared")

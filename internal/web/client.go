@@ -8,6 +8,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -49,13 +50,6 @@ func clientAsk(values url.Values) (ask serval.ClientAsk, origin string, err erro
 	return ask, origin, err
 }
 
-// A clientView is the consent page.
-type clientView struct {
-	Ask    serval.ClientAsk
-	Email  string
-	Fields []fact // of the form: what the client asked, as it asked
-}
-
 // clientPage asks whoever is signed in whether a client may act for them; others
 // sign in first, and come back here.
 func (s *Server) clientPage(w http.ResponseWriter, r *http.Request, v *visit) error {
@@ -70,24 +64,7 @@ func (s *Server) clientPage(w http.ResponseWriter, r *http.Request, v *visit) er
 	if v.who.Kind != serval.KindPerson {
 		return s.redirect(w, loginPath(s.returnTo(r.URL.RequestURI()), ""))
 	}
-	view := clientView{Ask: ask, Email: v.who.Person.Email}
-	for _, name := range clientParameters {
-		view.Fields = append(view.Fields, fact{name, values.Get(name)})
-	}
-	s.allowFormTo(w, origin)
-	return s.show(w, v, http.StatusOK, "client", "Sign in a client", view)
-}
-
-// allowFormTo lets the forms of a page lead to another origin by a redirect,
-// which the policy of all other pages forbids. An IPv6 address cannot be written
-// in a policy, only its scheme.
-func (s *Server) allowFormTo(w http.ResponseWriter, origin string) {
-	if strings.Contains(origin, "[") {
-		origin = "http:"
-	}
-	const own = "form-action 'self'"
-	h := w.Header()
-	h.Set("Content-Security-Policy", strings.Replace(h.Get("Content-Security-Policy"), own, own+" "+origin, 1))
+	return s.pages.ShowClient(w, v.page(), ask, origin, clientParameters, values)
 }
 
 // postClient lets a client in, or not, and tells it so on its own machine: with a
@@ -178,20 +155,6 @@ func (s *Server) startDevice(w http.ResponseWriter, r *http.Request, v *visit) e
 	})
 }
 
-// A deviceView is the page on which a device is let in: what it shows is typed,
-// then what is known of it is looked at.
-type deviceView struct {
-	Typed  string
-	Device *control.Device
-
-	StartedAt wire.Time
-
-	Email string
-	Here  string // the address that the person is at
-	Said  string // approved or denied, just now
-	Wrong string
-}
-
 // devicePage shows where the code of a device is typed.
 func (s *Server) devicePage(w http.ResponseWriter, r *http.Request, v *visit) error {
 	values, err := edge.Query(r, "said")
@@ -202,7 +165,7 @@ func (s *Server) devicePage(w http.ResponseWriter, r *http.Request, v *visit) er
 	if said != "approved" && said != "denied" {
 		said = ""
 	}
-	return s.show(w, v, http.StatusOK, "device", "Sign in a device", deviceView{Said: said})
+	return s.pages.ShowDevice(w, v.page(), http.StatusOK, pages.DeviceLogin{Said: said})
 }
 
 // postDevice shows what is known of the device for which a code was typed.
@@ -217,12 +180,12 @@ func (s *Server) postDevice(w http.ResponseWriter, r *http.Request, v *visit) er
 	typed := values.Get("user_code")
 	d, err := s.c.Plane.Device(r.Context(), v.who, typed)
 	if refused, ok := errors.AsType[*serval.Refusal](err); ok && refused.Kind == serval.NotFound {
-		return s.show(w, v, http.StatusNotFound, "device", "Sign in a device", deviceView{Wrong: refused.Reason})
+		return s.pages.ShowDevice(w, v.page(), http.StatusNotFound, pages.DeviceLogin{Wrong: refused.Reason})
 	}
 	if err != nil {
 		return err
 	}
-	return s.show(w, v, http.StatusOK, "device", "Sign in a device", deviceView{Typed: typed, Device: &d, StartedAt: wire.Time{Time: d.StartedAt}, Email: v.who.Person.Email, Here: v.who.Address})
+	return s.pages.ShowDevice(w, v.page(), http.StatusOK, pages.DeviceLogin{Typed: typed, Device: &d})
 }
 
 // postDeviceDecision lets a device in, or not.

@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -25,20 +25,10 @@ func (s *Server) SetMaxComing(n int) { s.coming = make(chan struct{}, n) }
 
 // Forms returns credentials in every form, by its id.
 func Forms(c wire.Credentials) (map[string]string, error) {
-	forms, err := credentialsForms(c)
+	forms, err := pages.CredentialsForms(c)
 	texts := map[string]string{}
 	for _, f := range forms {
 		texts[f.ID] = f.Text
 	}
 	return texts, err
-}
-
-// Pretty returns documents as they stand on one page.
-func Pretty(documents []serval.Document) []string {
-	p := &paper{left: maxPaper}
-	var texts []string
-	for _, d := range documents {
-		texts = append(texts, p.pretty(d))
-	}
-	return texts
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
-	"github.com/serval-bridge/serval-bridge/internal/wire"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
 )
 
 // beginLogin sends a browser to the identity provider. Whoever was signed in is
@@ -192,27 +192,7 @@ func (s *Server) me(w http.ResponseWriter, r *http.Request, v *visit) error {
 	if _, err := edge.Query(r); err != nil {
 		return err
 	}
-	p := v.who.Person
-	return edge.WriteJSON(w, http.StatusOK, wire.Me{
-		ID: p.ID, Email: p.Email, Groups: list(p.Groups), GroupsAt: wire.Time{Time: p.GroupsAt}, GroupsNote: p.GroupsNote,
-		Admin: v.who.Admin, Auditor: v.who.Auditor, LoginID: v.login.ID,
-		LoginEndsAt: wire.Time{Time: v.login.EndsAt}, IDTokenEndsAt: wire.Time{Time: v.login.IDTokenEndsAt}, Suspended: p.Suspended,
-	})
-}
-
-func (s *Server) readLogins(r *http.Request, v *visit) (wire.Logins, error) {
-	logins, err := s.c.Plane.Logins(r.Context(), v.who)
-	if err != nil {
-		return wire.Logins{}, err
-	}
-	answer := wire.Logins{Logins: []wire.Login{}}
-	for _, l := range logins {
-		answer.Logins = append(answer.Logins, wire.Login{
-			ID: l.ID, Kind: l.Kind, CreatedAt: wire.Time{Time: l.CreatedAt}, SeenAt: wire.Time{Time: l.SeenAt}, EndsAt: wire.Time{Time: l.ExpiresAt},
-			Address: l.Address, Agent: l.Agent, Current: l.ID == v.login.ID,
-		})
-	}
-	return answer, nil
+	return edge.WriteJSON(w, http.StatusOK, shape.Me(v.who, v.login))
 }
 
 // listLogins answers GET /api/v1/logins.
@@ -220,11 +200,11 @@ func (s *Server) listLogins(w http.ResponseWriter, r *http.Request, v *visit) er
 	if _, err := edge.Query(r); err != nil {
 		return err
 	}
-	answer, err := s.readLogins(r, v)
+	logins, err := s.c.Plane.Logins(r.Context(), v.who)
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, shape.Logins(logins, v.login.ID))
 }
 
 // endLogin answers DELETE /api/v1/logins/{id}.
@@ -247,30 +227,6 @@ func (s *Server) endNamedLogin(w http.ResponseWriter, r *http.Request, v *visit)
 	return nil
 }
 
-// homePage shows who is not signed in what this is, and everybody else the
-// roles.
-func (s *Server) homePage(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if v.who.Kind == serval.KindPerson {
-		return s.redirect(w, "/roles")
-	}
-	return s.show(w, v, http.StatusOK, "signin", "Sign in", signInView{ReturnTo: "/roles"})
-}
-
-// A signInView is the page of who is not signed in.
-type signInView struct {
-	ReturnTo string
-	Ended    bool // they came for a page that wants a login
-}
-
-// loginsPage shows where somebody is signed in.
-func (s *Server) loginsPage(w http.ResponseWriter, r *http.Request, v *visit) error {
-	answer, err := s.readLogins(r, v)
-	if err != nil {
-		return err
-	}
-	return s.show(w, v, http.StatusOK, "logins", "Logins", answer)
-}
-
 // postEndLogin ends a login from its page.
 func (s *Server) postEndLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
 	if err := s.endNamedLogin(w, r, v); err != nil {
@@ -280,12 +236,4 @@ func (s *Server) postEndLogin(w http.ResponseWriter, r *http.Request, v *visit) 
 		return s.redirect(w, "/")
 	}
 	return s.redirect(w, "/logins")
-}
-
-// list returns a list that is never null.
-func list[E any](of []E) []E {
-	if of == nil {
-		return []E{}
-	}
-	return of
 }

@@ -5,24 +5,9 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
-	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
-
-func identityJSON(p serval.Person) wire.Identity {
-	return wire.Identity{
-		ID: p.ID, Email: p.Email, NewEmail: p.NewEmail, Issuer: p.Issuer, Subject: p.Subject, Groups: list(p.Groups),
-		GroupsAt: wire.Time{Time: p.GroupsAt}, GroupsNote: p.GroupsNote, Suspended: p.Suspended, CreatedAt: wire.Time{Time: p.CreatedAt},
-	}
-}
-
-func identitiesJSON(people []serval.Person) []wire.Identity {
-	all := []wire.Identity{}
-	for _, p := range people {
-		all = append(all, identityJSON(p))
-	}
-	return all
-}
 
 // people answers GET /api/v1/people.
 func (s *Server) people(w http.ResponseWriter, r *http.Request, v *visit) error {
@@ -41,7 +26,7 @@ func (s *Server) people(w http.ResponseWriter, r *http.Request, v *visit) error 
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, wire.Identities{People: identitiesJSON(found), NextPageToken: edge.PageToken(next != "", next)})
+	return edge.WriteJSON(w, http.StatusOK, wire.Identities{People: shape.Identities(found), NextPageToken: edge.PageToken(next != "", next)})
 }
 
 // relink answers POST /api/v1/people/{id}/relink.
@@ -55,6 +40,6 @@ func (s *Server) relink(w http.ResponseWriter, r *http.Request, v *visit) error 
 		return err
 	}
 	return edge.WriteJSON(w, http.StatusOK, wire.Relinked{
-		Person: identityJSON(done.Person), Suspended: identitiesJSON(done.Suspended), Carried: done.Carried, Revoked: done.Revoked,
+		Person: shape.Identity(done.Person), Suspended: shape.Identities(done.Suspended), Carried: done.Carried, Revoked: done.Revoked,
 	})
 }

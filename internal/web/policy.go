@@ -5,24 +5,9 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
-	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
-
-func policyJSON(p control.Policy) wire.AccessPolicy {
-	return wire.AccessPolicy{
-		AccessPolicy: p.AccessPolicy, Priority: p.Priority, Source: p.Source, Digest: p.Digest,
-		CreatedAt: wire.Time{Time: p.CreatedAt}, ChangedAt: wire.Time{Time: p.ChangedAt},
-	}
-}
-
-func approvalJSON(a serval.Approval) wire.Approval {
-	approval := wire.Approval{Automatic: a.Automatic, Steps: []wire.People{}}
-	for _, step := range a.Steps {
-		approval.Steps = append(approval.Steps, peopleJSON(step))
-	}
-	return approval
-}
 
 // policies answers GET /api/v1/access-policies.
 func (s *Server) policies(w http.ResponseWriter, r *http.Request, v *visit) error {
@@ -40,7 +25,7 @@ func (s *Server) policies(w http.ResponseWriter, r *http.Request, v *visit) erro
 	}
 	answer := wire.AccessPolicies{AccessPolicies: []wire.AccessPolicy{}}
 	for _, p := range policies {
-		answer.AccessPolicies = append(answer.AccessPolicies, policyJSON(p))
+		answer.AccessPolicies = append(answer.AccessPolicies, shape.Policy(p))
 	}
 	if more {
 		answer.NextPageToken = edge.PageToken(more, policies[len(policies)-1].Name)
@@ -62,7 +47,7 @@ func (s *Server) createPolicy(w http.ResponseWriter, r *http.Request, v *visit) 
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusCreated, policyJSON(made))
+	return edge.WriteJSON(w, http.StatusCreated, shape.Policy(made))
 }
 
 // changePolicy answers PUT /api/v1/access-policies/{name}.
@@ -75,7 +60,7 @@ func (s *Server) changePolicy(w http.ResponseWriter, r *http.Request, v *visit) 
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, policyJSON(made))
+	return edge.WriteJSON(w, http.StatusOK, shape.Policy(made))
 }
 
 // deletePolicy answers DELETE /api/v1/access-policies/{name}.
@@ -103,7 +88,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, v *visit) error
 	answer := wire.Explanation{
 		May: x.May, Why: x.Why,
 		Person: wire.ExplainedPerson{
-			Email: x.Person.Email, Known: x.Person.ID != "", Identities: x.Identities, Suspended: x.Person.Suspended, Groups: list(x.Person.Groups),
+			Email: x.Person.Email, Known: x.Person.ID != "", Identities: x.Identities, Suspended: x.Person.Suspended, Groups: shape.List(x.Person.Groups),
 			GroupsAt: wire.Time{Time: x.Person.GroupsAt}, GroupsFresh: x.GroupsFresh, GroupsNote: x.Person.GroupsNote,
 		},
 		Role: wire.ExplainedRole{
@@ -115,11 +100,11 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, v *visit) error
 	for _, f := range x.Findings {
 		answer.Policies = append(answer.Policies, wire.ExplainedPolicy{
 			Name: f.Policy.Name, Matches: f.Miss == "", Decides: f.Decides, Miss: string(f.Miss), Reason: f.Reason,
-			MaxMinutes: f.Policy.MaxMinutes, Approval: approvalJSON(f.Policy.Approval),
+			MaxMinutes: f.Policy.MaxMinutes, Approval: shape.Approval(f.Policy.Approval),
 		})
 	}
 	if x.Trust != nil {
-		verdict := trustJSON(*x.Trust)
+		verdict := shape.Trust(*x.Trust)
 		answer.Trust = &verdict
 	}
 	return edge.WriteJSON(w, http.StatusOK, answer)

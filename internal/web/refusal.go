@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
 // refuse answers err: as JSON under /api/, as a page elsewhere.
@@ -49,6 +52,40 @@ func (s *Server) refuse(w *edge.Answer, r *http.Request, v *visit, err error) {
 		v.fault = errors.Join(v.fault, err)
 		s.apologise(w, r, v)
 	}
+}
+
+// againParameter says in an address of ours that somebody came back to it from a
+// silent sign-in.
+const againParameter = "again"
+
+// errorPage shows a refusal, and how to go on from it. Whoever is not signed in is
+// shown how to, and comes back afterwards.
+func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, status int, e wire.Error) error {
+	here := r.URL.RequestURI()
+	back := "/"
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		here = path.Dir(r.URL.Path)
+		back = here
+	}
+	if v.from != "" {
+		here, back = v.from, v.from
+	}
+	if e.Code == string(serval.Unauthenticated) {
+		return s.pages.ShowSignIn(w, v.page(), status, s.returnTo(here))
+	}
+	if e.Code == string(serval.LoginRequired) && v.who.Kind == serval.KindPerson && r.Method == http.MethodPost {
+		// The ID token has ended, not the login: it is renewed without a question,
+		// and what was posted is done again by whoever posted it.
+		return s.redirect(w, loginPath(s.returnTo(back+"?"+againParameter+"=1"), "none"))
+	}
+	way := pages.Way{Back: s.returnTo(back)}
+	if e.Code == string(serval.LoginRequired) {
+		way.SignIn = s.returnTo(here)
+	}
+	if v.route != nil && v.route.Pattern == "/oidc/auth/callback" {
+		way.Next, way.SignIn = "Start again, in this browser.", "/roles"
+	}
+	return s.pages.ShowError(w, v.page(), status, e, way)
 }
 
 // hasCause reports whether a refusal has a fault behind it that the log should

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -54,6 +55,21 @@ const (
 
 func on(method, pattern string, rule Rule, h handler) route {
 	return route{Route: Route{method, pattern, rule}, handle: h}
+}
+
+// page is a page's handler, as a line of the table has it.
+func page(h func(*pages.Pages, http.ResponseWriter, *http.Request, *pages.Visit) error) handler {
+	return func(s *Server, w http.ResponseWriter, r *http.Request, v *visit) error {
+		p := v.page()
+		err := h(s.pages, w, r, p)
+		v.from = p.From
+		return err
+	}
+}
+
+// page returns what a page knows of a visit.
+func (v *visit) page() *pages.Visit {
+	return &pages.Visit{Who: v.who, LoginID: v.login.ID, Again: v.again}
 }
 
 func (r route) within(d time.Duration) route { r.time = d; return r }
@@ -124,34 +140,34 @@ var table = []route{
 	on("POST", "/api/v1/upstream/tasks/{id}/result", Worker, (*Server).finishTask).taking(maxResult),
 	on("PUT", "/api/v1/upstream/accounts/{id}/delta", Worker, (*Server).pushDelta).within(pushTime).streaming(),
 
-	on("GET", "/{$}", Anyone, (*Server).homePage),
-	on("GET", "/roles", Person, (*Server).rolesPage),
-	on("GET", "/roles/{account_id}/{role_name}", Person, (*Server).rolePage),
-	on("POST", "/requests", Person, (*Server).postRequest),
-	on("GET", "/requests", Person, (*Server).requestsPage),
-	on("GET", "/requests/{id}", Person, (*Server).requestPage),
-	on("POST", "/requests/{id}/approve", Person, (*Server).postApprove),
-	on("POST", "/requests/{id}/deny", Person, (*Server).postDeny),
-	on("POST", "/requests/{id}/extend", Person, (*Server).postExtend),
-	on("POST", "/requests/{id}/shorten", Person, (*Server).postShorten),
-	on("POST", "/requests/{id}/cancel", Person, (*Server).postCancel),
-	on("POST", "/requests/{id}/done", Person, (*Server).postDone),
-	on("POST", "/requests/{id}/revoke", Person, (*Server).postRevoke),
-	on("GET", "/approvals", Person, (*Server).approvalsPage),
-	on("POST", "/sessions", Person, (*Server).postSession).within(mintTime),
-	on("POST", "/requests/{id}/console", Person, (*Server).postConsole).within(mintTime),
-	on("GET", "/console/{code}", Person, (*Server).openLinked).within(mintTime),
-	on("GET", "/logins", Person, (*Server).loginsPage),
+	on("GET", "/{$}", Anyone, page((*pages.Pages).Home)),
+	on("GET", "/roles", Person, page((*pages.Pages).Roles)),
+	on("GET", "/roles/{account_id}/{role_name}", Person, page((*pages.Pages).Role)),
+	on("POST", "/requests", Person, page((*pages.Pages).Ask)),
+	on("GET", "/requests", Person, page((*pages.Pages).Requests)),
+	on("GET", "/requests/{id}", Person, page((*pages.Pages).Request)),
+	on("POST", "/requests/{id}/approve", Person, page((*pages.Pages).Approve)),
+	on("POST", "/requests/{id}/deny", Person, page((*pages.Pages).Deny)),
+	on("POST", "/requests/{id}/extend", Person, page((*pages.Pages).Extend)),
+	on("POST", "/requests/{id}/shorten", Person, page((*pages.Pages).Shorten)),
+	on("POST", "/requests/{id}/cancel", Person, page((*pages.Pages).Cancel)),
+	on("POST", "/requests/{id}/done", Person, page((*pages.Pages).Done)),
+	on("POST", "/requests/{id}/revoke", Person, page((*pages.Pages).Revoke)),
+	on("GET", "/approvals", Person, page((*pages.Pages).Approvals)),
+	on("POST", "/sessions", Person, page((*pages.Pages).OpenSession)).within(mintTime),
+	on("POST", "/requests/{id}/console", Person, page((*pages.Pages).OpenConsole)).within(mintTime),
+	on("GET", "/console/{code}", Person, page((*pages.Pages).FollowLink)).within(mintTime),
+	on("GET", "/logins", Person, page((*pages.Pages).Logins)),
 	on("POST", "/logins/{id}/end", Person, (*Server).postEndLogin),
-	on("GET", "/accounts", Admin, (*Server).accountsPage),
-	on("POST", "/accounts/{id}/sync", Admin, (*Server).postSync),
-	on("POST", "/accounts/{id}/confirm-removals", Admin, (*Server).postConfirmRemovals),
-	on("GET", "/findings", Auditor, (*Server).findingsPage),
-	on("GET", "/audit", Auditor, (*Server).auditPage),
+	on("GET", "/accounts", Admin, page((*pages.Pages).Accounts)),
+	on("POST", "/accounts/{id}/sync", Admin, page((*pages.Pages).Sync)),
+	on("POST", "/accounts/{id}/confirm-removals", Admin, page((*pages.Pages).ConfirmRemovals)),
+	on("GET", "/findings", Auditor, page((*pages.Pages).Findings)),
+	on("GET", "/audit", Auditor, page((*pages.Pages).Audit)),
 
-	on("GET", "/static/serval.css", Public, (*Server).static),
-	on("GET", "/static/serval.js", Public, (*Server).static),
-	on("GET", "/static/serval.svg", Public, (*Server).static),
+	on("GET", "/static/serval.css", Public, page((*pages.Pages).Static)),
+	on("GET", "/static/serval.js", Public, page((*pages.Pages).Static)),
+	on("GET", "/static/serval.svg", Public, page((*pages.Pages).Static)),
 }
 
 // maxWait is how many seconds a worker may wait for news.

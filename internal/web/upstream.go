@@ -16,6 +16,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -103,7 +104,7 @@ func (s *Server) workerAccounts(w http.ResponseWriter, r *http.Request, v *visit
 // workerAccount is an account as it is declared, for its worker.
 func workerAccount(a serval.Account) wire.WorkerAccount {
 	return wire.WorkerAccount{
-		ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: list(a.Via),
+		ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: shape.List(a.Via),
 		DefaultRegion: a.DefaultRegion, STS: a.STS, WorkflowRoleARN: a.WorkflowRoleARN,
 	}
 }
@@ -121,7 +122,7 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 		return err
 	}
 	return edge.WriteJSON(w, http.StatusOK, wire.Sync{
-		Generation: o.Generation, Until: wire.Time{Time: o.Until}, LookedAt: wire.Time{Time: o.LookedAt}, Known: list(o.Known),
+		Generation: o.Generation, Until: wire.Time{Time: o.Until}, LookedAt: wire.Time{Time: o.LookedAt}, Known: shape.List(o.Known),
 	})
 }
 

@@ -1,5 +1,7 @@
-// Package web is the bridge's edge: the JSON API, the pages, the cookies, and
-// what people are told when something is refused.
+// Package web is the bridge's edge: who comes and where they may go, the JSON
+// API, the cookies, signing in, and what people are told when something is refused.
+// What they see in a browser is the room of the pages, which has no way in but this
+// room's table.
 //
 // A Server has one table of routes. Each names its method, its exact path and
 // the rule of who may come; nothing is served that is not in the table, and no
@@ -38,6 +40,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
@@ -107,7 +110,7 @@ type Server struct {
 	routes  []route
 	mux     *http.ServeMux // path patterns; methods are the table's
 	cookies cookies
-	pages   *pages
+	pages   *pages.Pages
 	logins  *edge.Limiter
 	returns *edge.Limiter
 	coming  chan struct{} // who is coming back from signing in, right now
@@ -180,7 +183,11 @@ func New(c Config) (*Server, error) {
 		cross:  http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
-	if s.pages, err = newPages(); err != nil {
+	s.pages, err = pages.New(pages.Config{
+		Plane: c.Plane, Runs: c.Runs, Origin: origin.String(), Networks: c.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
+		ConsoleHosts: c.ConsoleHosts, Version: c.Version, Now: c.Now,
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.route(table)

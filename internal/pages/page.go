@@ -1,4 +1,12 @@
-package web
+// Package pages is what people see in a browser: the templates, the static files,
+// and what each page reads and does. All of it works without script, and nothing of
+// it is served but by a line of web's table, which says who it is for.
+//
+// A page shows what the API answers with, in the shapes of the wire, and calls the
+// same methods of the control plane. One that changes something is a form that is
+// posted and answered with 303. An error is returned, never shown here: web says
+// what a caller may learn of it, and comes back for the page that says so.
+package pages
 
 import (
 	"bytes"
@@ -16,18 +24,46 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
+	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
 //go:embed templates static
 var files embed.FS
 
-// pages are the templates and static files, ready to serve.
-type pages struct {
+// A Config says what the pages stand on. All but Lease, NoSessionPolicy,
+// ConsoleHosts and Version are required.
+type Config struct {
+	Plane    *control.Plane
+	Runs     *workflow.Runs
+	Origin   string          // of the bridge
+	Networks func() []string // to which a session can be held, by their names
+
+	Lease           time.Duration // of a session; 0: none
+	NoSessionPolicy bool
+	ConsoleHosts    []string // where a sign-in to the console leads
+
+	Version string
+	Now     func() time.Time
+}
+
+// Pages are the pages, ready to serve. They are safe for concurrent use.
+type Pages struct {
+	c      Config
 	byName map[string]*template.Template
 	static map[string]staticFile // by path
+}
+
+// A Visit is one request for a page, and who makes it.
+type Visit struct {
+	Who     serval.Principal
+	LoginID string
+	Again   bool   // they come back from a silent sign-in
+	From    string // page of ours that a posted form stands on, where that is not to be seen from the address; set here
+	place   string // in the navigation, where that is not the page's own
 }
 
 type staticFile struct {
@@ -36,9 +72,9 @@ type staticFile struct {
 	tag  string // of its text
 }
 
-// newPages reads the templates: each page is the layout with one content.
-func newPages() (*pages, error) {
-	p := &pages{byName: map[string]*template.Template{}, static: map[string]staticFile{}}
+// New reads the templates: each page is the layout with one content.
+func New(c Config) (*Pages, error) {
+	p := &Pages{c: c, byName: map[string]*template.Template{}, static: map[string]staticFile{}}
 	kinds := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	names, err := fs.Glob(files, "static/*")
 	if err != nil {
@@ -81,15 +117,15 @@ func newPages() (*pages, error) {
 }
 
 // asset returns the address of a static file, which changes with its text.
-func (p *pages) asset(name string) string {
+func (p *Pages) asset(name string) string {
 	at := "/static/" + name
 	return at + "?v=" + p.static[at].tag
 }
 
-// static answers with a static file. One that is asked for by its tag never
+// Static answers with a static file. One that is asked for by its tag never
 // changes.
-func (s *Server) static(w http.ResponseWriter, r *http.Request, _ *visit) error {
-	f := s.pages.static[r.URL.Path]
+func (p *Pages) Static(w http.ResponseWriter, r *http.Request, _ *Visit) error {
+	f := p.static[r.URL.Path]
 	h := w.Header()
 	h.Set("Content-Type", f.kind)
 	h.Set("ETag", `"`+f.tag+`"`)
@@ -118,13 +154,13 @@ type layout struct {
 }
 
 // show answers with a page. Nothing is written before all of it is made.
-func (s *Server) show(w http.ResponseWriter, v *visit, status int, name, title string, data any) error {
-	l := layout{Title: title, Name: cmp.Or(v.place, name), Version: s.c.Version, RequestID: v.who.RequestID, Again: v.again, Data: data}
-	if v.who.Kind == serval.KindPerson {
-		l.Who, l.Suspended = &v.who, v.who.Person.Suspended
+func (p *Pages) show(w http.ResponseWriter, v *Visit, status int, name, title string, data any) error {
+	l := layout{Title: title, Name: cmp.Or(v.place, name), Version: p.c.Version, RequestID: v.Who.RequestID, Again: v.Again, Data: data}
+	if v.Who.Kind == serval.KindPerson {
+		l.Who, l.Suspended = &v.Who, v.Who.Person.Suspended
 	}
 	var b bytes.Buffer
-	if err := s.pages.byName[name].Execute(&b, l); err != nil {
+	if err := p.byName[name].Execute(&b, l); err != nil {
 		return fmt.Errorf("making the page %s: %w", name, err)
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
@@ -186,36 +222,18 @@ var titles = map[string]string{
 	string(serval.Unavailable): "Not available right now", edge.CodeInternal: "Something went wrong",
 }
 
-// againParameter says in an address of ours that somebody came back to it from a
-// silent sign-in.
-const againParameter = "again"
+// A Way says how somebody goes on from a refusal.
+type Way struct {
+	Back   string // a page of ours
+	SignIn string // where to come back to from signing in; empty where that does not help
+	Next   string // what to do, where that is not what the kind of refusal says
+}
 
-// errorPage shows a refusal. Whoever is not signed in is shown how to, and comes
-// back afterwards; it is a button and not a redirect, so that it never loops.
-func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, status int, e wire.Error) error {
-	here := r.URL.RequestURI()
-	back := "/"
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		here = path.Dir(r.URL.Path)
-		back = here
-	}
-	if v.from != "" {
-		here, back = v.from, v.from
-	}
-	if e.Code == string(serval.Unauthenticated) {
-		return s.show(w, v, status, "signin", "Sign in", signInView{ReturnTo: s.returnTo(here), Ended: true})
-	}
-	if e.Code == string(serval.LoginRequired) && v.who.Kind == serval.KindPerson && r.Method == http.MethodPost {
-		// The ID token has ended, not the login: it is renewed without a question,
-		// and what was posted is done again by whoever posted it.
-		return s.redirect(w, loginPath(s.returnTo(back+"?"+againParameter+"=1"), "none"))
-	}
-	view := errorView{Heading: titles[e.Code], Message: e.Message, Next: next[e.Code], Back: s.returnTo(back), RequestID: v.who.RequestID}
-	if e.Code == string(serval.LoginRequired) {
-		view.SignIn = s.returnTo(here)
-	}
-	if v.route != nil && v.route.Pattern == "/oidc/auth/callback" {
-		view.Next, view.SignIn = "Start again, in this browser.", "/roles"
+// ShowError shows a refusal.
+func (p *Pages) ShowError(w http.ResponseWriter, v *Visit, status int, e wire.Error, way Way) error {
+	view := errorView{
+		Heading: titles[e.Code], Message: e.Message, Next: cmp.Or(way.Next, next[e.Code]), SignIn: way.SignIn, Back: way.Back,
+		RequestID: v.Who.RequestID,
 	}
 	if code := e.Detail["code"]; code != "" {
 		view.Detail = append(view.Detail, fact{"AWS says", code})
@@ -223,7 +241,14 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, sta
 	if id := e.Detail["aws_request_id"]; id != "" {
 		view.Detail = append(view.Detail, fact{"AWS request", id})
 	}
-	return s.show(w, v, status, "error", view.Heading, view)
+	return p.show(w, v, status, "error", view.Heading, view)
+}
+
+// redirect answers 303 to a path of ours, written out in full.
+func (p *Pages) redirect(w http.ResponseWriter, path string) error {
+	w.Header().Set("Location", p.c.Origin+path)
+	w.WriteHeader(http.StatusSeeOther)
+	return nil
 }
 
 // long writes minutes for people.

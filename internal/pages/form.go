@@ -1,8 +1,6 @@
-package web
+package pages
 
 import (
-	"fmt"
-	"net/url"
 	"strconv"
 	"strings"
 
@@ -19,13 +17,4 @@ func minutes(text string) (int, error) {
 		return 0, serval.Refuse(serval.Invalid, "Minutes are a whole number.")
 	}
 	return n, nil
-}
-
-// pathEscape is for ids in our own addresses.
-func pathEscape(format string, parts ...string) string {
-	escaped := make([]any, len(parts))
-	for i, p := range parts {
-		escaped[i] = url.PathEscape(p)
-	}
-	return fmt.Sprintf(format, escaped...)
 }

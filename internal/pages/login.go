@@ -1,0 +1,39 @@
+package pages
+
+import (
+	"net/http"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
+)
+
+// Home shows who is not signed in what this is, and everybody else the
+// roles.
+func (p *Pages) Home(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	if v.Who.Kind == serval.KindPerson {
+		return p.redirect(w, "/roles")
+	}
+	return p.show(w, v, http.StatusOK, "signin", "Sign in", signInView{ReturnTo: "/roles"})
+}
+
+// A signInView is the page of who is not signed in.
+type signInView struct {
+	ReturnTo string
+	Ended    bool // they came for a page that wants a login
+}
+
+// Logins shows where somebody is signed in.
+func (p *Pages) Logins(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	logins, err := p.c.Plane.Logins(r.Context(), v.Who)
+	if err != nil {
+		return err
+	}
+	return p.show(w, v, http.StatusOK, "logins", "Logins", shape.Logins(logins, v.LoginID))
+}
+
+// ShowSignIn says to whoever comes for a page that wants a login that they are not
+// signed in, and leads back to it. It is a button and no redirect, so that it never
+// loops.
+func (p *Pages) ShowSignIn(w http.ResponseWriter, v *Visit, status int, returnTo string) error {
+	return p.show(w, v, status, "signin", "Sign in", signInView{ReturnTo: returnTo, Ended: true})
+}

@@ -1,0 +1,351 @@
+package pages
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// A requestView is a request with what its page says and offers.
+type requestView struct {
+	wire.Request
+	Path        string
+	RolePath    string
+	State       string // in words, one or two
+	Tone        string // good, wait, bad or over
+	Waiting     string // who has to decide; empty where nobody has to
+	Running     bool
+	Left        string // until it ends, while it runs
+	Mine        bool
+	Extension   *wire.Allocation // that waits
+	Asked       int              // minutes that wait for a decision
+	MaxMinutes  int
+	MayStart    bool
+	MayExtend   bool
+	MayShorten  bool
+	MayDone     bool
+	MayCancel   bool
+	MayRevoke   bool
+	NeedsReason bool
+}
+
+// may reports whether the table has act for who in the request's state.
+func may(r *serval.Request, who serval.Principal, act serval.Act) bool {
+	as := r.Standings(who)
+	return slices.ContainsFunc(serval.Transitions(), func(t serval.Transition) bool {
+		return t.From == r.State() && t.Act == act && slices.Contains(as, t.By)
+	})
+}
+
+func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
+	now := p.c.Now()
+	_, _, due := r.Due(now)
+	view := requestView{
+		Request: shape.Request(r, v.Who, p.c.Now()), Path: edge.Path("/requests/%s", r.ID),
+		Running: r.State() == serval.StateRunning && !due, Mine: r.PersonID == v.Who.Person.ID,
+		MaxMinutes: r.Terms.MaxMinutes, NeedsReason: r.Terms.RequireJustification,
+	}
+	if arn, err := serval.ParseRoleARN(r.Role.ARN); err == nil {
+		view.RolePath = edge.Path("/roles/%s/%s", arn.AccountID, arn.Name)
+	}
+	if a := r.Asked(); a != nil && !due {
+		view.Asked = a.Minutes
+		for _, step := range a.Steps {
+			if step.Outcome == "" {
+				view.Waiting = step.Approvers.String()
+				break
+			}
+		}
+		if n := len(view.Allocations); r.Status == serval.StatusApproved {
+			view.Extension = &view.Allocations[n-1]
+		}
+	}
+	if view.Running {
+		view.Left = long(int(r.EndsAt.Sub(now) / time.Minute))
+	}
+	view.State, view.Tone = p.standing(r.Request)
+	open := !due && v.Who.Person.Suspended == ""
+	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
+	view.MayExtend = open && view.Extension == nil && may(r.Request, v.Who, serval.ActExtend)
+	view.MayShorten = open && may(r.Request, v.Who, serval.ActShorten)
+	view.MayDone = open && may(r.Request, v.Who, serval.ActDone)
+	view.MayCancel = open && may(r.Request, v.Who, serval.ActCancel)
+	view.MayRevoke = open && !view.Mine && may(r.Request, v.Who, serval.ActRevoke)
+	return view
+}
+
+// standing says where a request stands.
+func (p *Pages) standing(r *serval.Request) (words, tone string) {
+	now := p.c.Now()
+	if by, _, due := r.Due(now); due {
+		return ended(by), "over"
+	}
+	switch {
+	case r.State() == serval.StateRunning:
+		return "Running", "good"
+	case r.Status == serval.StatusApproved && now.Before(r.StartAt):
+		return "Approved for later", "good"
+	case r.Status == serval.StatusApproved:
+		return "Approved, not used yet", "good"
+	case r.Status == serval.StatusPending:
+		return "Waiting for approval", "wait"
+	case r.Status == serval.StatusDenied:
+		return "Denied", "bad"
+	case r.Status == serval.StatusRevoked:
+		return "Revoked", "bad"
+	case r.Status == serval.StatusFailed:
+		return "Its role is gone", "bad"
+	case r.Status == serval.StatusCanceled:
+		return "Canceled", "over"
+	default:
+		return ended(r.EndedBy), "over"
+	}
+}
+
+func ended(by serval.EndedBy) string {
+	switch by {
+	case serval.EndedByTime:
+		return "Time is up"
+	case serval.EndedByUnused:
+		return "Ended unused"
+	case serval.EndedByDone:
+		return "Done"
+	default:
+		return "Nobody decided in time"
+	}
+}
+
+// A requestsView is a list of requests.
+type requestsView struct {
+	Requests []requestView
+	Status   string
+	Next     string // page token
+}
+
+// Requests shows somebody's own requests.
+func (p *Pages) Requests(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	q := r.URL.Query()
+	_, after, err := edge.Page(url.Values{"page_token": q["page_token"]})
+	if err != nil {
+		return err
+	}
+	status := serval.Status(q.Get("status"))
+	if status != "" && !slices.Contains(shape.Statuses(), status) {
+		status = ""
+	}
+	found, next, err := p.c.Plane.Requests(r.Context(), v.Who, control.RequestFilter{Status: status, After: after, Limit: 50})
+	if err != nil {
+		return err
+	}
+	view := requestsView{Status: string(status), Next: edge.PageToken(next != "", next)}
+	for _, one := range found {
+		view.Requests = append(view.Requests, p.viewRequest(one, v))
+	}
+	return p.show(w, v, http.StatusOK, "requests", "My requests", view)
+}
+
+// A requestPageView is a request with its history.
+type requestPageView struct {
+	requestView
+	Events   []eventView
+	Sessions []wire.Session
+	Live     *wire.Live
+
+	Networks []string
+	Lease    int  // minutes; 0: none
+	Bare     bool // without a session policy, and so not to be narrowed
+	TooShort bool // too little is left for a session without a policy
+	Console  bool // the console of the role's partition is known
+}
+
+// Request shows one request.
+func (p *Pages) Request(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	id := r.PathValue("id")
+	found, err := p.c.Plane.RequestByID(r.Context(), v.Who, id)
+	if err != nil {
+		return err
+	}
+	events, err := p.c.Plane.EventsOf(r.Context(), v.Who, id)
+	if err != nil {
+		return err
+	}
+	view := requestPageView{
+		requestView: p.viewRequest(found, v), Networks: p.c.Networks(), Lease: int(p.c.Lease / time.Minute), Bare: p.c.NoSessionPolicy,
+	}
+	live, err := p.c.Plane.Live(r.Context(), v.Who, id)
+	if err != nil {
+		return err
+	}
+	view.Live = shape.Live(found, live)
+	if g, ok := found.Grant(); ok {
+		view.TooShort = view.Bare && g.Remains(p.c.Now()) < serval.MinSessionSeconds*time.Second
+	}
+	_, err = serval.ConsolePage{}.URL(found.Role.Partition)
+	view.Console = err == nil
+	if view.MayStart && view.Console { // its form leads there
+		allowFormTo(w, strings.Join(p.c.ConsoleHosts, " "))
+	}
+	for _, e := range events {
+		view.Events = append(view.Events, viewEvent(e))
+	}
+	if view.Mine {
+		opened, _, err := p.c.Plane.Sessions(r.Context(), v.Who, control.SessionFilter{RequestID: id, Limit: 50})
+		if err != nil {
+			return err
+		}
+		for _, one := range opened {
+			view.Sessions = append(view.Sessions, shape.Session(one))
+		}
+	} else {
+		v.place = "approvals"
+	}
+	return p.show(w, v, http.StatusOK, "request", "Request for "+view.RoleName, view)
+}
+
+// Approvals shows what waits for somebody's decision.
+func (p *Pages) Approvals(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	waiting, _, err := p.c.Plane.Approvals(r.Context(), v.Who, "", edge.MaxPage)
+	if err != nil {
+		return err
+	}
+	var view requestsView
+	for _, one := range waiting {
+		view.Requests = append(view.Requests, p.viewRequest(one, v))
+	}
+	return p.show(w, v, http.StatusOK, "approvals", "Approvals", view)
+}
+
+// Ask asks for a role from its page, which comes back with what was
+// entered where that is not taken.
+func (p *Pages) Ask(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	n, err := minutes(f.Get("minutes"))
+	var made []control.Request
+	if err == nil {
+		made, err = p.c.Plane.Request(r.Context(), v.Who, control.Ask{RoleARNs: f["role_arn"], Ask: serval.Ask{
+			Minutes: n, Justification: strings.TrimSpace(f.Get("justification")), Ticket: strings.TrimSpace(f.Get("ticket")),
+		}})
+	}
+	if serval.IsRefusal(err, serval.Invalid) {
+		if arn, notARN := serval.ParseRoleARN(f.Get("role_arn")); notARN == nil {
+			return p.showRole(w, r, v, arn.AccountID, arn.Name,
+				formView{Minutes: f.Get("minutes"), Justification: f.Get("justification"), Ticket: f.Get("ticket")}, err.Error())
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return p.redirect(w, edge.Path("/requests/%s", made[0].ID))
+}
+
+// afterPost leads from a change back to where it was made.
+func (p *Pages) afterPost(w http.ResponseWriter, f url.Values, id string, err error) error {
+	if err != nil {
+		return err
+	}
+	if f.Get("from") == "approvals" {
+		return p.redirect(w, "/approvals")
+	}
+	return p.redirect(w, edge.Path("/requests/%s", id))
+}
+
+// Approve approves a request, for as many minutes as the form says.
+func (p *Pages) Approve(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	return p.postDecision(w, r, v, true)
+}
+
+// Deny denies a request.
+func (p *Pages) Deny(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	return p.postDecision(w, r, v, false)
+}
+
+func (p *Pages) postDecision(w http.ResponseWriter, r *http.Request, v *Visit, approve bool) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	d := serval.Decision{Approve: approve, Reason: strings.TrimSpace(f.Get("reason"))}
+	if approve {
+		if d.Minutes, err = minutes(f.Get("minutes")); err != nil {
+			return err
+		}
+	}
+	id := r.PathValue("id")
+	_, err = p.c.Plane.Decide(r.Context(), v.Who, id, d)
+	return p.afterPost(w, f, id, err)
+}
+
+// Extend asks for more time.
+func (p *Pages) Extend(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	n, err := minutes(f.Get("minutes"))
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	_, err = p.c.Plane.Extend(r.Context(), v.Who, id, n, strings.TrimSpace(f.Get("justification")))
+	return p.afterPost(w, f, id, err)
+}
+
+// Shorten ends an access earlier.
+func (p *Pages) Shorten(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	n, err := minutes(f.Get("minutes"))
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	_, err = p.c.Plane.Shorten(r.Context(), v.Who, id, n, time.Time{})
+	return p.afterPost(w, f, id, err)
+}
+
+// Cancel takes a request back.
+func (p *Pages) Cancel(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	return p.postAct(w, r, v, p.c.Plane.Cancel)
+}
+
+// Done ends an access.
+func (p *Pages) Done(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	return p.postAct(w, r, v, p.c.Plane.Done)
+}
+
+// postAct does to a request what needs nothing but the request.
+func (p *Pages) postAct(w http.ResponseWriter, r *http.Request, v *Visit,
+	act func(context.Context, serval.Principal, string) (control.Request, error)) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	_, err = act(r.Context(), v.Who, id)
+	return p.afterPost(w, f, id, err)
+}
+
+// Revoke takes an access away.
+func (p *Pages) Revoke(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	id := r.PathValue("id")
+	_, err = p.c.Plane.Revoke(r.Context(), v.Who, id, strings.TrimSpace(f.Get("reason")))
+	return p.afterPost(w, f, id, err)
+}

@@ -1,0 +1,124 @@
+package pages
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/shape"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// narrowedBy returns what is asked for, narrowed as a form or a query says.
+func narrowedBy(ask control.Opening, f url.Values) control.Opening {
+	ask.ReadOnly, ask.NoChaining, ask.Network = f.Get("read_only") != "", f.Get("no_chaining") != "", f.Get("network")
+	return ask
+}
+
+// A credentialsView is the page that shows credentials, once.
+type credentialsView struct {
+	RoleARN     string
+	SessionName string
+	RequestPath string
+	EndsAt      wire.Time
+	RenewAt     wire.Time
+	Note        string
+	Narrowed    []string
+	Bare        bool // without a session policy
+	Forms       []CredentialsForm
+}
+
+// A CredentialsForm is one way to hand credentials to a tool.
+type CredentialsForm struct{ ID, Name, Hint, Text string }
+
+// OpenSession opens a session from a page. Its credentials are in this answer
+// and nowhere else: it is posted, and kept by no cache.
+func (p *Pages) OpenSession(w http.ResponseWriter, r *http.Request, v *Visit) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	v.From = edge.Path("/requests/%s", f.Get("request_id"))
+	opened, err := p.c.Plane.Open(r.Context(), v.Who, narrowedBy(control.Opening{RequestID: f.Get("request_id"), Kind: serval.ForCredentials}, f))
+	if err != nil {
+		return err
+	}
+	c := shape.Credentials(opened)
+	forms, err := CredentialsForms(c)
+	if err != nil {
+		return err
+	}
+	return p.show(w, v, http.StatusOK, "credentials", "Credentials", credentialsView{
+		RoleARN: c.RoleARN, SessionName: c.SessionName, RequestPath: edge.Path("/requests/%s", opened.Session.RequestID),
+		EndsAt: c.EndsAt, RenewAt: c.RenewAt, Note: opened.Note, Narrowed: narrowedWords(f), Bare: p.c.NoSessionPolicy, Forms: forms,
+	})
+}
+
+// narrowedWords says how a session was narrowed.
+func narrowedWords(f url.Values) (words []string) {
+	if f.Get("read_only") != "" {
+		words = append(words, "read only")
+	}
+	if f.Get("no_chaining") != "" {
+		words = append(words, "no other roles from here")
+	}
+	if network := f.Get("network"); network != "" {
+		words = append(words, "from "+network+" only")
+	}
+	return words
+}
+
+// profileName is what a profile may be called without quotes.
+var profileName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+
+// powershell doubles what PowerShell takes for a single quote.
+var powershell = strings.NewReplacer(`'`, `''`, "\u2018", "\u2018\u2018", "\u2019", "\u2019\u2019", "\u201a", "\u201a\u201a", "\u201b", "\u201b\u201b")
+
+// CredentialsForms returns credentials in every form that a page shows.
+func CredentialsForms(c wire.Credentials) ([]CredentialsForm, error) {
+	variables := [][2]string{
+		{"AWS_ACCESS_KEY_ID", c.AccessKeyID},
+		{"AWS_SECRET_ACCESS_KEY", c.SecretAccessKey},
+		{"AWS_SESSION_TOKEN", c.SessionToken},
+		{"AWS_CREDENTIAL_EXPIRATION", c.Expiration.UTC().Format(time.RFC3339)},
+	}
+	lines := func(format string, quote func(string) string) string {
+		var b strings.Builder
+		for _, v := range variables {
+			fmt.Fprintf(&b, format+"\n", v[0], quote(v[1]))
+		}
+		return b.String()
+	}
+	name := "serval"
+	if arn, err := serval.ParseRoleARN(c.RoleARN); err == nil {
+		name = "serval-" + arn.AccountID + "-" + profileName.ReplaceAllString(arn.Name, "-")
+	}
+	// What credential_process reads, and no more.
+	process, err := json.MarshalIndent(struct {
+		Version         int
+		AccessKeyID     string `json:"AccessKeyId"`
+		SecretAccessKey string
+		SessionToken    string
+		Expiration      string
+	}{1, c.AccessKeyID, c.SecretAccessKey, c.SessionToken, c.Expiration.UTC().Format(time.RFC3339)}, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encoding credentials: %w", err)
+	}
+	return []CredentialsForm{
+		{"bash", "bash, zsh", "Paste into a shell.", lines("export %s=%s", func(t string) string { return `'` + strings.ReplaceAll(t, `'`, `'\''`) + `'` })},
+		{"fish", "fish", "Paste into a shell.", lines("set -gx %s %s", func(t string) string {
+			return `'` + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(t) + `'`
+		})},
+		{"powershell", "PowerShell", "Paste into a shell.", lines("$Env:%s = %s", func(t string) string { return `'` + powershell.Replace(t) + `'` })},
+		{"file", "Credentials file", "Add to ~/.aws/credentials and use --profile " + name + ".", fmt.Sprintf(
+			"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n", name, c.AccessKeyID, c.SecretAccessKey, c.SessionToken)},
+		{"json", "JSON", "The form that credential_process reads.", string(process) + "\n"},
+	}, nil
+}
