@@ -37,7 +37,7 @@ func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []se
 				continue
 			}
 			removed := door.Event(who, serval.AccountRemove, a.ID, serval.OutcomeDone)
-			if err := disconnect(tx, a.ID, &removed); err != nil {
+			if err := p.disconnect(tx, a.ID, &removed); err != nil {
 				return err
 			}
 			if err := tx.Append(removed); err != nil {
@@ -317,7 +317,7 @@ func (p *Plane) DisconnectAccount(ctx context.Context, who serval.Principal, id 
 			return p.declared(was)
 		}
 		e.Detail = accountDetail(was.Account)
-		return disconnect(tx, id, e)
+		return p.disconnect(tx, id, e)
 	})
 	if err == nil {
 		p.door.Changed.Raise()
@@ -327,7 +327,7 @@ func (p *Plane) DisconnectAccount(ctx context.Context, who serval.Principal, id 
 
 // disconnect takes out an account and ends the requests for its roles: those that
 // nobody used fail, and what runs is revoked. E tells how many.
-func disconnect(tx *store.Tx, id string, e *serval.Event) error {
+func (p *Plane) disconnect(tx *store.Tx, id string, e *serval.Event) error {
 	requests, err := tx.RequestsOfAccount(id)
 	if err != nil {
 		return err
@@ -351,6 +351,9 @@ func disconnect(tx *store.Tx, id string, e *serval.Event) error {
 		}
 		ended := door.Event(serval.System(), act, r.ID, serval.OutcomeDone)
 		ended.Detail, ended.Reason = r.Facts(), "its account was disconnected"
+		if err := p.door.TellOf(tx, serval.System(), act, r, ended.Reason); err != nil {
+			return err
+		}
 		if err := tx.Append(ended); err != nil {
 			return err
 		}
@@ -392,7 +395,7 @@ func (p *Plane) ConfirmRemovals(ctx context.Context, who serval.Principal, accou
 			return serval.Refuse(serval.FailedPrecondition, "No removal of this account waits to be confirmed.")
 		}
 		e.Detail = map[string]string{"removed": fmt.Sprint(n)}
-		return door.FailRequests(tx, keys)
+		return p.door.FailRequests(tx, keys)
 	})
 	if err != nil {
 		return 0, err

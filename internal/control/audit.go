@@ -93,7 +93,10 @@ func (p *Plane) expire(ctx context.Context, who serval.Principal, id string) err
 			return err
 		}
 		e.Action, e.Detail = act, r.Facts()
-		return tx.SaveRequest(r)
+		if err := tx.SaveRequest(r); err != nil {
+			return err
+		}
+		return p.door.TellOf(tx, who, act, r, "")
 	})
 }
 

@@ -80,10 +80,14 @@ func TestBreakGlass(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		facts := seen.NoticeFacts(p.ana)
+		if facts["path"] != "/requests/"+r.ID || facts["by"] != "ana@example.com" || facts["role_arn"] != r.Role.ARN {
+			t.Errorf("the notice is made of %v", facts)
+		}
 		notice := serval.Notice{
-			ID: events[1].Detail["notice_id"], Kind: serval.RequestBreakGlass, RequestID: r.ID,
+			ID: events[1].Detail["notice_id"], Kind: serval.RequestBreakGlass, Purpose: serval.Alarm, RequestID: r.ID,
 			To:    serval.People{Groups: []string{"leads"}, Emails: []string{"ann@example.com", "cto@example.com"}},
-			Facts: events[2].Detail, CreatedAt: w.clock.now(), State: serval.NoticeFailed, EndedAt: w.clock.now(), Error: "no channel configured",
+			Facts: facts, CreatedAt: w.clock.now(), State: serval.NoticeFailed, EndedAt: w.clock.now(), Error: "no channel configured",
 		}
 		if d := cmp.Diff([]serval.Notice{notice}, seen.Notices); d != "" {
 			t.Errorf("notices (-want +got):\n%s", d)

@@ -112,7 +112,7 @@ func (p *Plane) Relink(ctx context.Context, who serval.Principal, id string, ask
 			// Whose email is new here is one person with who they were, and not with
 			// whoever else has that email: what is open of theirs is nobody's.
 			same := ask.SamePerson && (id == person.ID || serval.SameEmail(was, email))
-			if err := settle(tx, who, id, person, same, &done); err != nil {
+			if err := p.settle(tx, who, id, person, same, &done); err != nil {
 				return err
 			}
 		}
@@ -127,7 +127,7 @@ func (p *Plane) Relink(ctx context.Context, who serval.Principal, id string, ask
 
 // settle hands what a person has open to another identity of the same human, or
 // revokes it.
-func settle(tx *store.Tx, who serval.Principal, from string, to serval.Person, same bool, done *Relinked) error {
+func (p *Plane) settle(tx *store.Tx, who serval.Principal, from string, to serval.Person, same bool, done *Relinked) error {
 	open, err := tx.OpenRequests(from)
 	if err != nil {
 		return err
@@ -156,6 +156,9 @@ func settle(tx *store.Tx, who serval.Principal, from string, to serval.Person, s
 		e := requestEvent(who, act, r)
 		e.Reason = "the email " + to.Email + " was linked to another identity"
 		e.Detail["from_person"], e.Detail["to_person"] = from, to.ID
+		if err := p.door.TellOf(tx, who, act, r, e.Reason); err != nil {
+			return err
+		}
 		if err := tx.Append(e); err != nil {
 			return err
 		}

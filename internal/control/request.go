@@ -133,14 +133,20 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask Ask,
 		return nil, err
 	}
 	// The request is kept before what tells of it.
-	if err := tx.SaveRequest(r); err != nil || !ask.BreakGlass {
-		return r, err
+	if err := tx.SaveRequest(r); err != nil {
+		return nil, err
+	}
+	if !ask.BreakGlass {
+		return r, p.door.TellOf(tx, who, serval.RequestCreate, r, "")
 	}
 	if !r.MayBreakGlass(who) {
 		return nil, serval.Refuse(serval.Invalid, "Policy %s has no glass to break for %s. Request it as usual.", r.Terms.Policy, role.ARN)
 	}
 	act, err := p.breakGlass(tx, who, r, "")
 	if err != nil {
+		return nil, err
+	}
+	if err := p.door.TellOf(tx, who, act, r, ""); err != nil {
 		return nil, err
 	}
 	if err := tx.Append(requestEvent(who, act, r)); err != nil {
@@ -150,9 +156,8 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask Ask,
 }
 
 // breakGlass has who approve what waits on their own r, where the policy of
-// today allows that as well as the one that r was made under, and has everybody
-// told whom the steps name. A group that makes who eligible counts only as
-// fresh as for any decision.
+// today allows that as well as the one that r was made under. A group that makes
+// who eligible counts only as fresh as for any decision.
 func (p *Plane) breakGlass(tx *store.Tx, who serval.Principal, r *serval.Request, reason string) (serval.Action, error) {
 	fresh := who.Person
 	if !hasFreshGroups(fresh, tx.Now) {
@@ -168,28 +173,7 @@ func (p *Plane) breakGlass(tx *store.Tx, who serval.Principal, r *serval.Request
 	if !policy.Eligible.Include(fresh) {
 		return "", staleGroups()
 	}
-	act, err := r.BreakGlass(who, reason, p.settings.RequestExpiry, tx.Now)
-	if err != nil {
-		return "", err
-	}
-	return act, p.tell(tx, who, act, r)
-}
-
-// tell has everybody told whom the steps of r name, that who did act. It is
-// kept with what it tells of, and blocks nothing: no channel is configured yet,
-// so it fails at once, and that is recorded too.
-func (p *Plane) tell(tx *store.Tx, who serval.Principal, act serval.Action, r *serval.Request) error {
-	n := serval.Notice{
-		ID: door.NewID("notice"), Kind: act, RequestID: r.ID, To: r.Terms.Named(), Facts: r.Facts(), CreatedAt: tx.Now,
-		State: serval.NoticeFailed, EndedAt: tx.Now, Error: "no channel configured",
-	}
-	if err := tx.CreateNotice(n); err != nil {
-		return err
-	}
-	e := door.Event(who, serval.NoticeFail, r.ID, serval.OutcomeFailed)
-	e.Reason = n.Error
-	e.Detail = map[string]string{"notice_id": n.ID, "of": string(act), "recipients": serval.Clip(n.To.String(), 2000)}
-	return tx.Append(e)
+	return r.BreakGlass(who, reason, p.settings.RequestExpiry, tx.Now)
 }
 
 // approveAutomatically decides what waits on r where its terms ask nobody.
@@ -494,6 +478,13 @@ func (p *Plane) change(ctx context.Context, who serval.Principal, what serval.Ac
 		if err := tx.SaveRequest(r); err != nil {
 			return err
 		}
+		by := who
+		if e.ActorKind == serval.KindSystem {
+			by = serval.System()
+		}
+		if err := p.door.TellOf(tx, by, act, r, e.Reason); err != nil {
+			return err
+		}
 		changed, err = p.shown(&tx.View, r)
 		return err
 	})
@@ -519,27 +510,32 @@ func staleGroups() error {
 // no step is theirs, breaks the glass if the policy allows that.
 func (p *Plane) Decide(ctx context.Context, who serval.Principal, id string, d serval.Decision) (Request, error) {
 	return p.change(ctx, who, serval.RequestDecide, id, func(tx *store.Tx, r *serval.Request, e *serval.Event) (serval.Action, error) {
-		if who.Person.Suspended != "" {
-			return "", suspended(who.Person)
-		}
-		if d.Reason != "" {
-			e.Detail["decision_reason"] = d.Reason
-		}
-		if d.Approve && r.MayBreakGlass(who) && !r.Awaits(who.Person) {
-			if d.Minutes != 0 {
-				return "", serval.Refuse(serval.Invalid, "Whoever breaks the glass does so for the minutes that they asked for; leave minutes out.")
-			}
-			return p.breakGlass(tx, who, r, d.Reason)
-		}
-		by := who
-		if !hasFreshGroups(who.Person, tx.Now) {
-			by.Person.Groups = nil
-			if r.Awaits(who.Person) && !r.Awaits(by.Person) {
-				return "", staleGroups()
-			}
-		}
-		return r.Decide(by, d, p.settings.RequestExpiry, tx.Now)
+		return p.decide(tx, who, r, e, d)
 	})
+}
+
+// decide is Decide inside of its act.
+func (p *Plane) decide(tx *store.Tx, who serval.Principal, r *serval.Request, e *serval.Event, d serval.Decision) (serval.Action, error) {
+	if who.Person.Suspended != "" {
+		return "", suspended(who.Person)
+	}
+	if d.Reason != "" {
+		e.Detail["decision_reason"] = d.Reason
+	}
+	if d.Approve && r.MayBreakGlass(who) && !r.Awaits(who.Person) {
+		if d.Minutes != 0 {
+			return "", serval.Refuse(serval.Invalid, "Whoever breaks the glass does so for the minutes that they asked for; leave minutes out.")
+		}
+		return p.breakGlass(tx, who, r, d.Reason)
+	}
+	by := who
+	if !hasFreshGroups(who.Person, tx.Now) {
+		by.Person.Groups = nil
+		if r.Awaits(who.Person) && !r.Awaits(by.Person) {
+			return "", staleGroups()
+		}
+	}
+	return r.Decide(by, d, p.settings.RequestExpiry, tx.Now)
 }
 
 // Extend asks for more time on a request of who's.

@@ -482,6 +482,9 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 			if err := tx.SaveRequest(r); err != nil {
 				return err
 			}
+			if err := p.door.TellOf(tx, who, serval.SessionIssue, r, ""); err != nil {
+				return err
+			}
 		}
 		s.State, s.EndsAt = serval.SessionIssued, i.end
 		if s.Expiration.Before(s.EndsAt) {

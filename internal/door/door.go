@@ -28,6 +28,9 @@ type Door struct {
 	Log   *zap.Logger
 	// Now is the clock. Only the wiring sets it, and before the first call.
 	Now func() time.Time
+	// Channels are the names of the ways in which people are told of something
+	// outside of the pages. Only the wiring sets them, and before the first call.
+	Channels []string
 	// Changed is raised when there may be news for somebody who waits.
 	Changed Signal
 

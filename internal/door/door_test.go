@@ -66,6 +66,7 @@ func TestPermits(t *testing.T) {
 		serval.TrustExplain: admins, serval.FindingRead: audits,
 		serval.RunRead: admins, serval.RunStart: admins, serval.RunDecide: admins, serval.RunExpire: system,
 		serval.TaskClaim: worker, serval.TaskFinish: worker, serval.TaskLapse: system,
+		serval.NoticeRead: admins, serval.NoticeRetry: admins, serval.NoticeSend: system,
 		serval.AuditRead: audits,
 	}
 	for action := range permits {

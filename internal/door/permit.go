@@ -131,6 +131,10 @@ var permits = map[serval.Action]permit{
 	serval.TaskFinish: worker,
 	serval.TaskLapse:  system,
 
+	serval.NoticeRead:  admin,
+	serval.NoticeRetry: admin,
+	serval.NoticeSend:  system,
+
 	serval.AuditRead: auditor,
 }
 

@@ -7,7 +7,7 @@ import (
 
 // FailRequests ends the requests for roles that will never be there again and
 // that nobody used yet. What runs goes on to its end; no session opens.
-func FailRequests(tx *store.Tx, gone []serval.RoleKey) error {
+func (d *Door) FailRequests(tx *store.Tx, gone []serval.RoleKey) error {
 	for _, key := range gone {
 		requests, err := tx.RequestsOfRole(key)
 		if err != nil {
@@ -27,6 +27,9 @@ func FailRequests(tx *store.Tx, gone []serval.RoleKey) error {
 			e := Event(serval.System(), act, r.ID, serval.OutcomeDone)
 			e.Detail = r.Facts()
 			e.Reason = "its role is gone"
+			if err := d.TellOf(tx, serval.System(), act, r, e.Reason); err != nil {
+				return err
+			}
 			if err := tx.Append(e); err != nil {
 				return err
 			}

@@ -153,7 +153,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 			e.Action, quiet = "", true
 		}
 		// What was untagged may be tagged again; what was deleted never returns.
-		return door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
+		return t.door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
 	})
 	if err != nil {
 		return Pushed{}, err

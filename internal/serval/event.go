@@ -57,7 +57,10 @@ const (
 
 	WriteClaim Action = "write.claim" // of a write that was not done again
 
-	NoticeFail Action = "notice.fail" // somebody who had to be told was not
+	NoticeRead  Action = "notice.read"
+	NoticeSend  Action = "notice.send"  // what is due is delivered
+	NoticeFail  Action = "notice.fail"  // somebody who had to be told was not
+	NoticeRetry Action = "notice.retry" // an admin has it tried again
 
 	SessionOpen   Action = "session.open"   // the intent: STS is about to be asked
 	SessionIssue  Action = "session.issue"  // STS answered and the answer was right

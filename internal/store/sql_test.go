@@ -159,6 +159,13 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"requests by email":    func(v *View) error { _, err := v.Requests(RequestFilter{Email: "e", Limit: 2}); return err },
 			"running requests":     func(v *View) error { _, err := v.Requests(RequestFilter{Running: true, Limit: 2}); return err },
 			"notices of a request": func(v *View) error { _, err := v.NoticesOf("r1"); return err },
+			"notice":               func(v *View) error { _, err := v.Notice("n"); return err },
+			"failed notices": func(v *View) error {
+				_, err := v.Notices(NoticeFilter{State: serval.NoticeFailed, Limit: 2})
+				return err
+			},
+			"due notices":          func(v *View) error { _, err := v.HasDueNotices("mail", noon); return err },
+			"notices by channel":   func(v *View) error { _, err := v.NoticeQueues(noon); return err },
 			"idempotency key":      func(v *View) error { _, err := v.Repeat("p", "k"); return err },
 			"idempotency keys":     func(v *View) error { _, err := v.CountRepeats("p"); return err },
 			"newest people":        func(v *View) error { _, err := v.People(PersonFilter{Limit: 2}); return err },
