@@ -31,6 +31,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
@@ -288,7 +289,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		Buckets: []float64{10, 25, 50, 75, 90, 100},
 	})
 	registry.MustRegister(packed)
-	d, plane, err := c.open(ctx, provider, minter, packed)
+	d, logins, plane, err := c.open(ctx, provider, minter, packed)
 	if err != nil {
 		return err
 	}
@@ -317,7 +318,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	file := newInForce(&c, plane, registry)
 	probes.Report("configuration", file.report)
 	edge, err := web.New(web.Config{
-		Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
+		Logins: logins, Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		Log: c.Log, Version: c.Version, Now: c.Now,
@@ -343,34 +344,35 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // open opens the store and puts the configuration into force.
-func (c *Config) open(ctx context.Context, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *control.Plane, error) {
+func (c *Config) open(ctx context.Context, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *signin.Logins, *control.Plane, error) {
 	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
 	if err != nil {
-		return nil, nil, fmt.Errorf("opening the database: %w", err)
+		return nil, nil, nil, fmt.Errorf("opening the database: %w", err)
 	}
 	d := door.New(s, c.Log)
 	d.Now = c.Now
-	plane, err := c.prepare(ctx, d, provider, minter, packed)
+	logins, plane, err := c.prepare(ctx, d, provider, minter, packed)
 	if err != nil {
-		return nil, nil, errors.Join(err, s.Close())
+		return nil, nil, nil, errors.Join(err, s.Close())
 	}
-	return d, plane, nil
+	return d, logins, plane, nil
 }
 
-func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*control.Plane, error) {
+func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*signin.Logins, *control.Plane, error) {
 	if err := d.Store.Migrate(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := d.Store.CheckSecret(ctx); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var refresh control.Refresher
+	var refresh signin.Refresher
 	if c.OIDC.Offline {
 		refresh = web.Refresher(provider)
 	}
-	plane := control.New(d, minter, control.Settings{
-		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, Refresh: refresh,
+	logins := signin.New(d, signin.Settings{Secret: c.Secret, OlderSecrets: c.OlderSecrets, Refresh: refresh})
+	plane := control.New(d, logins, minter, control.Settings{
+		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID,
+		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
 		EgressAddresses: texts(c.EgressCIDRs), VPCEndpoint: c.VPCEndpoint, BlockFindings: trust.Severity(c.BlockFindings),
 		Networks: c.File.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
 		Packed: func(percent int) { packed.Observe(float64(percent)) },
@@ -379,12 +381,12 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 	})
 	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
 	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if err := c.declare(ctx, plane, c.File); err != nil {
-		return nil, fmt.Errorf("putting the configuration into force: %w", err)
+		return nil, nil, fmt.Errorf("putting the configuration into force: %w", err)
 	}
-	return plane, nil
+	return logins, plane, nil
 }
 
 // recognise returns how the cluster's worker is recognised. Why somebody is not,

@@ -19,6 +19,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -56,7 +57,7 @@ func newDesk(t *testing.T, text string) *desk {
 		t.Fatal(err)
 	}
 	d := door.New(s, c.Log)
-	plane := control.New(d, nil, control.Settings{Secret: c.Secret, File: path})
+	plane := control.New(d, signin.New(d, signin.Settings{Secret: c.Secret}), nil, control.Settings{File: path})
 	if err := c.declare(t.Context(), plane, file); err != nil {
 		t.Fatal(err)
 	}

@@ -74,7 +74,7 @@ func (p *Plane) Sweep(ctx context.Context) error {
 	for _, id := range open {
 		errs = append(errs, p.closeIntent(ctx, who, id))
 	}
-	errs = append(errs, p.door.Store.WipeTokens(ctx, now, now.Add(-loginIdle)), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)))
+	errs = append(errs, p.logins.Wipe(ctx), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)))
 	return errors.Join(errs...)
 }
 

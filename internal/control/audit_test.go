@@ -71,7 +71,7 @@ func testSweep(t *testing.T, w *world) {
 // A request expires after the time that is set.
 func TestRequestExpiry(t *testing.T) {
 	w := newWorld(t).stock()
-	w.plane = w.newPlane(w.store, func(s *Settings) { s.RequestExpiry = time.Hour })
+	w.usePlane(w.newPlane(w.store, func(s *Settings) { s.RequestExpiry = time.Hour }))
 	ana := w.engineer("ana@example.com")
 	pending, unused := w.ask(ana, roleARN(prod, "admin"), 60), w.ask(ana, roleARN(prod, "reader"), 60)
 	w.clock.move(time.Hour)

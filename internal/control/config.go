@@ -50,6 +50,7 @@ func (p *Plane) Appoint(ctx context.Context, who serval.Principal, a Appointed) 
 		return err
 	}
 	p.appointed.Store(&a)
+	p.logins.Appoint(a.Admins, a.Auditors)
 	return nil
 }
 

@@ -20,7 +20,7 @@ func TestAppoint(t *testing.T) {
 		must(t, err)
 		standing := func(p *Plane, token serval.Secret) (admin, auditor bool) {
 			t.Helper()
-			who, _, err := p.Recognise(ctx, stranger(), token)
+			who, _, err := p.logins.Recognise(ctx, stranger(), token)
 			must(t, err)
 			return who.Admin, who.Auditor
 		}
@@ -49,7 +49,7 @@ func TestAppoint(t *testing.T) {
 		if len(e) != 1 || e[0].Action != serval.ConfigAppoint || e[0].Detail["admins"] != "group engineering" || e[0].Detail["auditors"] != "adm@example.com" || e[0].Detail["networks"] != "home" {
 			t.Errorf("recorded %+v, want one event that names them", e)
 		}
-		who, _, err := w.plane.Recognise(ctx, stranger(), ana)
+		who, _, err := w.logins.Recognise(ctx, stranger(), ana)
 		must(t, err)
 		wantKind(t, "by an admin", w.plane.Appoint(ctx, who, Appointed{}), serval.Denied)
 		if admin, _ := standing(w.plane, ana); !admin {

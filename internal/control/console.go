@@ -90,9 +90,9 @@ func (p *Plane) LinkConsole(ctx context.Context, who serval.Principal, ask Openi
 		if err != nil {
 			return fmt.Errorf("keeping what a console link is of: %w", err)
 		}
-		code, endsAt = newToken(), tx.Now.Add(linkLife)
+		code, endsAt = door.NewToken(), tx.Now.Add(linkLife)
 		return tx.KeepConsoleLink(store.ConsoleLink{
-			Code: digest(code), PersonID: who.Person.ID, RequestID: r.ID, Asked: string(asked), ExpiresAt: endsAt,
+			Code: code.Digest(), PersonID: who.Person.ID, RequestID: r.ID, Asked: string(asked), ExpiresAt: endsAt,
 		})
 	})
 	if err != nil {
@@ -107,7 +107,7 @@ func (p *Plane) LinkConsole(ctx context.Context, who serval.Principal, ask Openi
 // brought again within its minute. Another person's code is no code.
 func (p *Plane) OpenLinked(ctx context.Context, who serval.Principal, code serval.Secret) (Opened, error) {
 	return p.open(ctx, who, "", func(tx *store.Tx) (ask Opening, err error) {
-		l, err := tx.ConsoleLink(digest(code), who.Person.ID, tx.Now)
+		l, err := tx.ConsoleLink(code.Digest(), who.Person.ID, tx.Now)
 		if err != nil {
 			return Opening{}, err
 		}
@@ -115,5 +115,5 @@ func (p *Plane) OpenLinked(ctx context.Context, who serval.Principal, code serva
 			return Opening{}, fmt.Errorf("reading what a console link is of: %w", err)
 		}
 		return ask, nil
-	}, func(tx *store.Tx) error { return tx.TakeConsoleLink(digest(code), who.Person.ID) })
+	}, func(tx *store.Tx) error { return tx.TakeConsoleLink(code.Digest(), who.Person.ID) })
 }

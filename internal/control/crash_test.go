@@ -17,6 +17,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -61,7 +62,8 @@ func openAndDie(url, moment string) {
 		answered = true
 		return right, nil
 	}}
-	p := New(door.New(s, zap.NewNop()), sts, Settings{Issuer: issuer, ClientID: clientID, Secret: rootSecret})
+	d := door.New(s, zap.NewNop())
+	p := New(d, signin.New(d, signin.Settings{Secret: rootSecret}), sts, Settings{Issuer: issuer, ClientID: clientID})
 	p.door.Now = func() time.Time {
 		if answered { // the clock is asked again when the outcome is kept
 			issued := errors.New("issued")
@@ -113,7 +115,7 @@ func TestKilled(t *testing.T) {
 				t.Fatalf("the child ended with %v: %s", err, out)
 			}
 			w.store = w.openStore()
-			w.plane = w.newPlane(w.store)
+			w.usePlane(w.newPlane(w.store))
 
 			started := w.request(r.ID).ClockStartedAt
 			session := w.sessions(r.ID)[0]

@@ -14,7 +14,7 @@ import (
 func TestLease(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		w.stock()
-		w.plane = w.newPlane(w.store, func(s *Settings) { s.Lease, s.MintRate = 30*time.Minute, 2 })
+		w.usePlane(w.newPlane(w.store, func(s *Settings) { s.Lease, s.MintRate = 30*time.Minute, 2 }))
 		ana := w.engineer("ana@example.com")
 		r := w.ask(ana, roleARN(prod, "reader"), 60)
 		start := noon.Truncate(time.Second)
@@ -97,7 +97,7 @@ func (w *world) lastMint() serval.Mint {
 // opened that would outlast the access, and none is narrowed.
 func TestNoSessionPolicy(t *testing.T) {
 	w := newWorld(t).stock()
-	w.plane = w.newPlane(w.store, func(s *Settings) { s.NoSessionPolicy = true })
+	w.usePlane(w.newPlane(w.store, func(s *Settings) { s.NoSessionPolicy = true }))
 	ana := w.engineer("ana@example.com")
 	r := w.ask(ana, roleARN(prod, "reader"), 60)
 	for name, o := range map[string]Opening{"read only": {ReadOnly: true}, "no chaining": {NoChaining: true}, "network": {Network: "office"}} {
@@ -160,7 +160,7 @@ func TestNoSessionPolicy(t *testing.T) {
 func TestPackedPolicySize(t *testing.T) {
 	w := newWorld(t).stock()
 	var told []int
-	w.plane = w.newPlane(w.store, func(s *Settings) { s.Packed = func(percent int) { told = append(told, percent) } })
+	w.usePlane(w.newPlane(w.store, func(s *Settings) { s.Packed = func(percent int) { told = append(told, percent) } }))
 	ana := w.engineer("ana@example.com")
 	r := w.ask(ana, roleARN(prod, "reader"), 60)
 	for i, percent := range []int{12, 80} {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
 )
@@ -37,15 +38,8 @@ type Settings struct {
 	Issuer   string // of the ID tokens; STS's answer is checked against it
 	ClientID string // their audience
 
-	Secret       serval.Secret   // root secret; sealing is derived from it
-	OlderSecrets []serval.Secret // what was sealed under these still opens
-
 	RequestExpiry time.Duration // 0: serval.DefaultRequestExpiry
 	MintRate      int           // sessions a person may open in a minute; 0: 60
-
-	// Refresh is asked before each session whose sign-in has a refresh token; nil
-	// asks nobody, and sessions are opened until the ID token has ended.
-	Refresh Refresher
 
 	// EgressAddresses (CIDR) and VPCEndpoint are where the bridge's calls to STS
 	// come from, as far as somebody said: a finding prints them.
@@ -78,9 +72,9 @@ type Settings struct {
 // A Plane is the control plane. It is safe for concurrent use.
 type Plane struct {
 	door     *door.Door
+	logins   *signin.Logins
 	minter   Minter
 	settings Settings
-	sealer   sealer
 
 	appointed atomic.Pointer[Appointed]
 	policies  atomic.Pointer[policySet] // as last read; see inForce
@@ -91,8 +85,8 @@ type Plane struct {
 	mostAwaiting int
 }
 
-// New returns a Plane behind d.
-func New(d *door.Door, m Minter, settings Settings) *Plane {
+// New returns a Plane behind d, for people who are signed in by l.
+func New(d *door.Door, l *signin.Logins, m Minter, settings Settings) *Plane {
 	if settings.RequestExpiry == 0 {
 		settings.RequestExpiry = serval.DefaultRequestExpiry
 	}
@@ -100,11 +94,11 @@ func New(d *door.Door, m Minter, settings Settings) *Plane {
 		settings.MintRate = 60
 	}
 	p := &Plane{
-		door: d, minter: m, settings: settings,
-		sealer:       newSealer(settings.Secret, settings.OlderSecrets),
+		door: d, logins: l, minter: m, settings: settings,
 		mostAwaiting: 2000,
 	}
 	p.appointed.Store(&Appointed{settings.Admins, settings.Auditors, settings.Networks})
+	l.Appoint(settings.Admins, settings.Auditors)
 	return p
 }
 

@@ -20,13 +20,18 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
-// S-10: there is no third door. Every exported method of Plane, Intake and Runs
-// takes who acts, and goes through act or view, by itself or by a method that
+// S-10: there is no third door. Every exported method of Plane, Logins, Intake and
+// Runs takes who acts, and goes through act or view, by itself or by a method that
 // does.
 func TestOneDoor(t *testing.T) {
 	goThroughDoor(t, "*.go", "Plane", 25, map[string]string{
 		"Sweep":       "acts as the system; each item is an act",
 		"PublishHead": "writes the head to the log, for nobody",
+	})
+	goThroughDoor(t, "../signin/*.go", "Logins", 15, map[string]string{
+		"Appoint": "is told by Plane.Appoint, which is an act, whom the configuration names",
+		"IDToken": "looks in the transaction of an act of Plane's",
+		"Wipe":    "drops what has ended, for nobody",
 	})
 	goThroughDoor(t, "../intake/*.go", "Intake", 4, nil)
 	goThroughDoor(t, "../workflow/*.go", "Runs", 5, map[string]string{"Sweep": "acts as the system; each item is an act"})
@@ -261,9 +266,9 @@ func TestStrangers(t *testing.T) {
 				try()
 				_, _, err := w.plane.Roles(t.Context(), who, RoleFilter{})
 				wantKind(t, "a stranger's look", err, serval.Unauthenticated)
-				_, err = w.plane.Logins(t.Context(), who)
+				_, err = w.logins.List(t.Context(), who)
 				wantKind(t, "a stranger's look at logins", err, serval.Unauthenticated)
-				_, _, err = w.plane.Recognise(t.Context(), who, serval.NewSecret("old"))
+				_, _, err = w.logins.Recognise(t.Context(), who, serval.NewSecret("old"))
 				wantKind(t, "an old cookie", err, serval.Unauthenticated)
 			}
 			if got := w.events(before); len(got) != 60 {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -25,9 +26,9 @@ type provider struct {
 	n       int
 	used    []string
 	stolen  bool
-	traded  []string              // what was brought, in order
-	instead func(*Identity) error // changes the answer after the trade
-	during  func()                // happens in the middle of it
+	traded  []string                     // what was brought, in order
+	instead func(*signin.Identity) error // changes the answer after the trade
+	during  func()                       // happens in the middle of it
 }
 
 func refreshToken(n int) serval.Secret {
@@ -35,7 +36,7 @@ func refreshToken(n int) serval.Secret {
 }
 
 // refresh is a Refresher.
-func (p *provider) refresh(_ context.Context, token serval.Secret, was Identity) (Identity, error) {
+func (p *provider) refresh(_ context.Context, token serval.Secret, was signin.Identity) (signin.Identity, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.traded = append(p.traded, token.Reveal())
@@ -47,7 +48,7 @@ func (p *provider) refresh(_ context.Context, token serval.Secret, was Identity)
 	}
 	if p.stolen || slices.Contains(p.used, token.Reveal()) {
 		p.stolen = true
-		return Identity{}, serval.Refuse(serval.LoginRequired, "The identity provider wants you to sign in again.")
+		return signin.Identity{}, serval.Refuse(serval.LoginRequired, "The identity provider wants you to sign in again.")
 	}
 	p.used = append(p.used, token.Reveal())
 	p.n++
@@ -56,7 +57,7 @@ func (p *provider) refresh(_ context.Context, token serval.Secret, was Identity)
 	id.AuthTime, id.RefreshToken = was.AuthTime, refreshToken(p.n)
 	if p.instead != nil {
 		if err := p.instead(&id); err != nil {
-			return Identity{}, err
+			return signin.Identity{}, err
 		}
 	}
 	return id, nil
@@ -68,7 +69,8 @@ func offline(t *testing.T, w *world) (idp *provider, ana serval.Principal, open 
 	t.Helper()
 	w.stock()
 	idp = &provider{w: w}
-	w.plane = w.newPlane(w.store, func(s *Settings) { s.Refresh = idp.refresh })
+	w.signin.Refresh = idp.refresh
+	w.usePlane(w.newPlane(w.store))
 	id := w.identity("ana@example.com", "engineering", "old")
 	id.AuthTime, id.RefreshToken = noon.Truncate(time.Second), refreshToken(0)
 	ana, _, err := w.signInAs(w.plane, id)
@@ -112,7 +114,7 @@ func TestRefresh(t *testing.T) {
 	}
 
 	// A provider that does not rotate answers without one: the old one stays.
-	idp.instead = func(id *Identity) error { id.RefreshToken = serval.Secret{}; return nil }
+	idp.instead = func(id *signin.Identity) error { id.RefreshToken = serval.Secret{}; return nil }
 	idp.used = nil
 	wantKind(t, "not rotated", open(w.plane), "")
 	kept := w.login(ana).IDToken.Refresh
@@ -128,11 +130,11 @@ func TestRefresh(t *testing.T) {
 	plain := w.signIn("ana@example.com", "engineering")
 	r := w.ask(plain, roleARN(dev, "reader"), 60)
 	w.clock.move(time.Minute)
-	for _, p := range []*Plane{w.plane, w.newPlane(w.store)} {
+	for _, p := range []*Plane{w.plane, w.planeUnder(signin.Settings{Secret: rootSecret})} {
 		_, err := p.Open(t.Context(), plain, Opening{RequestID: r.ID, Kind: serval.ForCredentials})
 		wantKind(t, "without a refresh token", err, "")
 	}
-	wantKind(t, "switched off", open(w.newPlane(w.store)), "")
+	wantKind(t, "switched off", open(w.planeUnder(signin.Settings{Secret: rootSecret})), "")
 	if len(idp.traded) != asked {
 		t.Errorf("the provider was asked %d times for nothing", len(idp.traded)-asked)
 	}
@@ -153,31 +155,34 @@ func TestRefreshRefused(t *testing.T) {
 		"deactivated": {func(_ *world, idp *provider, _ serval.Principal) { idp.stolen = true },
 			serval.LoginRequired, "ana@example.com login.refresh refused", false, serval.LoginRequired},
 		"another person": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(id *Identity) error { id.Subject = "00u-bob"; return nil }
+			idp.instead = func(id *signin.Identity) error { id.Subject = "00u-bob"; return nil }
 		}, serval.LoginRequired, "ana@example.com login.refresh refused", false, serval.LoginRequired},
 		"another issuer": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(id *Identity) error { id.Issuer += "/x"; return nil }
+			idp.instead = func(id *signin.Identity) error { id.Issuer += "/x"; return nil }
 		}, serval.LoginRequired, "ana@example.com login.refresh refused", false, serval.LoginRequired},
 		"no longer verified": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(*Identity) error { return serval.Refuse(serval.Denied, "Not verified.") }
+			idp.instead = func(*signin.Identity) error { return serval.Refuse(serval.Denied, "Not verified.") }
 		}, serval.Denied, "ana@example.com login.refresh refused", false, serval.LoginRequired},
 		"away": {func(_ *world, idp *provider, _ serval.Principal) {
 			idp.during = func() { idp.used = append(idp.used[:0:0], "") }
-			idp.instead = func(*Identity) error { idp.used = nil; return away }
+			idp.instead = func(*signin.Identity) error { idp.used = nil; return away }
 		}, serval.Unavailable, "ana@example.com login.refresh failed", true, ""},
 		// The answer was lost after the token had been used: the next try is taken
 		// for a theft, and the person signs in again. Nothing else is lost.
 		"away, and it had happened": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(*Identity) error { return away }
+			idp.instead = func(*signin.Identity) error { return away }
 		}, serval.Unavailable, "ana@example.com login.refresh failed", true, serval.LoginRequired},
 		"a fault": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(*Identity) error { idp.used = nil; return errors.New("code=" + canary) }
+			idp.instead = func(*signin.Identity) error { idp.used = nil; return errors.New("code=" + canary) }
 		}, "fault: code=" + canary, "ana@example.com login.refresh failed", true, ""},
 		"settings that are wrong": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(*Identity) error { idp.used = nil; return serval.Refuse(serval.FailedPrecondition, "Client.") }
+			idp.instead = func(*signin.Identity) error {
+				idp.used = nil
+				return serval.Refuse(serval.FailedPrecondition, "Client.")
+			}
 		}, serval.FailedPrecondition, "ana@example.com login.refresh failed", true, ""},
 		"signed out meanwhile": {func(w *world, idp *provider, ana serval.Principal) {
-			idp.during = func() { must(w.t, w.plane.EndLogin(w.t.Context(), ana, ana.LoginID)) }
+			idp.during = func() { must(w.t, w.logins.End(w.t.Context(), ana, ana.LoginID)) }
 		}, serval.LoginRequired, "ana@example.com login.refresh refused", false, serval.LoginRequired},
 		"claimed by another meanwhile": {func(w *world, idp *provider, ana serval.Principal) {
 			idp.during = func() {
@@ -185,10 +190,10 @@ func TestRefreshRefused(t *testing.T) {
 				k.ClaimedUntil = k.ClaimedUntil.Add(-time.Hour)
 				must(w.t, w.store.Write(w.t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.SaveIDToken(k) }))
 			}
-			idp.instead = func(*Identity) error { idp.used = nil; return nil }
+			idp.instead = func(*signin.Identity) error { idp.used = nil; return nil }
 		}, serval.Unavailable, "ana@example.com login.refresh refused", true, ""},
 		"another email": {func(_ *world, idp *provider, _ serval.Principal) {
-			idp.instead = func(id *Identity) error { id.Email = "ana.new@example.com"; return nil }
+			idp.instead = func(id *signin.Identity) error { id.Email = "ana.new@example.com"; return nil }
 		}, serval.FailedPrecondition, "ana@example.com login.refresh done", true, serval.FailedPrecondition},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -215,9 +220,7 @@ func TestRefreshRefused(t *testing.T) {
 	// Under another root secret the token does not open.
 	w := newWorld(t)
 	idp, _, open := offline(t, w)
-	other := w.newPlane(w.store, func(s *Settings) {
-		s.Secret, s.Refresh = serval.NewSecret("another root secret, as long"), idp.refresh
-	})
+	other := w.planeUnder(signin.Settings{Secret: serval.NewSecret("another root secret, as long"), Refresh: idp.refresh})
 	wantKind(t, "under another root secret", open(other), serval.LoginRequired)
 	if len(idp.traded) != 0 {
 		t.Error("the provider was asked with a token that did not open")
@@ -230,9 +233,6 @@ func TestRefreshOnceAtATime(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		idp, _, open := offline(t, w)
 		planes := w.replicas()
-		for _, p := range planes {
-			p.settings.Refresh = idp.refresh
-		}
 		var wg sync.WaitGroup
 		for i := range 12 {
 			wg.Go(func() {
@@ -253,11 +253,11 @@ func TestRefreshAfterCrash(t *testing.T) {
 	w := newWorld(t)
 	idp, ana, open := offline(t, w)
 	k := w.login(ana).IDToken
-	k.ClaimedUntil = w.clock.now().Add(claimLife)
+	k.ClaimedUntil = w.clock.now().Add(time.Minute)
 	must(t, w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.SaveIDToken(k) }))
 	done := make(chan error, 1)
 	go func() { done <- open(w.plane) }()
-	w.clock.move(claimLife)
+	w.clock.move(time.Minute)
 	if err := <-done; err != nil || len(idp.traded) != 1 {
 		t.Errorf("after the claim has lapsed: %v, and %d trades", err, len(idp.traded))
 	}
@@ -297,7 +297,7 @@ func TestRefreshWhileClockIsSetBack(t *testing.T) {
 func TestKeyAfterFailedRefresh(t *testing.T) {
 	w := newWorld(t)
 	idp, ana, _ := offline(t, w)
-	idp.instead = func(*Identity) error { return serval.Refuse(serval.Unavailable, "It does not answer.") }
+	idp.instead = func(*signin.Identity) error { return serval.Refuse(serval.Unavailable, "It does not answer.") }
 	r := w.ask(ana, roleARN(prod, "reader"), 60)
 	w.clock.move(time.Minute)
 	who := w.claim(ana, "k")

@@ -23,6 +23,9 @@ const MaxBatch = 20
 // hides other people's requests from their approvers behind their own.
 const maxOpen = 200
 
+// groupsLast is how old somebody's groups may be for a decision.
+const groupsLast = time.Hour
+
 // An Ask is what a person fills in to request one role or several.
 type Ask struct {
 	RoleARNs []string

@@ -15,6 +15,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/connect"
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -107,7 +108,7 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 		if err == nil && i.stale && trade > maxTrades {
 			err = serval.Refuse(serval.Unavailable, "The identity provider was asked several times, and each answer was old when it came. Try again.")
 		} else if err == nil && i.stale {
-			err = p.refresh(ctx, who, begun)
+			err = p.logins.Refresh(ctx, who, begun)
 		}
 		if err != nil {
 			return Opened{}, err
@@ -285,20 +286,9 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun ti
 	if err != nil {
 		return intent{}, err
 	}
-	l, err := signedIn(&tx.View, who, tx.Now)
-	if err != nil {
-		return intent{}, err
-	}
-	if p.isStale(l.IDToken, begun) {
-		return intent{stale: true}, nil
-	}
-	if l.IDToken.Sealed == "" || l.IDToken.EndsAt.Sub(tx.Now) <= tokenMargin {
-		return intent{}, serval.Refuse(serval.LoginRequired, "The identity provider's token of your sign-in has ended. Sign in again to open a session.")
-	}
-	token, err := p.sealer.open(l.IDToken.Sealed, l.IDToken.ID)
-	if err != nil {
-		p.door.Log.Warn("a sealed ID token does not open", zap.String("login", l.ID), zap.Error(err))
-		return intent{}, serval.Refuse(serval.LoginRequired, "Your sign-in is from before the server's secret changed. Sign in again to open a session.")
+	token, stale, err := p.logins.IDToken(&tx.View, who, begun, tx.Now)
+	if err != nil || stale {
+		return intent{stale: stale}, err
 	}
 	i := intent{
 		session: serval.Session{
@@ -404,7 +394,7 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 	if err != nil {
 		return refuse(err)
 	}
-	if _, err := signedIn(v, who, now); err != nil {
+	if _, err := signin.Current(v, who, now); err != nil {
 		return refuse(err)
 	}
 	if err := r.CheckMint(now); err != nil {
@@ -415,18 +405,6 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 		return refuse(err)
 	}
 	return r, role, policy, nil
-}
-
-// signedIn returns the login that who acts under, if it has not ended.
-func signedIn(v *store.View, who serval.Principal, now time.Time) (store.Login, error) {
-	l, err := v.Login(who.Person.ID, who.LoginID)
-	if err != nil && !serval.IsRefusal(err, serval.NotFound) {
-		return store.Login{}, err
-	}
-	if err != nil || !l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) {
-		return store.Login{}, serval.Refuse(serval.LoginRequired, "Your sign-in has ended. Sign in again to open a session.")
-	}
-	return l, nil
 }
 
 // issue records that STS opened the session, and starts the clock with the

@@ -22,6 +22,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -66,6 +67,8 @@ type world struct {
 	t      testing.TB
 	url    string
 	store  *store.Store
+	signin signin.Settings // of planes that are made
+	logins *signin.Logins  // of the plane
 	plane  *Plane
 	intake *intake.Intake
 	sts    *script
@@ -104,7 +107,8 @@ func worldOver(t testing.TB, url string) *world {
 	w.clock.at.Store(noon.UnixMicro())
 	w.sts = &script{now: w.clock.now}
 	w.store = w.openStore()
-	w.plane = w.newPlane(w.store)
+	w.signin.Secret = rootSecret
+	w.usePlane(w.newPlane(w.store))
 	w.intake = intake.New(w.plane.door)
 	return w
 }
@@ -122,12 +126,22 @@ func (w *world) openStore() *store.Store {
 	return s
 }
 
+// usePlane makes p the world's.
+func (w *world) usePlane(p *Plane) { w.plane, w.logins = p, p.logins }
+
+// planeUnder returns a plane whose logins work by other settings.
+func (w *world) planeUnder(s signin.Settings) *Plane {
+	defer func(before signin.Settings) { w.signin = before }(w.signin)
+	w.signin = s
+	return w.newPlane(w.store)
+}
+
 // newPlane returns a plane as the wiring would make it, with the accounts and
 // policies of the world declared.
 func (w *world) newPlane(s *store.Store, change ...func(*Settings)) *Plane {
 	w.t.Helper()
 	settings := Settings{
-		Issuer: issuer, ClientID: clientID, Secret: rootSecret,
+		Issuer: issuer, ClientID: clientID,
 		Networks: Networks{
 			"office": {netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/48")},
 			"void":   {},
@@ -140,7 +154,7 @@ func (w *world) newPlane(s *store.Store, change ...func(*Settings)) *Plane {
 	}
 	d := door.New(s, w.log)
 	d.Now = w.clock.now
-	p := New(d, w.sts, settings)
+	p := New(d, signin.New(d, w.signin), w.sts, settings)
 	if err := p.Declare(w.t.Context(), serval.System(), accounts(), policies()); err != nil {
 		w.t.Fatal(err)
 	}
@@ -280,12 +294,24 @@ func idToken(subject string) serval.Secret {
 }
 
 // identity returns what the provider says of a person.
-func (w *world) identity(email string, groups ...string) Identity {
+func (w *world) identity(email string, groups ...string) signin.Identity {
 	subject, _, _ := strings.Cut(email, "@")
-	return Identity{
+	return signin.Identity{
 		Issuer: issuer, Subject: "00u-" + subject, Email: email, Groups: groups,
 		IDToken: idToken("00u-" + subject), ExpiresAt: w.clock.now().Add(time.Hour),
 	}
+}
+
+// login returns the login that who acts under, as the database has it.
+func (w *world) login(who serval.Principal) (l store.Login) {
+	w.t.Helper()
+	if err := w.store.Read(context.Background(), func(v *store.View) (err error) {
+		l, err = v.Login(who.Person.ID, who.LoginID)
+		return err
+	}); err != nil {
+		w.t.Fatal(err)
+	}
+	return l
 }
 
 // a stranger is who comes to sign in.
@@ -294,17 +320,17 @@ func stranger() serval.Principal {
 }
 
 // signInAs signs in whoever the provider says, and returns the token too.
-func (w *world) signInAs(p *Plane, id Identity) (serval.Principal, serval.Secret, error) {
+func (w *world) signInAs(p *Plane, id signin.Identity) (serval.Principal, serval.Secret, error) {
 	w.t.Helper()
 	ctx := w.t.Context()
 	w.signIns++
 	state := serval.NewSecret(fmt.Sprint(canary, "-state-", w.signIns))
 	browser := serval.NewSecret(fmt.Sprint(canary, "-browser-", w.signIns))
-	a := Attempt{Issuer: issuer, Nonce: serval.NewSecret(canary + "-nonce"), Verifier: serval.NewSecret(canary + "-verifier"), ReturnTo: "/roles"}
-	if err := p.BeginLogin(ctx, stranger(), state, browser, serval.Secret{}, a); err != nil {
+	a := signin.Attempt{Issuer: issuer, Nonce: serval.NewSecret(canary + "-nonce"), Verifier: serval.NewSecret(canary + "-verifier"), ReturnTo: "/roles"}
+	if err := p.logins.Begin(ctx, stranger(), state, browser, serval.Secret{}, a); err != nil {
 		return serval.Principal{}, serval.Secret{}, err
 	}
-	in, err := p.SignIn(ctx, stranger(), state, browser, "Mozilla/5.0", func(_ context.Context, back Attempt) (Identity, error) {
+	in, err := p.logins.SignIn(ctx, stranger(), state, browser, "Mozilla/5.0", func(_ context.Context, back signin.Attempt) (signin.Identity, error) {
 		if back.Issuer != a.Issuer || !back.Nonce.Equal(a.Nonce) || !back.Verifier.Equal(a.Verifier) || back.ReturnTo != a.ReturnTo {
 			w.t.Errorf("the attempt came back as another: %q %q %q", back.Nonce.Reveal(), back.Verifier.Reveal(), back.ReturnTo)
 		}
@@ -313,7 +339,7 @@ func (w *world) signInAs(p *Plane, id Identity) (serval.Principal, serval.Secret
 	if err != nil {
 		return serval.Principal{}, serval.Secret{}, err
 	}
-	who, _, err := p.Recognise(ctx, stranger(), in.Token)
+	who, _, err := p.logins.Recognise(ctx, stranger(), in.Token)
 	return who, in.Token, err
 }
 
@@ -410,6 +436,13 @@ func told(events []serval.Event) []string {
 		lines = append(lines, e.Actor+" "+string(e.Action)+" "+string(e.Outcome))
 	}
 	return lines
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // kindOf returns the kind of a refusal, "fault" or "".

@@ -1,6 +1,6 @@
 // Package door is the one way to the store for whoever acts: authorize, do,
-// record, in one transaction. The rooms behind it, control for people and intake
-// for workers, have no other; what they share of a transaction is here too.
+// record, in one transaction. The rooms behind it, signin for who comes,
+// control for people and intake for workers, have no other; what they share of a transaction is here too.
 //
 // Who may begin what is one table, permits. Whether it may be done to this very
 // thing is for the dictionary.
@@ -9,6 +9,7 @@ package door
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"strings"
@@ -168,6 +169,13 @@ func withDetail(detail map[string]string, name, value string) map[string]string 
 
 // NewID returns a fresh id that says what it is of.
 func NewID(of string) string { return of + "_" + strings.ToLower(rand.Text()) }
+
+// NewToken returns a fresh token of 256 bits. The store keeps its Digest.
+func NewToken() serval.Secret {
+	b := make([]byte, 32)
+	rand.Read(b) // never fails
+	return serval.NewSecret(base64.RawURLEncoding.EncodeToString(b))
+}
 
 // A Signal wakes everybody who waits for a change.
 type Signal struct {

@@ -17,6 +17,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
@@ -107,7 +108,7 @@ func (w *world) newPlane() *control.Plane { return w.planeBehind(w.door(w.store)
 // planeBehind returns a control plane with the world's accounts declared.
 func (w *world) planeBehind(d *door.Door) *control.Plane {
 	w.t.Helper()
-	p := control.New(d, nil, control.Settings{Secret: rootSecret})
+	p := control.New(d, signin.New(d, signin.Settings{Secret: rootSecret}), nil, control.Settings{})
 	if err := p.Declare(w.t.Context(), serval.System(), accounts(), policies()); err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,8 +5,8 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -44,7 +44,7 @@ func allowFormTo(w http.ResponseWriter, origin string) {
 // shows is typed, then what is known of it is looked at.
 type DeviceLogin struct {
 	Typed  string
-	Device *control.Device
+	Device *signin.Device
 	Said   string // approved or denied, just now
 	Wrong  string
 }

@@ -24,7 +24,7 @@ type signInView struct {
 
 // Logins shows where somebody is signed in.
 func (p *Pages) Logins(w http.ResponseWriter, r *http.Request, v *Visit) error {
-	logins, err := p.c.Plane.Logins(r.Context(), v.Who)
+	logins, err := p.c.Logins.List(r.Context(), v.Who)
 	if err != nil {
 		return err
 	}

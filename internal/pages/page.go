@@ -27,6 +27,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
@@ -37,6 +38,7 @@ var files embed.FS
 // A Config says what the pages stand on. All but Lease, NoSessionPolicy,
 // ConsoleHosts and Version are required.
 type Config struct {
+	Logins   *signin.Logins
 	Plane    *control.Plane
 	Runs     *workflow.Runs
 	Origin   string          // of the bridge

@@ -4,6 +4,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -59,6 +60,13 @@ func (s Secret) Key(purpose string) []byte {
 		panic("serval: deriving 32 bytes: " + err.Error())
 	}
 	return key
+}
+
+// Digest returns what is kept of a secret that somebody else holds: enough to know
+// it by when it is brought.
+func (s Secret) Digest() string {
+	sum := sha256.Sum256([]byte(s.Reveal()))
+	return hex.EncodeToString(sum[:])
 }
 
 // String returns [redacted].

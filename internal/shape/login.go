@@ -1,8 +1,8 @@
 package shape
 
 import (
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -21,7 +21,7 @@ func Logins(logins []store.Login, current string) wire.Logins {
 }
 
 // Me returns who asks, and until when by this login.
-func Me(who serval.Principal, login control.Login) wire.Me {
+func Me(who serval.Principal, login signin.Login) wire.Me {
 	p := who.Person
 	return wire.Me{
 		ID: p.ID, Email: p.Email, Groups: List(p.Groups), GroupsAt: wire.Time{Time: p.GroupsAt}, GroupsNote: p.GroupsNote,

@@ -6,10 +6,10 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -81,13 +81,13 @@ func (s *Server) postClient(w http.ResponseWriter, r *http.Request, v *visit) er
 	answer := url.Values{"state": {ask.State}, "iss": {s.origin.String()}} // RFC 9207
 	switch values.Get("decision") {
 	case "approve":
-		code, err := s.c.Plane.ApproveClient(r.Context(), v.who, ask)
+		code, err := s.c.Logins.ApproveClient(r.Context(), v.who, ask)
 		if err != nil {
 			return err
 		}
 		answer.Set("code", code.Reveal())
 	case "deny":
-		if err := s.c.Plane.DenyClient(r.Context(), v.who, ask); err != nil {
+		if err := s.c.Logins.DenyClient(r.Context(), v.who, ask); err != nil {
 			return err
 		}
 		answer.Set("error", "access_denied")
@@ -115,13 +115,13 @@ func (s *Server) clientToken(w http.ResponseWriter, r *http.Request, v *visit) e
 		return err
 	}
 	verifier := serval.NewSecret(ask.CodeVerifier)
-	var in control.SignedIn
+	var in signin.SignedIn
 	var err error
 	switch {
 	case ask.GrantType == codeGrant && ask.DeviceCode == "":
-		in, err = s.c.Plane.SignInClient(r.Context(), v.who, serval.NewSecret(ask.Code), verifier, ask.RedirectURI)
+		in, err = s.c.Logins.SignInClient(r.Context(), v.who, serval.NewSecret(ask.Code), verifier, ask.RedirectURI)
 	case ask.GrantType == deviceGrant && s.c.DeviceLogin && ask.Code == "" && ask.RedirectURI == "":
-		in, err = s.c.Plane.PollDevice(r.Context(), v.who, serval.NewSecret(ask.DeviceCode), verifier)
+		in, err = s.c.Logins.PollDevice(r.Context(), v.who, serval.NewSecret(ask.DeviceCode), verifier)
 	default:
 		return serval.Refuse(serval.Invalid, "grant_type is %s with code, redirect_uri and code_verifier%s.", codeGrant,
 			map[bool]string{true: ", or " + deviceGrant + " with device_code and code_verifier"}[s.c.DeviceLogin])
@@ -145,7 +145,7 @@ func (s *Server) startDevice(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err := edge.Decode(r, &ask); err != nil {
 		return err
 	}
-	d, err := s.c.Plane.StartDevice(r.Context(), v.who, serval.ClientAsk{Name: ask.ClientName, Host: ask.ClientHost, Challenge: ask.CodeChallenge})
+	d, err := s.c.Logins.StartDevice(r.Context(), v.who, serval.ClientAsk{Name: ask.ClientName, Host: ask.ClientHost, Challenge: ask.CodeChallenge})
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (s *Server) postDevice(w http.ResponseWriter, r *http.Request, v *visit) er
 		return err
 	}
 	typed := values.Get("user_code")
-	d, err := s.c.Plane.Device(r.Context(), v.who, typed)
+	d, err := s.c.Logins.Device(r.Context(), v.who, typed)
 	if refused, ok := errors.AsType[*serval.Refusal](err); ok && refused.Kind == serval.NotFound {
 		return s.pages.ShowDevice(w, v.page(), http.StatusNotFound, pages.DeviceLogin{Wrong: refused.Reason})
 	}
@@ -197,10 +197,10 @@ func (s *Server) postDeviceDecision(w http.ResponseWriter, r *http.Request, v *v
 	if err != nil {
 		return err
 	}
-	decide, said := s.c.Plane.DenyDevice, "denied"
+	decide, said := s.c.Logins.DenyDevice, "denied"
 	switch values.Get("decision") {
 	case "approve":
-		decide, said = s.c.Plane.ApproveDevice, "approved"
+		decide, said = s.c.Logins.ApproveDevice, "approved"
 	case "deny":
 	default:
 		return serval.Refuse(serval.Invalid, "The decision is approve or deny.")

@@ -32,6 +32,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -161,12 +162,13 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	if err != nil {
 		t.Fatal(err)
 	}
-	var refresh control.Refresher
+	var refresh signin.Refresher
 	if offline {
 		refresh = web.Refresher(signIn)
 	}
-	w.plane = control.New(behind, minter, control.Settings{
-		Issuer: issuer, ClientID: clientID, Secret: root, Refresh: refresh,
+	logins := signin.New(behind, signin.Settings{Secret: root, Refresh: refresh})
+	w.plane = control.New(behind, logins, minter, control.Settings{
+		Issuer: issuer, ClientID: clientID,
 		Networks: control.Networks{"office": {netip.MustParsePrefix("203.0.113.0/24")}},
 		Admins:   serval.People{Groups: []string{"serval-admins"}}, Auditors: serval.People{Groups: []string{"security"}},
 		ExternalID: externalID, TrustedAccount: "992382851720", File: "/etc/serval/serval.yaml",
@@ -175,7 +177,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 		t.Fatal(err)
 	}
 	c := web.Config{
-		Plane: w.plane, Intake: intake.New(behind), Runs: workflow.New(behind, workflow.Settings{Issuer: issuer, ClientID: clientID}), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
+		Logins: logins, Plane: w.plane, Intake: intake.New(behind), Runs: workflow.New(behind, workflow.Settings{Issuer: issuer, ClientID: clientID}), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
 		UpstreamTokens: func() []web.UpstreamToken {
 			return []web.UpstreamToken{
 				{Name: "hub", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.NewSecret(hubToken) }},
@@ -192,7 +194,8 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 		t.Helper()
 		one := c
 		one.Secret, one.OlderSecrets = secret, older
-		one.Plane = control.New(behind, minter, control.Settings{Issuer: issuer, ClientID: clientID, Secret: secret, OlderSecrets: older, Refresh: refresh})
+		one.Logins = signin.New(behind, signin.Settings{Secret: secret, OlderSecrets: older, Refresh: refresh})
+		one.Plane = control.New(behind, one.Logins, minter, control.Settings{Issuer: issuer, ClientID: clientID})
 		edge, err := web.New(one)
 		if err != nil {
 			t.Fatal(err)

@@ -8,11 +8,11 @@ import (
 	"path"
 	"strings"
 
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/shape"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 )
 
 // beginLogin sends a browser to the identity provider. Whoever was signed in is
@@ -42,7 +42,7 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 	if browser.Empty() {
 		browser = serval.NewSecret(rand.Text() + rand.Text())
 	}
-	err = s.c.Plane.BeginLogin(r.Context(), v.nobody(), attempt.State, browser, v.token, control.Attempt{
+	err = s.c.Logins.Begin(r.Context(), v.nobody(), attempt.State, browser, v.token, signin.Attempt{
 		Issuer: attempt.Issuer, Nonce: attempt.Nonce, Verifier: attempt.Verifier, ReturnTo: returnTo, CreatedAt: attempt.CreatedAt, Subject: subject,
 	})
 	if err != nil {
@@ -84,8 +84,8 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 	}
 	state := serval.NewSecret(answer.Get("state"))
 	browser, _ := s.cookies.read(r, s.cookies.attempt, attemptCookie)
-	var begun control.Attempt
-	in, err := s.c.Plane.SignIn(r.Context(), v.nobody(), state, browser, r.UserAgent(), func(ctx context.Context, kept control.Attempt) (control.Identity, error) {
+	var begun signin.Attempt
+	in, err := s.c.Logins.SignIn(r.Context(), v.nobody(), state, browser, r.UserAgent(), func(ctx context.Context, kept signin.Attempt) (signin.Identity, error) {
 		begun = kept
 		return s.identify(ctx, state, kept, answer)
 	})
@@ -100,7 +100,7 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 	}
 	if v.who.Kind == serval.KindPerson {
 		// Another tab was quicker; the browser forgets that login now.
-		if err := s.c.Plane.EndLogin(r.Context(), v.who, v.login.ID); err != nil && !serval.IsRefusal(err) {
+		if err := s.c.Logins.End(r.Context(), v.who, v.login.ID); err != nil && !serval.IsRefusal(err) {
 			return err
 		}
 	}
@@ -111,19 +111,19 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 }
 
 // identify asks the identity provider who it is, for the attempt that was kept.
-func (s *Server) identify(ctx context.Context, state serval.Secret, kept control.Attempt, answer url.Values) (control.Identity, error) {
+func (s *Server) identify(ctx context.Context, state serval.Secret, kept signin.Attempt, answer url.Values) (signin.Identity, error) {
 	id, err := s.c.Login.Finish(ctx, login.Attempt{
 		State: state, Nonce: kept.Nonce, Verifier: kept.Verifier, Issuer: kept.Issuer, CreatedAt: kept.CreatedAt,
 	}, answer)
 	if err != nil {
-		return control.Identity{}, err
+		return signin.Identity{}, err
 	}
 	return Identity(id), nil
 }
 
 // Identity returns what sign-in has found as the control plane takes it.
-func Identity(id login.Identity) control.Identity {
-	return control.Identity{
+func Identity(id login.Identity) signin.Identity {
+	return signin.Identity{
 		Issuer: id.Issuer, Subject: id.Subject, Email: id.Email, Groups: id.Groups, GroupsNote: id.GroupsNote,
 		IDToken: id.IDToken, ExpiresAt: id.ExpiresAt, AuthorizedParty: id.AuthorizedParty, AuthTime: id.AuthTime, RefreshToken: id.RefreshToken,
 	}
@@ -131,11 +131,11 @@ func Identity(id login.Identity) control.Identity {
 
 // Refresher returns what asks the identity provider again who somebody is, for
 // the control plane.
-func Refresher(p *login.Provider) control.Refresher {
-	return func(ctx context.Context, token serval.Secret, was control.Identity) (control.Identity, error) {
+func Refresher(p *login.Provider) signin.Refresher {
+	return func(ctx context.Context, token serval.Secret, was signin.Identity) (signin.Identity, error) {
 		id, err := p.Refresh(ctx, token, login.Identity{Issuer: was.Issuer, Subject: was.Subject, AuthTime: was.AuthTime})
 		if err != nil {
-			return control.Identity{}, err
+			return signin.Identity{}, err
 		}
 		return Identity(id), nil
 	}
@@ -179,7 +179,7 @@ func (s *Server) returnTo(text string) string {
 // signOut ends the login that the browser holds, and works when there is none.
 func (s *Server) signOut(w http.ResponseWriter, r *http.Request, v *visit) error {
 	if v.who.Kind == serval.KindPerson {
-		if err := s.c.Plane.EndLogin(r.Context(), v.who, v.login.ID); err != nil && !serval.IsRefusal(err, serval.NotFound) {
+		if err := s.c.Logins.End(r.Context(), v.who, v.login.ID); err != nil && !serval.IsRefusal(err, serval.NotFound) {
 			return err
 		}
 	}
@@ -200,7 +200,7 @@ func (s *Server) listLogins(w http.ResponseWriter, r *http.Request, v *visit) er
 	if _, err := edge.Query(r); err != nil {
 		return err
 	}
-	logins, err := s.c.Plane.Logins(r.Context(), v.who)
+	logins, err := s.c.Logins.List(r.Context(), v.who)
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (s *Server) endLogin(w http.ResponseWriter, r *http.Request, v *visit) erro
 
 func (s *Server) endNamedLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
 	id := r.PathValue("id")
-	if err := s.c.Plane.EndLogin(r.Context(), v.who, id); err != nil {
+	if err := s.c.Logins.End(r.Context(), v.who, id); err != nil {
 		return err
 	}
 	if id == v.login.ID {

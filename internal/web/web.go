@@ -42,12 +42,14 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
-// A Config says what the edge stands on. Plane, Intake, Login, PublicURL, Secret
+// A Config says what the edge stands on. Logins, Plane, Intake, Login, PublicURL, Secret
 // and Log are required.
 type Config struct {
+	Logins *signin.Logins
 	Plane  *control.Plane
 	Runs   *workflow.Runs
 	Intake *intake.Intake
@@ -158,7 +160,7 @@ func New(c Config) (*Server, error) {
 		c.UpstreamTokens = func() []UpstreamToken { return nil }
 	}
 	var faults []error
-	if c.Plane == nil || c.Intake == nil || c.Runs == nil || c.Login == nil {
+	if c.Logins == nil || c.Plane == nil || c.Intake == nil || c.Runs == nil || c.Login == nil {
 		faults = append(faults, errors.New("web: a plane, an intake, runs and a login provider are needed"))
 	}
 	origin, err := url.Parse(strings.TrimSuffix(c.PublicURL, "/"))
@@ -184,7 +186,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.pages, err = pages.New(pages.Config{
-		Plane: c.Plane, Runs: c.Runs, Origin: origin.String(), Networks: c.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
+		Logins: c.Logins, Plane: c.Plane, Runs: c.Runs, Origin: origin.String(), Networks: c.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
 		ConsoleHosts: c.ConsoleHosts, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
@@ -197,7 +199,7 @@ func New(c Config) (*Server, error) {
 // A visit is one request and who makes it.
 type visit struct {
 	who   serval.Principal
-	login control.Login
+	login signin.Login
 	token serval.Secret // of the login, as the browser brought it
 	route *route        // nil where there is none
 	from  string        // page of ours that a posted form stands on, where that is not to be seen from the address
@@ -287,7 +289,7 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 		return err
 	}
 	if token, present := bearer(r); present {
-		who, current, err := s.c.Plane.RecogniseClient(r.Context(), v.who, token)
+		who, current, err := s.c.Logins.RecogniseClient(r.Context(), v.who, token)
 		if err == nil {
 			v.who, v.login, v.token = who, current, token
 		} else if serval.IsRefusal(err, serval.Unauthenticated) {
@@ -299,7 +301,7 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 	if broken {
 		s.cookies.clear(w, loginCookie)
 	}
-	who, current, err := s.c.Plane.Recognise(r.Context(), v.who, token)
+	who, current, err := s.c.Logins.Recognise(r.Context(), v.who, token)
 	switch {
 	case err == nil:
 		v.who, v.login, v.token = who, current, token

@@ -16,6 +16,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -69,7 +70,7 @@ func worldOver(t *testing.T, url string) *world {
 	w.clock.at.Store(time.Date(2026, 3, 1, 12, 0, 0, 345678000, time.UTC).UnixMicro())
 	d := door.New(s, zap.NewNop())
 	d.Now = w.clock.now
-	w.plane = control.New(d, nil, control.Settings{Secret: secret})
+	w.plane = control.New(d, signin.New(d, signin.Settings{Secret: secret}), nil, control.Settings{})
 	w.intake = intake.New(d)
 	w.runs = New(d, Settings{Issuer: "https://login.example.com", ClientID: "serval"})
 	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), nil); err != nil {

@@ -1,4 +1,4 @@
-package control
+package signin
 
 import (
 	"strings"
@@ -31,13 +31,6 @@ func (l laptop) device() serval.ClientAsk {
 	return l.ask
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // S-9, S-63: a client is let in by somebody who is signed in, and gets its login
 // once, within a minute, with its own verifier.
 func TestSignInClient(t *testing.T) { each(t, testSignInClient) }
@@ -59,19 +52,19 @@ func testSignInClient(t *testing.T, w *world) {
 		{name: "no verifier", verifier: "-", want: serval.NotFound},
 		{name: "another port", redirect: "http://127.0.0.1:1235/callback", want: serval.NotFound},
 		{name: "whoever let it in has signed out", before: func(ana serval.Principal) {
-			must(t, w.plane.EndLogin(t.Context(), ana, ana.LoginID))
+			must(t, w.logins.End(t.Context(), ana, ana.LoginID))
 		}, want: serval.NotFound},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ana := w.engineer("ana@example.com")
 			before := w.head()
-			code, err := w.plane.ApproveClient(t.Context(), ana, l.ask)
+			code, err := w.logins.ApproveClient(t.Context(), ana, l.ask)
 			must(t, err)
 			if test.before != nil {
 				test.before(ana)
 			}
 			bring := func(code serval.Secret, verifier, redirect string) (SignedIn, error) {
-				return w.plane.SignInClient(t.Context(), stranger(), code, serval.NewSecret(verifier), redirect)
+				return w.logins.SignInClient(t.Context(), stranger(), code, serval.NewSecret(verifier), redirect)
 			}
 			or := func(text, otherwise string) string {
 				if text == "" {
@@ -103,73 +96,12 @@ func testSignInClient(t *testing.T, w *world) {
 	w.wantNoCanary()
 }
 
-// A client's login is its own: it is no browser's, may be idle, lasts eight
-// hours, is listed and ended, and stands on the browser's ID token.
-func TestClientLogin(t *testing.T) {
-	w := newWorld(t).stock()
-	l := aLaptop()
-	id := w.identity("ana@example.com", "engineering")
-	id.ExpiresAt = w.clock.now().Add(20 * time.Hour)
-	ana, browser, err := w.signInAs(w.plane, id)
-	must(t, err)
-	code, err := w.plane.ApproveClient(t.Context(), ana, l.ask)
-	must(t, err)
-	in, err := w.plane.SignInClient(t.Context(), stranger(), code, l.verifier, l.ask.RedirectURI)
-	must(t, err)
-	recognise := func(token serval.Secret) error {
-		_, _, err := w.plane.RecogniseClient(t.Context(), stranger(), token)
-		return err
-	}
-	_, _, err = w.plane.Recognise(t.Context(), stranger(), in.Token)
-	wantKind(t, "the client's token in a cookie", err, serval.Unauthenticated)
-	wantKind(t, "the browser's token from a client", recognise(browser), serval.Unauthenticated)
-
-	client, login, err := w.plane.RecogniseClient(t.Context(), stranger(), in.Token)
-	if err != nil || client.Person.ID != ana.Person.ID || client.LoginID != in.LoginID || login.ID != in.LoginID || !login.IDTokenEndsAt.Equal(id.ExpiresAt) {
-		t.Fatalf("the client is %+v %+v, %v", client, login, err)
-	}
-	logins, err := w.plane.Logins(t.Context(), client)
-	if err != nil || len(logins) != 2 {
-		t.Fatalf("logins %+v, %v; want two", logins, err)
-	}
-	r := w.ask(client, roleARN(prod, "reader"), 400)
-	open := func(who serval.Principal) error {
-		_, err := w.plane.Open(t.Context(), who, Opening{RequestID: r.ID, Kind: serval.ForCredentials})
-		return err
-	}
-	wantKind(t, "a session for the client", open(client), "")
-	must(t, w.plane.EndLogin(t.Context(), ana, ana.LoginID))
-	wantKind(t, "a session after the browser has signed out", open(ana), serval.LoginRequired)
-	wantKind(t, "a session for the client after that", open(client), "")
-	w.clock.move(3 * time.Hour)
-	must(t, w.plane.Sweep(t.Context()))
-	wantKind(t, "idle for three hours", recognise(in.Token), "")
-	wantKind(t, "and a session", open(client), "")
-	w.clock.move(5*time.Hour - time.Microsecond)
-	wantKind(t, "just below eight hours", recognise(in.Token), "")
-	w.clock.move(time.Microsecond)
-	wantKind(t, "eight hours", recognise(in.Token), serval.Unauthenticated)
-	must(t, w.plane.Sweep(t.Context()))
-	if k := w.login(client).IDToken; k.Sealed != "" {
-		t.Error("the ID token is kept although no login stands on it") // S-60
-	}
-
-	again := w.engineer("ana@example.com")
-	code, err = w.plane.ApproveClient(t.Context(), again, l.ask)
-	must(t, err)
-	in, err = w.plane.SignInClient(t.Context(), stranger(), code, l.verifier, l.ask.RedirectURI)
-	must(t, err)
-	must(t, w.plane.EndLogin(t.Context(), again, in.LoginID))
-	wantKind(t, "ended", recognise(in.Token), serval.Unauthenticated)
-	w.wantNoCanary()
-}
-
 func TestApproveClientRefuses(t *testing.T) {
 	w := newWorld(t)
 	l := aLaptop()
 	ana := w.engineer("ana@example.com")
 	ended := w.engineer("ana@example.com")
-	must(t, w.plane.EndLogin(t.Context(), ended, ended.LoginID))
+	must(t, w.logins.End(t.Context(), ended, ended.LoginID))
 	elsewhere := l.ask
 	elsewhere.RedirectURI = "https://evil.example/callback"
 	for name, test := range map[string]struct {
@@ -182,31 +114,31 @@ func TestApproveClientRefuses(t *testing.T) {
 		"elsewhere":   {ana, elsewhere, serval.Invalid},
 		"no redirect": {ana, l.device(), serval.Invalid},
 	} {
-		code, err := w.plane.ApproveClient(t.Context(), test.who, test.ask)
+		code, err := w.logins.ApproveClient(t.Context(), test.who, test.ask)
 		wantKind(t, name, err, test.want)
 		if !code.Empty() {
 			t.Errorf("%s: refused, and still a code", name)
 		}
 	}
-	wantKind(t, "denied", w.plane.DenyClient(t.Context(), ana, l.ask), "")
-	wantKind(t, "denied by nobody", w.plane.DenyClient(t.Context(), stranger(), l.ask), serval.Unauthenticated)
-	wantKind(t, "denied elsewhere", w.plane.DenyClient(t.Context(), ana, elsewhere), serval.Invalid)
+	wantKind(t, "denied", w.logins.DenyClient(t.Context(), ana, l.ask), "")
+	wantKind(t, "denied by nobody", w.logins.DenyClient(t.Context(), stranger(), l.ask), serval.Unauthenticated)
+	wantKind(t, "denied elsewhere", w.logins.DenyClient(t.Context(), ana, elsewhere), serval.Invalid)
 
 	// Under way there are few at a time.
 	for range maxClientsHere {
-		_, err := w.plane.ApproveClient(t.Context(), ana, l.ask)
+		_, err := w.logins.ApproveClient(t.Context(), ana, l.ask)
 		must(t, err)
 	}
-	_, err := w.plane.ApproveClient(t.Context(), ana, l.ask)
+	_, err := w.logins.ApproveClient(t.Context(), ana, l.ask)
 	wantKind(t, "one more", err, serval.Exhausted)
-	_, err = w.plane.StartDevice(t.Context(), ana, l.device())
+	_, err = w.logins.StartDevice(t.Context(), ana, l.device())
 	wantKind(t, "a device there", err, serval.Exhausted)
 	far := ana
 	far.Address = "203.0.113.9"
-	_, err = w.plane.StartDevice(t.Context(), far, l.device())
+	_, err = w.logins.StartDevice(t.Context(), far, l.device())
 	wantKind(t, "a device elsewhere", err, "")
 	w.clock.move(codeLife)
-	_, err = w.plane.ApproveClient(t.Context(), ana, l.ask)
+	_, err = w.logins.ApproveClient(t.Context(), ana, l.ask)
 	wantKind(t, "a minute later", err, "")
 }
 
@@ -219,14 +151,14 @@ func testDevice(t *testing.T, w *world) {
 	ana := w.engineer("ana@example.com")
 	ana.Address = "198.51.100.200" // the stranger is at 198.51.100.7
 	before := w.head()
-	d, err := w.plane.StartDevice(t.Context(), stranger(), l.device())
+	d, err := w.logins.StartDevice(t.Context(), stranger(), l.device())
 	must(t, err)
 	if serval.FoldTyped(d.Typed) != d.Typed || !d.EndsAt.Equal(w.clock.now().Add(5*time.Minute)) || d.Interval != 5*time.Second {
 		t.Errorf("the device shows %q until %s", d.Typed, d.EndsAt)
 	}
 	poll := func(verifier serval.Secret) (SignedIn, string, string) {
 		t.Helper()
-		in, err := w.plane.PollDevice(t.Context(), stranger(), d.Code, verifier)
+		in, err := w.logins.PollDevice(t.Context(), stranger(), d.Code, verifier)
 		if err == nil {
 			return in, "", ""
 		}
@@ -254,27 +186,27 @@ func testDevice(t *testing.T, w *world) {
 	}
 
 	// Nobody else's code, and not from afar.
-	_, err = w.plane.Device(t.Context(), ana, "BCDF-GHJK")
+	_, err = w.logins.Device(t.Context(), ana, "BCDF-GHJK")
 	wantKind(t, "a guess", err, serval.NotFound)
-	_, err = w.plane.Device(t.Context(), stranger(), d.Typed)
+	_, err = w.logins.Device(t.Context(), stranger(), d.Typed)
 	wantKind(t, "nobody looks", err, serval.Unauthenticated)
-	wantKind(t, "nobody approves", w.plane.ApproveDevice(t.Context(), stranger(), d.Typed), serval.Unauthenticated)
+	wantKind(t, "nobody approves", w.logins.ApproveDevice(t.Context(), stranger(), d.Typed), serval.Unauthenticated)
 	far := ana
 	far.Address = "198.51.101.7"
-	seen, err := w.plane.Device(t.Context(), far, d.Typed)
+	seen, err := w.logins.Device(t.Context(), far, d.Typed)
 	if err != nil || seen.Near || seen.Address != "198.51.100.7" || seen.Host != "ana-laptop" || !seen.StartedAt.Equal(noon) {
 		t.Errorf("from afar the device is %+v, %v", seen, err)
 	}
-	wantKind(t, "from afar", w.plane.ApproveDevice(t.Context(), far, d.Typed), serval.Denied)
+	wantKind(t, "from afar", w.logins.ApproveDevice(t.Context(), far, d.Typed), serval.Denied)
 	wantPoll("refused is not denied", "slow_down", "20")
 
 	typed := strings.ToLower(d.Typed[:4] + " - " + d.Typed[4:])
-	if seen, err := w.plane.Device(t.Context(), ana, typed); err != nil || !seen.Near {
+	if seen, err := w.logins.Device(t.Context(), ana, typed); err != nil || !seen.Near {
 		t.Errorf("near by the device is %+v, %v", seen, err)
 	}
-	wantKind(t, "near by", w.plane.ApproveDevice(t.Context(), ana, typed), "")
-	wantKind(t, "twice", w.plane.ApproveDevice(t.Context(), ana, typed), serval.NotFound)
-	wantKind(t, "denied after it was approved", w.plane.DenyDevice(t.Context(), ana, typed), serval.NotFound)
+	wantKind(t, "near by", w.logins.ApproveDevice(t.Context(), ana, typed), "")
+	wantKind(t, "twice", w.logins.ApproveDevice(t.Context(), ana, typed), serval.NotFound)
+	wantKind(t, "denied after it was approved", w.logins.DenyDevice(t.Context(), ana, typed), serval.NotFound)
 
 	var won, lost atomic.Int64
 	var wg sync.WaitGroup
@@ -308,16 +240,16 @@ func testDevice(t *testing.T, w *world) {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 
-	d, err = w.plane.StartDevice(t.Context(), stranger(), l.device())
+	d, err = w.logins.StartDevice(t.Context(), stranger(), l.device())
 	must(t, err)
-	must(t, w.plane.DenyDevice(t.Context(), far, d.Typed))
+	must(t, w.logins.DenyDevice(t.Context(), far, d.Typed))
 	wantPoll("denied", "access_denied", "")
-	d, err = w.plane.StartDevice(t.Context(), stranger(), l.device())
+	d, err = w.logins.StartDevice(t.Context(), stranger(), l.device())
 	must(t, err)
 	w.clock.move(deviceLife)
 	wantPoll("after five minutes", "expired_token", "")
-	wantKind(t, "approved too late", w.plane.ApproveDevice(t.Context(), ana, d.Typed), serval.NotFound)
-	d, err = w.plane.StartDevice(t.Context(), stranger(), l.ask)
+	wantKind(t, "approved too late", w.logins.ApproveDevice(t.Context(), ana, d.Typed), serval.NotFound)
+	d, err = w.logins.StartDevice(t.Context(), stranger(), l.ask)
 	wantKind(t, "a device with a listener", err, serval.Invalid)
 	if d.Typed != "" {
 		t.Error("refused, and still something to type")

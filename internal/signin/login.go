@@ -1,4 +1,4 @@
-package control
+package signin
 
 import (
 	"context"
@@ -18,10 +18,9 @@ const (
 	loginLife    = 8 * time.Hour
 	loginIdle    = 30 * time.Minute
 	touchEvery   = time.Minute
-	maxAttempts  = 20_000 // sign-ins under way at a time,
-	maxHere      = 300    // and from one network
-	tokenMargin  = 60 * time.Second
-	groupsLast   = time.Hour // for a decision
+	maxAttempts  = 20_000           // sign-ins under way at a time,
+	maxHere      = 300              // and from one network
+	tokenMargin  = 60 * time.Second // that an ID token has to have left
 	maxAgentText = 200
 )
 
@@ -54,15 +53,15 @@ type Identity struct {
 	RefreshToken    serval.Secret // empty where there is none
 }
 
-// BeginLogin keeps a sign-in that leaves for the identity provider, to be taken
+// Begin keeps a sign-in that leaves for the identity provider, to be taken
 // once within ten minutes by whoever brings both state and browser. A login
 // that is still open under current ends here, on the server: the way to the
 // sign-in page is also the way out. The state is kept as its digest.
-func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, browser, current serval.Secret, a Attempt) error {
-	return p.act(ctx, who, serval.LoginStart, "", func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) Begin(ctx context.Context, who serval.Principal, state, browser, current serval.Secret, a Attempt) error {
+	return s.act(ctx, who, serval.LoginStart, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action = "" // a stranger may come as often as they like; what matters is who comes back
 		if !current.Empty() {
-			l, err := tx.LoginByToken(digest(current))
+			l, err := tx.LoginByToken(current.Digest())
 			switch {
 			case serval.IsRefusal(err):
 			case err != nil:
@@ -73,11 +72,11 @@ func (p *Plane) BeginLogin(ctx context.Context, who serval.Principal, state, bro
 				}
 			}
 		}
-		row := digest(state)
+		row := state.Digest()
 		return tx.KeepAttempt(store.Attempt{
-			State: row, Browser: digest(browser),
+			State: row, Browser: browser.Digest(),
 			// Where it comes back to may hold a client's state, or a way to the console.
-			Sealed:  p.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
+			Sealed:  s.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
 			Network: serval.NetworkOf(who.Address), CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
 		}, maxHere, maxAttempts)
 	})
@@ -112,24 +111,24 @@ type SignedIn struct {
 // SignIn takes the attempt of state and browser, once, has identify ask the
 // identity provider, and opens a login for whoever it names. A second call for
 // the same attempt, at the same time or later, is refused and asks nobody.
-func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser serval.Secret, agent string,
+func (s *Logins) SignIn(ctx context.Context, who serval.Principal, state, browser serval.Secret, agent string,
 	identify func(context.Context, Attempt) (Identity, error)) (SignedIn, error) {
 	var kept store.Attempt
-	row := digest(state)
-	err := p.act(ctx, who, serval.LoginCreate, "", func(tx *store.Tx, e *serval.Event) (err error) {
+	row := state.Digest()
+	err := s.act(ctx, who, serval.LoginCreate, "", func(tx *store.Tx, e *serval.Event) (err error) {
 		e.Action = "" // taking it is half an act; the other half is below
-		kept, err = tx.TakeAttempt(row, digest(browser))
+		kept, err = tx.TakeAttempt(row, browser.Digest())
 		return err
 	})
 	if err != nil {
 		return SignedIn{}, err
 	}
 	// A crash here costs the person a new sign-in and nothing else.
-	opened, err := p.sealer.open(kept.Sealed, row)
+	opened, err := s.sealer.open(kept.Sealed, row)
 	if err != nil {
-		p.door.Log.Warn("a sealed login attempt does not open", zap.Error(err))
+		s.door.Log.Warn("a sealed login attempt does not open", zap.Error(err))
 		err = serval.Refuse(serval.NotFound, "This sign-in was begun before the server's secret changed. Start again.")
-		p.door.Refused(ctx, who, serval.LoginCreate, "", err)
+		s.door.Refused(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
 	}
 	secrets := split(opened)
@@ -142,27 +141,27 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 		err = serval.Refuse(serval.LoginRequired, "Somebody else is signed in at the identity provider now. Please sign in again.")
 	}
 	if err != nil {
-		p.door.Refused(ctx, who, serval.LoginCreate, "", err)
+		s.door.Refused(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
 	}
 
-	in := SignedIn{Token: newToken(), ReturnTo: back.ReturnTo}
+	in := SignedIn{Token: door.NewToken(), ReturnTo: back.ReturnTo}
 	loginID := door.NewID("login")
 	in.LoginID = loginID
-	err = p.act(ctx, who, serval.LoginCreate, loginID, func(tx *store.Tx, e *serval.Event) error {
-		known, err := p.recogniseIdentity(tx, id)
+	err = s.act(ctx, who, serval.LoginCreate, loginID, func(tx *store.Tx, e *serval.Event) error {
+		known, err := s.recogniseIdentity(tx, id)
 		if err != nil {
 			return err
 		}
 		in.Person, in.EndsAt = known, tx.Now.Add(loginLife)
 		e.ActorKind, e.ActorID, e.Actor = serval.KindPerson, known.ID, known.Email
 		e.Detail = identityDetail(id, known)
-		given := p.sealed(door.NewID("token"), id, tx.Now)
+		given := s.sealed(door.NewID("token"), id, tx.Now)
 		if err := tx.SaveIDToken(given); err != nil {
 			return err
 		}
 		return tx.CreateLogin(store.Login{
-			ID: loginID, Token: digest(in.Token), PersonID: known.ID, Kind: store.BrowserLogin,
+			ID: loginID, Token: in.Token.Digest(), PersonID: known.ID, Kind: store.BrowserLogin,
 			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: serval.Cut(agent, maxAgentText), IDToken: given,
 		})
 	})
@@ -176,13 +175,13 @@ func (p *Plane) SignIn(ctx context.Context, who serval.Principal, state, browser
 const refreshRow = " refresh"
 
 // sealed returns what the provider gave as it is kept, in the row with the id.
-func (p *Plane) sealed(row string, id Identity, now time.Time) store.IDToken {
+func (s *Logins) sealed(row string, id Identity, now time.Time) store.IDToken {
 	k := store.IDToken{
-		ID: row, Sealed: p.sealer.seal(id.IDToken, row), EndsAt: id.ExpiresAt,
+		ID: row, Sealed: s.sealer.seal(id.IDToken, row), EndsAt: id.ExpiresAt,
 		AuthTime: id.AuthTime, RefreshedAt: now,
 	}
 	if !id.RefreshToken.Empty() {
-		k.Refresh = p.sealer.seal(id.RefreshToken, row+refreshRow)
+		k.Refresh = s.sealer.seal(id.RefreshToken, row+refreshRow)
 	}
 	return k
 }
@@ -191,7 +190,7 @@ func (p *Plane) sealed(row string, id Identity, now time.Time) store.IDToken {
 // first login. Issuer and subject are who they are. An email that changed, or
 // that another subject already has, lets them in and suspends their sessions:
 // a mailbox given to somebody else must not inherit anything.
-func (p *Plane) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, error) {
+func (s *Logins) recogniseIdentity(tx *store.Tx, id Identity) (serval.Person, error) {
 	who, err := tx.PersonBySubject(id.Issuer, id.Subject)
 	switch {
 	case serval.IsRefusal(err, serval.NotFound):
@@ -237,29 +236,29 @@ type Login struct {
 // Recognise returns who holds the token of a browser's login, with the request
 // id and address of who asks. Nobody, or a login that has ended or was idle for
 // half an hour, is refused as unauthenticated.
-func (p *Plane) Recognise(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
-	return p.recognise(ctx, who, token, store.BrowserLogin)
+func (s *Logins) Recognise(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
+	return s.recognise(ctx, who, token, store.BrowserLogin)
 }
 
 // RecogniseClient is Recognise for the token of a client, which may be idle: it
 // is used whenever some program on the laptop needs credentials.
-func (p *Plane) RecogniseClient(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
-	return p.recognise(ctx, who, token, store.ClientLogin)
+func (s *Logins) RecogniseClient(ctx context.Context, who serval.Principal, token serval.Secret) (serval.Principal, Login, error) {
+	return s.recognise(ctx, who, token, store.ClientLogin)
 }
 
 // recognise returns who holds the token of a login of one kind; one of the other
 // kind is nobody's.
-func (p *Plane) recognise(ctx context.Context, who serval.Principal, token serval.Secret, kind string) (serval.Principal, Login, error) {
+func (s *Logins) recognise(ctx context.Context, who serval.Principal, token serval.Secret, kind string) (serval.Principal, Login, error) {
 	refused := serval.Refuse(serval.Unauthenticated, "You are not signed in.")
 	who = serval.Principal{RequestID: who.RequestID, Address: who.Address}
 	if token.Empty() {
 		return who, Login{}, refused
 	}
-	now := p.now()
+	now := s.now()
 	var l store.Login
 	var known serval.Person
-	err := p.view(ctx, who, serval.LoginRead, "", func(v *store.View) (err error) {
-		l, err = v.LoginByToken(digest(token))
+	err := s.view(ctx, who, serval.LoginRead, "", func(v *store.View) (err error) {
+		l, err = v.LoginByToken(token.Digest())
 		idle := l.Kind == store.BrowserLogin && now.Sub(l.SeenAt) >= loginIdle
 		if serval.IsRefusal(err) || err == nil && (l.Kind != kind || idle || !l.EndedAt.IsZero() || !now.Before(l.ExpiresAt)) {
 			return refused
@@ -274,22 +273,22 @@ func (p *Plane) recognise(ctx context.Context, who serval.Principal, token serva
 		return who, Login{}, err
 	}
 	if now.Sub(l.SeenAt) >= touchEvery {
-		if err := p.door.Store.TouchLogin(ctx, l.ID, now); err != nil {
-			p.door.Log.Warn("a login's use could not be noted", zap.Error(err))
+		if err := s.door.Store.TouchLogin(ctx, l.ID, now); err != nil {
+			s.door.Log.Warn("a login's use could not be noted", zap.Error(err))
 		}
 	}
 	who.Kind, who.Person, who.LoginID = serval.KindPerson, known, l.ID
 	// Whoever is suspended may not be who their email says.
-	appointed := p.appointed.Load()
-	who.Admin = known.Suspended == "" && appointed.Admins.Include(known)
-	who.Auditor = known.Suspended == "" && appointed.Auditors.Include(known)
+	appointed := s.appointed.Load()
+	who.Admin = known.Suspended == "" && appointed.admins.Include(known)
+	who.Auditor = known.Suspended == "" && appointed.auditors.Include(known)
 	return who, Login{ID: l.ID, EndsAt: l.ExpiresAt, IDTokenEndsAt: l.IDToken.EndsAt}, nil
 }
 
 // Logins returns the logins that who is signed in with, without what they hold.
-func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []store.Login, err error) {
-	err = p.view(ctx, who, serval.LoginList, "", func(v *store.View) error {
-		logins, err = v.Logins(who.Person.ID, p.now())
+func (s *Logins) List(ctx context.Context, who serval.Principal) (logins []store.Login, err error) {
+	err = s.view(ctx, who, serval.LoginList, "", func(v *store.View) error {
+		logins, err = v.Logins(who.Person.ID, s.now())
 		for i := range logins {
 			logins[i].Token, logins[i].IDToken = "", store.IDToken{}
 		}
@@ -299,8 +298,8 @@ func (p *Plane) Logins(ctx context.Context, who serval.Principal) (logins []stor
 }
 
 // EndLogin ends one of who's logins; their own is signing out.
-func (p *Plane) EndLogin(ctx context.Context, who serval.Principal, id string) error {
-	return p.act(ctx, who, serval.LoginEnd, id, func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) End(ctx context.Context, who serval.Principal, id string) error {
+	return s.act(ctx, who, serval.LoginEnd, id, func(tx *store.Tx, e *serval.Event) error {
 		found, err := tx.EndLogin(who.Person.ID, id)
 		if err == nil && !found {
 			err = serval.Refuse(serval.NotFound, "There is no such login.")

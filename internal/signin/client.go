@@ -1,4 +1,4 @@
-package control
+package signin
 
 import (
 	"context"
@@ -25,21 +25,21 @@ const (
 // ApproveClient lets a client in under who's name: whoever brings the code and
 // the verifier of ask's challenge within a minute gets a login of its own, once.
 // It stands on the same ID token as who's login.
-func (p *Plane) ApproveClient(ctx context.Context, who serval.Principal, ask serval.ClientAsk) (code serval.Secret, err error) {
-	code = newToken()
-	err = p.act(ctx, who, serval.ClientApprove, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) ApproveClient(ctx context.Context, who serval.Principal, ask serval.ClientAsk) (code serval.Secret, err error) {
+	code = door.NewToken()
+	err = s.act(ctx, who, serval.ClientApprove, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
 		if err := ask.Check(); err != nil {
 			return err
 		}
 		if err := roomForClient(tx, who); err != nil {
 			return err
 		}
-		if _, err := signedIn(&tx.View, who, tx.Now); err != nil {
+		if _, err := Current(&tx.View, who, tx.Now); err != nil {
 			return err
 		}
 		e.Detail = map[string]string{"client": ask.Name, "host": ask.Host, "redirect_uri": ask.RedirectURI}
 		return tx.SaveClientAttempt(store.ClientAttempt{
-			Code: digest(code), Challenge: ask.Challenge, RedirectURI: ask.RedirectURI, Name: ask.Name, Host: ask.Host,
+			Code: code.Digest(), Challenge: ask.Challenge, RedirectURI: ask.RedirectURI, Name: ask.Name, Host: ask.Host,
 			Address: serval.NetworkOf(who.Address), Outcome: store.ClientApproved, LoginID: who.LoginID,
 			CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(codeLife),
 		})
@@ -51,8 +51,8 @@ func (p *Plane) ApproveClient(ctx context.Context, who serval.Principal, ask ser
 }
 
 // DenyClient records that who lets a client not in.
-func (p *Plane) DenyClient(ctx context.Context, who serval.Principal, ask serval.ClientAsk) error {
-	return p.act(ctx, who, serval.ClientDeny, who.LoginID, func(_ *store.Tx, e *serval.Event) error {
+func (s *Logins) DenyClient(ctx context.Context, who serval.Principal, ask serval.ClientAsk) error {
+	return s.act(ctx, who, serval.ClientDeny, who.LoginID, func(_ *store.Tx, e *serval.Event) error {
 		e.Detail = map[string]string{"client": ask.Name, "host": ask.Host, "redirect_uri": ask.RedirectURI}
 		return ask.Check()
 	})
@@ -77,10 +77,10 @@ func noClient() error {
 
 // SignInClient gives a client that was let in its login, once. What it brings
 // must be what it was let in with; with anything else nothing is taken.
-func (p *Plane) SignInClient(ctx context.Context, who serval.Principal, code, verifier serval.Secret, redirectURI string) (SignedIn, error) {
-	in := SignedIn{Token: newToken(), LoginID: door.NewID("login")}
-	err := p.act(ctx, who, serval.LoginCreate, in.LoginID, func(tx *store.Tx, e *serval.Event) error {
-		a, err := tx.TakeClientAttempt(digest(code))
+func (s *Logins) SignInClient(ctx context.Context, who serval.Principal, code, verifier serval.Secret, redirectURI string) (SignedIn, error) {
+	in := SignedIn{Token: door.NewToken(), LoginID: door.NewID("login")}
+	err := s.act(ctx, who, serval.LoginCreate, in.LoginID, func(tx *store.Tx, e *serval.Event) error {
+		a, err := tx.TakeClientAttempt(code.Digest())
 		if serval.IsRefusal(err) || err == nil && (a.Challenge != serval.Challenge(verifier) || a.RedirectURI != redirectURI ||
 			a.Outcome != store.ClientApproved) {
 			return noClient()
@@ -102,7 +102,7 @@ func (p *Plane) SignInClient(ctx context.Context, who serval.Principal, code, ve
 		e.ActorKind, e.ActorID, e.Actor = serval.KindPerson, in.Person.ID, in.Person.Email
 		e.Detail = map[string]string{"kind": store.ClientLogin, "client": a.Name, "host": a.Host, "approved_by_login": by.ID}
 		return tx.CreateLogin(store.Login{
-			ID: in.LoginID, Token: digest(in.Token), PersonID: by.PersonID, Kind: store.ClientLogin,
+			ID: in.LoginID, Token: in.Token.Digest(), PersonID: by.PersonID, Kind: store.ClientLogin,
 			CreatedAt: tx.Now, SeenAt: tx.Now, ExpiresAt: in.EndsAt, Address: who.Address, Agent: a.Name + " on " + a.Host, IDToken: by.IDToken,
 		})
 	})
@@ -123,9 +123,9 @@ type DeviceStart struct {
 
 // StartDevice keeps a device that asks to be let in. Somebody who is signed in
 // types what it shows within five minutes.
-func (p *Plane) StartDevice(ctx context.Context, who serval.Principal, ask serval.ClientAsk) (DeviceStart, error) {
-	d := DeviceStart{Code: newToken(), Typed: newTyped(), Interval: devicePoll}
-	err := p.act(ctx, who, serval.ClientStart, "", func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) StartDevice(ctx context.Context, who serval.Principal, ask serval.ClientAsk) (DeviceStart, error) {
+	d := DeviceStart{Code: door.NewToken(), Typed: newTyped(), Interval: devicePoll}
+	err := s.act(ctx, who, serval.ClientStart, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action = "" // a stranger may come as often as they like; what matters is who lets them in
 		if err := ask.CheckDevice(); err != nil {
 			return err
@@ -135,7 +135,7 @@ func (p *Plane) StartDevice(ctx context.Context, who serval.Principal, ask serva
 		}
 		d.EndsAt = tx.Now.Add(deviceLife)
 		return tx.SaveClientAttempt(store.ClientAttempt{
-			Code: digest(d.Code), Typed: digest(serval.NewSecret(d.Typed)), Challenge: ask.Challenge, Name: ask.Name, Host: ask.Host,
+			Code: d.Code.Digest(), Typed: serval.NewSecret(d.Typed).Digest(), Challenge: ask.Challenge, Name: ask.Name, Host: ask.Host,
 			Address: serval.NetworkOf(who.Address), StartedFrom: who.Address, Pause: devicePoll, CreatedAt: tx.Now, ExpiresAt: d.EndsAt,
 		})
 	})
@@ -167,9 +167,9 @@ type Device struct {
 }
 
 // Device returns the device for which who has typed something.
-func (p *Plane) Device(ctx context.Context, who serval.Principal, typed string) (d Device, err error) {
-	err = p.view(ctx, who, serval.ClientRead, "", func(v *store.View) error {
-		a, err := waitingDevice(v, typed, p.now())
+func (s *Logins) Device(ctx context.Context, who serval.Principal, typed string) (d Device, err error) {
+	err = s.view(ctx, who, serval.ClientRead, "", func(v *store.View) error {
+		a, err := waitingDevice(v, typed, s.now())
 		if err != nil {
 			return err
 		}
@@ -186,7 +186,7 @@ func waitingDevice(v *store.View, typed string, now time.Time) (store.ClientAtte
 	if folded == "" {
 		return store.ClientAttempt{}, refused
 	}
-	a, err := v.TypedAttempt(digest(serval.NewSecret(folded)), now)
+	a, err := v.TypedAttempt(serval.NewSecret(folded).Digest(), now)
 	if serval.IsRefusal(err) || err == nil && a.Outcome != "" {
 		return store.ClientAttempt{}, refused
 	}
@@ -195,8 +195,8 @@ func waitingDevice(v *store.View, typed string, now time.Time) (store.ClientAtte
 
 // ApproveDevice lets a device in under who's name. A device that was begun
 // somewhere else is not: who types the code may have been sent it by somebody.
-func (p *Plane) ApproveDevice(ctx context.Context, who serval.Principal, typed string) error {
-	return p.act(ctx, who, serval.ClientApprove, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) ApproveDevice(ctx context.Context, who serval.Principal, typed string) error {
+	return s.act(ctx, who, serval.ClientApprove, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
 		a, err := waitingDevice(&tx.View, typed, tx.Now)
 		if err != nil {
 			return err
@@ -207,7 +207,7 @@ func (p *Plane) ApproveDevice(ctx context.Context, who serval.Principal, typed s
 				Reason: fmt.Sprintf("The device is at %s and you are at %s, which is another network. Sign in on a device beside you; if somebody sent you the code, tell an admin.",
 					a.StartedFrom, who.Address)}
 		}
-		if _, err := signedIn(&tx.View, who, tx.Now); err != nil {
+		if _, err := Current(&tx.View, who, tx.Now); err != nil {
 			return err
 		}
 		a.Outcome, a.LoginID = store.ClientApproved, who.LoginID
@@ -216,8 +216,8 @@ func (p *Plane) ApproveDevice(ctx context.Context, who serval.Principal, typed s
 }
 
 // DenyDevice tells a device that it is not let in.
-func (p *Plane) DenyDevice(ctx context.Context, who serval.Principal, typed string) error {
-	return p.act(ctx, who, serval.ClientDeny, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) DenyDevice(ctx context.Context, who serval.Principal, typed string) error {
+	return s.act(ctx, who, serval.ClientDeny, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
 		a, err := waitingDevice(&tx.View, typed, tx.Now)
 		if err != nil {
 			return err
@@ -236,15 +236,15 @@ func deviceDetail(a store.ClientAttempt) map[string]string {
 // refuses with Detail["error"] as RFC 8628, section 3.5, has it:
 // authorization_pending, slow_down with the new "interval", access_denied, and
 // expired_token for whatever is not there, or is another's.
-func (p *Plane) PollDevice(ctx context.Context, who serval.Principal, code, verifier serval.Secret) (SignedIn, error) {
+func (s *Logins) PollDevice(ctx context.Context, who serval.Principal, code, verifier serval.Secret) (SignedIn, error) {
 	answer := func(kind serval.Kind, word, reason string) error {
 		return &serval.Refusal{Kind: kind, Reason: reason, Detail: map[string]string{"error": word}}
 	}
 	expired := answer(serval.NotFound, "expired_token", "Nobody let this device in within five minutes. Start again.")
 	var waits error // kept apart: a device that waits is no event
-	err := p.act(ctx, who, serval.ClientStart, "", func(tx *store.Tx, e *serval.Event) error {
+	err := s.act(ctx, who, serval.ClientStart, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action, waits = "", nil
-		a, err := tx.ClientAttempt(digest(code), tx.Now)
+		a, err := tx.ClientAttempt(code.Digest(), tx.Now)
 		if serval.IsRefusal(err) || err == nil && (a.Typed == "" || a.Challenge != serval.Challenge(verifier)) {
 			waits = expired
 			return nil
@@ -276,7 +276,7 @@ func (p *Plane) PollDevice(ctx context.Context, who serval.Principal, code, veri
 	if err != nil {
 		return SignedIn{}, err
 	}
-	in, err := p.SignInClient(ctx, who, code, verifier, "")
+	in, err := s.SignInClient(ctx, who, code, verifier, "")
 	if serval.IsRefusal(err, serval.NotFound) {
 		err = expired // another poll was quicker
 	}

@@ -1,12 +1,9 @@
-package control
+package signin
 
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"strings"
 
@@ -26,11 +23,11 @@ func newSealer(root serval.Secret, older []serval.Secret) sealer {
 	for _, secret := range append([]serval.Secret{root}, older...) {
 		block, err := aes.NewCipher(secret.Key("seal"))
 		if err != nil {
-			panic("control: a key of 32 bytes: " + err.Error())
+			panic("signin: a key of 32 bytes: " + err.Error())
 		}
 		aead, err := cipher.NewGCMWithRandomNonce(block)
 		if err != nil {
-			panic("control: AES-GCM: " + err.Error())
+			panic("signin: AES-GCM: " + err.Error())
 		}
 		s.keys = append(s.keys, aead)
 	}
@@ -46,27 +43,14 @@ func (s sealer) seal(text serval.Secret, row string) string {
 func (s sealer) open(sealed, row string) (serval.Secret, error) {
 	text, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err != nil {
-		return serval.Secret{}, errors.New("control: a sealed text is not base64")
+		return serval.Secret{}, errors.New("signin: a sealed text is not base64")
 	}
 	for _, key := range s.keys {
 		if plain, err := key.Open(nil, nil, text, []byte(row)); err == nil {
 			return serval.NewSecret(string(plain)), nil
 		}
 	}
-	return serval.Secret{}, errors.New("control: a sealed text does not open: SERVAL_SECRET has changed, or the row was")
-}
-
-// digest returns what the store keeps of a token that somebody else holds.
-func digest(token serval.Secret) string {
-	sum := sha256.Sum256([]byte(token.Reveal()))
-	return hex.EncodeToString(sum[:])
-}
-
-// newToken returns a fresh token of 256 bits.
-func newToken() serval.Secret {
-	b := make([]byte, 32)
-	rand.Read(b) // never fails
-	return serval.NewSecret(base64.RawURLEncoding.EncodeToString(b))
+	return serval.Secret{}, errors.New("signin: a sealed text does not open: SERVAL_SECRET has changed, or the row was")
 }
 
 // join and split pack several secrets into one sealed text.

@@ -1,4 +1,4 @@
-package control
+package signin
 
 import (
 	"cmp"
@@ -20,10 +20,11 @@ import (
 // longer honours it.
 type Refresher func(ctx context.Context, token serval.Secret, was Identity) (Identity, error)
 
-// How long one trade may take, and how often somebody who waits for another's
-// looks for its outcome.
+// How long one trade may take, and the record of its outcome; and how often
+// somebody who waits for another's looks for it.
 const (
 	refreshTime = 25 * time.Second
+	recordTime  = 10 * time.Second
 	claimLife   = refreshTime + recordTime + 5*time.Second // longer than the trade and its record take
 	refreshPoll = 100 * time.Millisecond
 )
@@ -31,11 +32,11 @@ const (
 // isStale reports whether the ID token has to be traded for a new one before
 // something that began at begun may use it: the provider is asked each time, so
 // that whoever it has deactivated is cut off.
-func (p *Plane) isStale(k store.IDToken, begun time.Time) bool {
-	return p.settings.Refresh != nil && k.Refresh != "" && k.RefreshedAt.Before(begun)
+func (s *Logins) isStale(k store.IDToken, begun time.Time) bool {
+	return s.settings.Refresh != nil && k.Refresh != "" && k.RefreshedAt.Before(begun)
 }
 
-// refresh trades the refresh token of who's login for a new ID token that was
+// Refresh trades the refresh token of who's login for a new ID token that was
 // asked for at begun or later. A refresh token that is used twice is taken for
 // stolen, so one trade goes on at a time, on all replicas: it is claimed first.
 //
@@ -43,21 +44,21 @@ func (p *Plane) isStale(k store.IDToken, begun time.Time) bool {
 // and the old refresh token. The next trade tries it again: the provider takes
 // it, or has it as used, and then the person signs in again. Nothing is opened
 // before the outcome is recorded.
-func (p *Plane) refresh(ctx context.Context, who serval.Principal, begun time.Time) error {
+func (s *Logins) Refresh(ctx context.Context, who serval.Principal, begun time.Time) error {
 	who.Claim = "" // a trade is not what the key was given for
 	ctx, cancel := context.WithTimeout(ctx, refreshTime+claimLife)
 	defer cancel()
 	for {
 		var k store.IDToken
 		var stale, claimed bool
-		err := p.act(ctx, who, serval.LoginRefresh, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
+		err := s.act(ctx, who, serval.LoginRefresh, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
 			e.Action = "" // what comes of it is recorded
-			l, err := signedIn(&tx.View, who, tx.Now)
+			l, err := Current(&tx.View, who, tx.Now)
 			if err != nil {
 				return err
 			}
 			k = l.IDToken
-			stale, claimed = p.isStale(k, begun), false
+			stale, claimed = s.isStale(k, begun), false
 			if !stale || tx.Now.Before(k.ClaimedUntil) {
 				return nil
 			}
@@ -68,7 +69,7 @@ func (p *Plane) refresh(ctx context.Context, who serval.Principal, begun time.Ti
 		case err != nil || !stale:
 			return err
 		case claimed:
-			return p.trade(ctx, who, k)
+			return s.trade(ctx, who, k)
 		}
 		select {
 		case <-time.After(refreshPoll):
@@ -79,14 +80,14 @@ func (p *Plane) refresh(ctx context.Context, who serval.Principal, begun time.Ti
 }
 
 // trade trades the claimed refresh token, and records what came of it.
-func (p *Plane) trade(ctx context.Context, who serval.Principal, k store.IDToken) error {
+func (s *Logins) trade(ctx context.Context, who serval.Principal, k store.IDToken) error {
 	// The caller may go away; a token that was traded has to be kept all the same.
 	ctx = context.WithoutCancel(ctx)
-	id, failed := p.askAgain(ctx, who, k)
+	id, failed := s.askAgain(ctx, who, k)
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
-	err := p.act(ctx, who, serval.LoginRefresh, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
-		l, err := signedIn(&tx.View, who, tx.Now)
+	err := s.act(ctx, who, serval.LoginRefresh, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
+		l, err := Current(&tx.View, who, tx.Now)
 		if err != nil {
 			return err // nothing is kept for who has signed out
 		}
@@ -107,12 +108,12 @@ func (p *Plane) trade(ctx context.Context, who serval.Principal, k store.IDToken
 			}
 			return tx.SaveIDToken(kept)
 		}
-		known, err := p.recogniseIdentity(tx, id)
+		known, err := s.recogniseIdentity(tx, id)
 		if err != nil {
 			return err
 		}
 		e.Detail = identityDetail(id, known)
-		fresh := p.sealed(k.ID, id, k.ClaimedUntil.Add(-claimLife))
+		fresh := s.sealed(k.ID, id, k.ClaimedUntil.Add(-claimLife))
 		if id.RefreshToken.Empty() {
 			fresh.Refresh = k.Refresh // it is not rotated
 		}
@@ -122,16 +123,16 @@ func (p *Plane) trade(ctx context.Context, who serval.Principal, k store.IDToken
 }
 
 // askAgain asks the identity provider who it is, by the refresh token.
-func (p *Plane) askAgain(ctx context.Context, who serval.Principal, k store.IDToken) (Identity, error) {
+func (s *Logins) askAgain(ctx context.Context, who serval.Principal, k store.IDToken) (Identity, error) {
 	again := serval.Refuse(serval.LoginRequired, "The identity provider wants you to sign in again.")
-	token, err := p.sealer.open(k.Refresh, k.ID+refreshRow)
+	token, err := s.sealer.open(k.Refresh, k.ID+refreshRow)
 	if err != nil {
-		p.door.Log.Warn("a sealed refresh token does not open", zap.String("login", who.LoginID), zap.Error(err))
+		s.door.Log.Warn("a sealed refresh token does not open", zap.String("login", who.LoginID), zap.Error(err))
 		return Identity{}, again
 	}
 	ctx, cancel := context.WithTimeout(ctx, refreshTime)
 	defer cancel()
-	id, err := p.settings.Refresh(ctx, token, Identity{Issuer: who.Person.Issuer, Subject: who.Person.Subject, AuthTime: k.AuthTime})
+	id, err := s.settings.Refresh(ctx, token, Identity{Issuer: who.Person.Issuer, Subject: who.Person.Subject, AuthTime: k.AuthTime})
 	if err != nil {
 		return Identity{}, err
 	}
