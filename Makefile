@@ -64,8 +64,8 @@ ifeq ($(RACE),)
 endif
 	$(GO) test $(RACE) $(if $(filter true,$(CI)),-count=1,) -timeout 20m ./...
 
-test-kube: kube-tools build ## Run the tests that need a Kubernetes API server, before a real one (a minute and a half)
-	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) $(GO) test -v -count=1 -timeout 10m ./internal/kubetest
+test-kube: kube-tools build ## Run the tests of the chart, and those before a real Kubernetes API server (two minutes)
+	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) $(GO) test -v -count=1 -timeout 10m ./charts ./internal/kubetest
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
@@ -123,9 +123,9 @@ $(STATICCHECK):
 $(GOVULNCHECK):
 	GOBIN=$(dir $@) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
-kube-tools: $(ETCD) $(KUBE_APISERVER) ## Build etcd and kube-apiserver from their modules, once (some six minutes)
+kube-tools: $(ETCD) $(KUBE_APISERVER) $(HELM) ## Build etcd, kube-apiserver and helm from their modules, once (some nine minutes)
 
-kube-cluster: kube-tools $(KUBE_CLUSTER) $(KWOK) $(HELM) ## Build the rest of a cluster too: controllers, scheduler, kubectl, kwok, helm
+kube-cluster: kube-tools $(KUBE_CLUSTER) $(KWOK) ## Build the rest of a cluster too: controllers, scheduler, kubectl, kwok
 
 # One at a time, whatever -j says: each takes both cores and two gigabytes.
 .NOTPARALLEL: kube-tools kube-cluster

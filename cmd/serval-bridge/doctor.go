@@ -15,6 +15,7 @@ import (
 
 func doctor(environ []string) *cobra.Command {
 	var c Config
+	var e bridge.Examination
 	format := "table"
 	command := &cobra.Command{
 		Use: "doctor", Short: "Say what is wrong with the settings and with what they lead to, and what mends it", Args: noArgs,
@@ -25,8 +26,12 @@ func doctor(environ []string) *cobra.Command {
 			if format != "table" && format != "json" {
 				return exit{exitUsage, fmt.Errorf("-o: %q is neither table nor json", format)}
 			}
-			config, _, faults := c.read(environ, command.Flags())
-			findings := bridge.Examine(command.Context(), config, faults)
+			if err := e.Check(); err != nil {
+				return exit{exitUsage, err}
+			}
+			var config bridge.Config
+			config, _, e.Faults = c.read(environ, command.Flags())
+			findings := bridge.Examine(command.Context(), config, e)
 			print := printFindings
 			if format == "json" {
 				print = func(w io.Writer, findings []bridge.Finding) error {
@@ -43,6 +48,8 @@ func doctor(environ []string) *cobra.Command {
 		},
 	}
 	settings.Flags(command.Flags(), &c)
+	command.Flags().StringSliceVar(&e.Skip, "skip", nil, "ids of checks to leave out, with commas between")
+	command.Flags().StringVar(&e.Serving, "serving", "", "origin at which a bridge with these settings serves, to ask it too")
 	command.Flags().StringVarP(&format, "output", "o", format, "table or json")
 	return command
 }

@@ -38,6 +38,10 @@ type Config struct {
 	// token and the inventory then go over the network as they are: for a
 	// network that encrypts by itself. Default: off.
 	UpstreamPlaintext bool `env:"SERVAL_UPSTREAM_PLAINTEXT" usage:"let the upstream URL be http: the network encrypts by itself"`
+	// UpstreamCAFile holds the certificate authorities (PEM) that vouch for an https
+	// upstream, in place of the public ones. It is read at each connection. Default:
+	// the public ones.
+	UpstreamCAFile string `env:"SERVAL_UPSTREAM_CA_FILE" usage:"certificate authorities (PEM) of an https upstream, in place of the public ones"`
 
 	// SyncInterval is how far apart full syncs are: 5m to 168h. Default: 4h.
 	SyncInterval time.Duration `env:"SERVAL_SYNC_INTERVAL" envDefault:"4h" usage:"how far apart full syncs are"`
@@ -123,6 +127,11 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 	if err := upstream.CheckURL(c.UpstreamURL, c.UpstreamPlaintext); err != nil {
 		f.add("SERVAL_UPSTREAM_URL", "%s", err)
 	}
+	if c.UpstreamCAFile != "" {
+		if _, err := upstream.ReadCAFile(c.UpstreamCAFile); err != nil {
+			f.add("SERVAL_UPSTREAM_CA_FILE", "%s.", err)
+		}
+	}
 	if c.UpstreamToken.Empty() {
 		f.add("SERVAL_UPSTREAM_TOKEN", "required; SERVAL_UPSTREAM_TOKEN_FILE names a file that holds it.")
 	}
@@ -170,7 +179,7 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 
 // upstream returns how the upstream is reached.
 func (c Config) upstream() upstream.Config {
-	u := upstream.Config{BaseURL: c.UpstreamURL, AllowPlaintext: c.UpstreamPlaintext}
+	u := upstream.Config{BaseURL: c.UpstreamURL, AllowPlaintext: c.UpstreamPlaintext, CAFile: c.UpstreamCAFile}
 	u.Token = func() (serval.Secret, error) { return c.UpstreamToken, nil }
 	if c.tokenFile != "" {
 		u.Token = upstream.TokenFile(c.tokenFile)

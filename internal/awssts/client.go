@@ -70,6 +70,7 @@ type Client struct {
 	sts    map[string]*sts.Client // by partition
 	region map[string]string      // by partition
 	signin map[string]string      // federation endpoints by partition
+	own    string                 // the partition of the configured region
 	only   string                 // the one partition served; empty for all that have a region
 	http   *http.Client
 	now    func() time.Time
@@ -112,6 +113,7 @@ func New(c Config) (*Client, error) {
 		client.now = time.Now
 	}
 	own := serval.RegionPartition(c.Region)
+	client.own = own
 	for _, partition := range []string{serval.PartitionAWS, serval.PartitionChina, serval.PartitionGov} {
 		client.region[partition] = serval.DefaultSTSRegion(partition)
 		client.signin[partition] = federation[partition]

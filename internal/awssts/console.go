@@ -91,6 +91,9 @@ func (c *Client) ConsoleHosts() []string {
 	return slices.Compact(hosts)
 }
 
+// Signin returns the federation endpoint of the client's own partition.
+func (c *Client) Signin() string { return c.signin[c.own] }
+
 // signinToken asks for a sign-in token, once.
 func (c *Client) signinToken(ctx context.Context, endpoint, form string, m serval.Minted) (serval.Secret, *Error) {
 	failed := func(status int, id string, err error) (serval.Secret, *Error) {

@@ -93,6 +93,7 @@ type Config struct {
 	Now     func() time.Time // nil: time.Now; set by tests only
 
 	lookEvery time.Duration // at the configuration file; 0: lookEvery; set by tests only
+	serving   string        // where a bridge is to be examined that serves
 
 	// Serving, if set, is called once with the addresses when everything is
 	// ready to be used.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/awssts"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -55,23 +57,59 @@ var checkups = []checkup{
 	{"oidc", checkProvider},
 	{"aws_issuer", checkIssuerForAWS},
 	{"sts", checkSTS},
+	{"signin", checkSignin},
 	{"database", checkDatabase},
 	{"cluster", checkCluster},
+	{"serving", checkServing},
 }
 
 // examineTime bounds one checkup.
 const examineTime = 30 * time.Second
 
+// An Examination says what to look at, beside the settings.
+type Examination struct {
+	// Faults are what reading the settings has said already.
+	Faults []string
+	// Skip are ids of checks that are left out.
+	Skip []string
+	// Serving is an origin at which a bridge with these settings should serve, such
+	// as that of its Service; empty: none is asked.
+	Serving string
+}
+
+// Check refuses an examination that names a check there is none of, or what is
+// no origin.
+func (e Examination) Check() error {
+	for _, id := range e.Skip {
+		if !slices.ContainsFunc(checkups, func(c checkup) bool { return c.id == id }) {
+			ids := make([]string, len(checkups))
+			for i, c := range checkups {
+				ids[i] = c.id
+			}
+			return serval.Refuse(serval.Invalid, "there is no check %q; there are %s.", id, strings.Join(ids, ", "))
+		}
+	}
+	if u, err := url.Parse(e.Serving); e.Serving != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/") {
+		return serval.Refuse(serval.Invalid, "%q is not an origin such as http://serval-bridge.serval.svc.", e.Serving)
+	}
+	return nil
+}
+
 // Examine runs every check over settings, whether they could be used or not, and
-// returns what it found. Faults are what reading them has said already.
-func Examine(ctx context.Context, c Config, faults []string) []Finding {
+// returns what it found.
+func Examine(ctx context.Context, c Config, e Examination) []Finding {
 	findings := make([]Finding, 0, len(checkups))
-	for _, fault := range faults {
+	for _, fault := range e.Faults {
 		findings = append(findings, Finding{"settings", findingFail, fault, "Set it right; serval-bridge serve refuses to start."})
 	}
+	c.serving = e.Serving
 	for _, one := range checkups {
-		if one.id == "settings" && len(faults) > 0 {
+		if one.id == "settings" && len(e.Faults) > 0 {
 			continue // said already
+		}
+		if slices.Contains(e.Skip, one.id) {
+			findings = append(findings, Finding{one.id, findingSkip, "Left out, as was asked.", ""})
+			continue
 		}
 		ctx, cancel := context.WithTimeout(ctx, examineTime)
 		findings = append(findings, one.run(ctx, c)...)
@@ -240,15 +278,28 @@ func checkSTS(ctx context.Context, c Config) []Finding {
 	}
 	endpoint := cmp.Or(c.STSEndpoint, "https://sts."+region+".amazonaws.com"+suffix)
 	mend := "Let the bridge reach " + endpoint + ": look at egress rules and network policies. AWS traffic uses no proxy. SERVAL_STS_REGION chooses another region."
+	return knock(ctx, id, endpoint, "SERVAL_STS_ENDPOINT and SERVAL_STS_REGION", mend)
+}
+
+// checkSignin asks the federation endpoint, which opens the console, for nothing.
+func checkSignin(ctx context.Context, c Config) []Finding {
+	const id = "signin"
+	client, err := awssts.New(awssts.Config{Region: c.STSRegion, SigninEndpoint: c.SigninEndpoint})
+	if err != nil {
+		return found(id, findingFail, "Check SERVAL_SIGNIN_ENDPOINT and SERVAL_STS_REGION.", "The federation endpoint cannot be asked: %v", err)
+	}
+	endpoint := client.Signin()
+	return knock(ctx, id, endpoint, "SERVAL_SIGNIN_ENDPOINT",
+		"Let the bridge reach "+endpoint+", or nobody opens the console from Serval: look at egress rules and network policies. AWS traffic uses no proxy.")
+}
+
+// knock asks an endpoint of AWS for nothing: any answer will do.
+func knock(ctx context.Context, id, endpoint, settings, mend string) []Finding {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
 	if err != nil {
-		return found(id, findingFail, "Check SERVAL_STS_ENDPOINT and SERVAL_STS_REGION.", "%s cannot be asked.", endpoint)
+		return found(id, findingFail, "Check "+settings+".", "%s cannot be asked.", endpoint)
 	}
-	client := http.Client{
-		Timeout:       10 * time.Second,
-		Transport:     &http.Transport{TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12}},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	client := caller(&tls.Config{MinVersion: tls.VersionTLS12})
 	defer client.CloseIdleConnections()
 	answer, err := client.Do(r)
 	if err != nil {
@@ -259,6 +310,16 @@ func checkSTS(ctx context.Context, c Config) []Finding {
 	}
 	answer.Body.Close()
 	return found(id, findingOK, "", "%s answers.", endpoint)
+}
+
+// caller returns a client for one question: without proxy, and following no
+// redirect.
+func caller(config *tls.Config) *http.Client {
+	return &http.Client{
+		Timeout:       10 * time.Second,
+		Transport:     &http.Transport{TLSClientConfig: config},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 }
 
 // checkDatabase opens the database beside whoever serves it.
@@ -310,4 +371,48 @@ func checkCluster(ctx context.Context, c Config) []Finding {
 			"The cluster does not say whose a token is: %v.", err)
 	}
 	return found(id, findingOK, "", "The cluster says whose a token is; the worker is %s.", c.Workers.Subject)
+}
+
+// checkServing asks the bridge that serves at an address who nobody is, by its
+// public name, as an ingress would. Nothing secret is sent: with TLS it is enough
+// that the certificate is the one that is configured.
+func checkServing(ctx context.Context, c Config) []Finding {
+	const id = "serving"
+	const mend = "Look at the Deployment serval-bridge: kubectl get pods, kubectl logs, and /readyz on its admin port. A network policy has to let this pod reach port 8080."
+	if c.serving == "" {
+		return found(id, findingSkip, "", "No bridge that serves is to be asked.")
+	}
+	public, err := url.Parse(c.PublicURL)
+	r, wrong := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.serving, "/")+"/api/v1/me", nil)
+	if err != nil || public.Host == "" || wrong != nil {
+		return found(id, findingSkip, "", "Without a public URL the bridge cannot be asked for it.")
+	}
+	r.Host = public.Host
+	config := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: public.Hostname()}
+	if pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile); err == nil && pair.Leaf != nil {
+		config.InsecureSkipVerify = true // the certificate itself is compared
+		config.VerifyConnection = func(s tls.ConnectionState) error {
+			if !s.PeerCertificates[0].Equal(pair.Leaf) {
+				return errors.New("it serves another certificate than the one that is configured")
+			}
+			return nil
+		}
+	}
+	client := caller(config)
+	defer client.CloseIdleConnections()
+	answer, err := client.Do(r)
+	if err != nil {
+		return found(id, findingFail, mend, "%s does not answer: %v.", c.serving, errors.Unwrap(err))
+	}
+	defer answer.Body.Close()
+	var said struct{ Code string }
+	err = json.NewDecoder(io.LimitReader(answer.Body, 1<<16)).Decode(&said)
+	switch {
+	case err == nil && answer.StatusCode == http.StatusUnauthorized && said.Code == "unauthenticated":
+		return found(id, findingOK, "", "The bridge serves at %s.", c.serving)
+	case err == nil && answer.StatusCode == http.StatusServiceUnavailable && said.Code == "unavailable":
+		return found(id, findingFail, mend, "The bridge at %s is not ready: it is starting, or its database is away.", c.serving)
+	}
+	return found(id, findingFail, "Look at what is behind the Service serval-bridge: kubectl get endpointslices. SERVAL_PUBLIC_URL has to be the same there and here.",
+		"At %s something else answers than a bridge for %s, with status %d.", c.serving, c.PublicURL, answer.StatusCode)
 }

@@ -26,10 +26,11 @@ func TestExamine(t *testing.T) {
 	idp := idptest.New(idptest.Options{ClientID: "client", ClientSecret: "s", RedirectURIs: []string{c.PublicURL + "/oidc/auth/callback"}})
 	c.OIDC = login.Config{Issuer: idp.Start(t), ClientID: "client", ClientSecret: serval.NewSecret("s")}
 	c.STSEndpoint = awstest.New(awstest.Options{}).Start(t)
+	c.SigninEndpoint = c.STSEndpoint
 	c.Secret = serval.NewSecret("8f14e45fceea167a5a36dedd4bea2543")
 	c.ExternalIDSecret = serval.NewSecret("c9f0f895fb98ab9159f51fd0297e236d")
 	b := start(t, c) // it is served meanwhile
-	findings := Examine(t.Context(), c, nil)
+	findings := Examine(t.Context(), c, Examination{Serving: "http://" + b.pages, Skip: []string{"certificate"}})
 	idp.Complaints() // of the code that was never given out
 	states := map[string]string{}
 	for _, f := range findings {
@@ -41,7 +42,7 @@ func TestExamine(t *testing.T) {
 			t.Errorf("%+v has no text, or no mend where it should", f)
 		}
 	}
-	for _, id := range []string{"settings", "secret", "public_url", "oidc.dns", "oidc.discovery", "oidc.clock", "oidc.jwks", "oidc.client_secret", "oidc.redirect_uri", "oidc.scopes", "sts", "database", "migration"} {
+	for _, id := range []string{"settings", "secret", "public_url", "oidc.dns", "oidc.discovery", "oidc.clock", "oidc.jwks", "oidc.client_secret", "oidc.redirect_uri", "oidc.scopes", "sts", "signin", "database", "migration", "serving"} {
 		if states[id] != "ok" {
 			t.Errorf("%s is %q, want ok", id, states[id])
 		}
@@ -152,5 +153,63 @@ func TestCheckCluster(t *testing.T) {
 	status = http.StatusForbidden
 	if f := one(t, checkCluster(t.Context(), c), "cluster"); f.State != findingFail || !strings.Contains(f.Mend, "TokenReviews") {
 		t.Errorf("a cluster that refuses: %+v", f)
+	}
+}
+
+// What is behind a Service may be anything, or nothing.
+func TestCheckServing(t *testing.T) {
+	answer := func(status int, body string) string {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "serval.example.com" || r.URL.Path != "/api/v1/me" {
+				status = http.StatusTeapot
+			}
+			w.WriteHeader(status)
+			fmt.Fprint(w, body)
+		}))
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	c := Config{PublicURL: "https://serval.example.com"}
+	c.TLSCertFile, c.TLSKeyFile = certificate(t)
+	other := httptest.NewTLSServer(nil)
+	defer other.Close()
+	nobody := `{"code":"unauthenticated","message":"","detail":{}}`
+	for name, test := range map[string]struct{ at, state, text string }{
+		"a bridge":            {answer(401, nobody), "ok", "serves"},
+		"one that starts":     {answer(503, `{"code":"unavailable"}`), "fail", "not ready"},
+		"an ingress's 503":    {answer(503, "no endpoints"), "fail", "something else"},
+		"somebody's 401":      {answer(401, "<html>"), "fail", "something else"},
+		"anything":            {answer(200, nobody), "fail", "something else"},
+		"nothing":             {gone.URL, "fail", "does not answer"},
+		"another certificate": {other.URL, "fail", "another certificate"},
+		"nobody was named":    {"", "skip", ""},
+	} {
+		c.serving = test.at
+		if f := one(t, checkServing(t.Context(), c), "serving"); f.State != test.state || !strings.Contains(f.Text, test.text) || (f.Mend == "") == (f.State == "fail") {
+			t.Errorf("%s: %+v, want %s and %q", name, f, test.state, test.text)
+		}
+	}
+	c.PublicURL, c.serving = "", gone.URL
+	if f := one(t, checkServing(t.Context(), c), "serving"); f.State != "skip" {
+		t.Errorf("without a public URL: %+v", f)
+	}
+}
+
+func TestExaminationCheck(t *testing.T) {
+	for _, test := range []struct {
+		e    Examination
+		want string
+	}{
+		{Examination{}, ""},
+		{Examination{Skip: []string{"database", "aws_issuer"}, Serving: "http://serval-bridge.serval.svc"}, ""},
+		{Examination{Skip: []string{"databse"}}, `there is no check "databse"; there are settings, secret,`},
+		{Examination{Serving: "serval-bridge"}, "is not an origin"},
+		{Examination{Serving: "http://x/y"}, "is not an origin"},
+	} {
+		if err := test.e.Check(); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.e, err, test.want)
+		}
 	}
 }

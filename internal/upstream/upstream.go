@@ -18,11 +18,14 @@ import (
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -52,6 +55,10 @@ type Config struct {
 	// AllowPlaintext lets http reach other hosts than this one: for a network
 	// that encrypts by itself.
 	AllowPlaintext bool
+	// CAFile holds the certificate authorities (PEM) that vouch for the upstream, in
+	// place of the public ones. It is read at each connection, because authorities
+	// in a cluster are renewed; no proxy is asked then. Default: the system's.
+	CAFile string
 	// HTTPClient makes the calls; its CheckRedirect is not used. Default: one of
 	// its own, which honours the usual proxy variables.
 	HTTPClient *http.Client
@@ -72,7 +79,7 @@ func New(c Config) (*Client, error) {
 	if err := CheckURL(c.BaseURL, c.AllowPlaintext); err != nil {
 		return nil, err
 	}
-	client := http.Client{Transport: newTransport()}
+	client := http.Client{Transport: newTransport(c.CAFile)}
 	if c.HTTPClient != nil {
 		client = *c.HTTPClient
 	}
@@ -82,10 +89,34 @@ func New(c Config) (*Client, error) {
 
 // newTransport returns the transport of a client that is given none. There is
 // no bound on the time to an answer's head: a long poll and a push take theirs.
-func newTransport() *http.Transport {
+func newTransport(caFile string) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 4
+	if caFile != "" {
+		t.Proxy = nil
+		t.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+			authorities, err := ReadCAFile(caFile)
+			if err != nil {
+				return nil, err
+			}
+			d := tls.Dialer{Config: &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}}
+			return d.DialContext(ctx, network, address)
+		}
+	}
 	return t
+}
+
+// ReadCAFile reads certificate authorities, at least one.
+func ReadCAFile(path string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the upstream's certificate authorities: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("reading the upstream's certificate authorities: there is no certificate (PEM) in %s", path)
+	}
+	return pool, nil
 }
 
 // CheckURL refuses a base URL that is not https, nor http on a loopback address,
