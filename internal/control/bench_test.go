@@ -18,8 +18,14 @@ import (
 func BenchmarkMint(b *testing.B) {
 	const stsTakes = 20 * time.Millisecond
 	for name, url := range map[string]func() string{
-		"sqlite":   func() string { return "sqlite://" + filepath.Join(b.TempDir(), "serval.db") },
-		"postgres": func() string { return pgtest.URL(b) },
+		"sqlite": func() string { // on a disk
+			url := "sqlite://" + filepath.Join(b.TempDir(), "serval.db")
+			if err := migrate(url); err != nil {
+				b.Fatal(err)
+			}
+			return url
+		},
+		"postgres": func() string { return pgtest.URLOf(b, migrate) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			w := worldOver(b, url()).stock()

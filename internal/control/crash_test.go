@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -97,7 +97,7 @@ func openAndDie(url, moment string) {
 func TestKilled(t *testing.T) {
 	for _, moment := range []string{beforeTheRecord, afterTheRecord} {
 		t.Run(moment, func(t *testing.T) {
-			w := worldOver(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db")).stock()
+			w := worldOver(t, sqlitetest.URLOf(t, migrate)).stock()
 			ana := w.engineer("ana@example.com")
 			r := w.ask(ana, roleARN(prod, "reader"), 60)
 			before := w.head()

@@ -23,6 +23,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -97,7 +98,7 @@ func migrate(url string) error {
 // newWorld returns a world over SQLite.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOver(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
+	return worldOver(t, sqlitetest.URLOf(t, migrate))
 }
 
 func worldOver(t testing.TB, url string) *world {
@@ -120,9 +121,6 @@ func (w *world) openStore() *store.Store {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { s.Close() })
-	if err := s.Migrate(w.t.Context()); err != nil {
-		w.t.Fatal(err)
-	}
 	return s
 }
 

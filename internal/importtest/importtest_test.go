@@ -36,7 +36,7 @@ const (
 	pure        = "serval access trust insight connect wire probe settings api "
 	bridgeRooms = "awssts tokenreview login store door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
-	fakes       = "awstest idptest kubetest pgtest policytest "
+	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
 )
 
 const (
@@ -94,10 +94,11 @@ var table = map[string]rule{
 	"cmd/serval-demo":   {ours: pure + bridgeRooms + workerRooms + fakes, theirs: wiring + terminal + aws},
 
 	// The far sides, played for tests and for the demo.
-	"internal/awstest":  {ours: "serval policytest", theirs: aws + strict + "github.com/go-jose/go-jose/v4"},
-	"internal/idptest":  {ours: "serval", theirs: "github.com/go-jose/go-jose/v4"},
-	"internal/kubetest": {},
-	"internal/pgtest":   {theirs: "github.com/jackc/pgx/v5"},
+	"internal/awstest":    {ours: "serval policytest", theirs: aws + strict + "github.com/go-jose/go-jose/v4"},
+	"internal/idptest":    {ours: "serval", theirs: "github.com/go-jose/go-jose/v4"},
+	"internal/kubetest":   {},
+	"internal/pgtest":     {theirs: "github.com/jackc/pgx/v5"},
+	"internal/sqlitetest": {},
 	// AWS's evaluation of policies, for fakes.
 	"internal/policytest": {},
 

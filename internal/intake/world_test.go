@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -18,6 +17,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
@@ -70,7 +70,7 @@ func migrate(url string) error {
 // newWorld returns a world over SQLite.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOver(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
+	return worldOver(t, sqlitetest.URLOf(t, migrate))
 }
 
 func worldOver(t *testing.T, url string) *world {
@@ -90,9 +90,6 @@ func (w *world) openStore() *store.Store {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { s.Close() })
-	if err := s.Migrate(w.t.Context()); err != nil {
-		w.t.Fatal(err)
-	}
 	return s
 }
 

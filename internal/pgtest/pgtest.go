@@ -59,45 +59,65 @@ func URL(t testing.TB) string {
 // made. A test binary has one prepare.
 func URLOf(t testing.TB, prepare func(url string) error) string {
 	t.Helper()
-	prepared.Do(func() {
+	return create(t, copyOf(t, prepare, `template template0 encoding 'UTF8' locale 'C'`))
+}
+
+// URLIn is URLOf for a database that orders text as a language does, such as
+// en_US.UTF-8. Where the system does not have the locale, the database has
+// ICU's collation for American English.
+func URLIn(t testing.TB, locale string, prepare func(url string) error) string {
+	t.Helper()
+	return create(t, copyOf(t, prepare,
+		`template template0 encoding 'UTF8' locale `+quote(locale),
+		`template template0 encoding 'UTF8' locale 'C' locale_provider icu icu_locale 'en-US'`))
+}
+
+// prepared are the databases that URLOf and URLIn copy, by the options they were
+// made with.
+var prepared struct {
+	sync.Mutex
+	ready map[string]*preparation
+}
+
+type preparation struct {
+	sync.Once
+	name string
+	err  error
+}
+
+// copyOf returns the option that makes a database a copy of one that was made
+// with the first of options that the server can, and filled by prepare.
+func copyOf(t testing.TB, prepare func(url string) error, options ...string) string {
+	t.Helper()
+	prepared.Lock()
+	if prepared.ready == nil {
+		prepared.ready = map[string]*preparation{}
+	}
+	p := prepared.ready[options[0]]
+	if p == nil {
+		p = &preparation{name: fmt.Sprintf("prepared%d", len(prepared.ready)+1)}
+		prepared.ready[options[0]] = p
+	}
+	prepared.Unlock()
+	p.Do(func() {
 		s, err := start()
 		if err != nil {
 			return // create says so
 		}
-		prepared.err = s.do(func(ctx context.Context, c *pgx.Conn) error {
-			_, err := c.Exec(ctx, `create database prepared template template0 encoding 'UTF8' locale 'C'`)
-			return err
-		})
-		if prepared.err == nil {
-			prepared.err = prepare(s.url("prepared"))
+		if p.err = s.make(p.name, options...); p.err == nil {
+			p.err = prepare(s.url(p.name))
 		}
 	})
-	if prepared.err != nil {
-		t.Fatalf("preparing a database: %v", prepared.err)
+	if p.err != nil {
+		t.Fatalf("preparing a database: %v", p.err)
 	}
-	return create(t, `template prepared`)
-}
-
-// prepared is the database that URLOf copies.
-var prepared struct {
-	sync.Once
-	err error
-}
-
-// URLIn is URL for a database that orders text as a language does, such as
-// en_US.UTF-8. Where the system does not have the locale, the database has
-// ICU's collation for American English.
-func URLIn(t testing.TB, locale string) string {
-	t.Helper()
-	return create(t,
-		`template template0 encoding 'UTF8' locale `+quote(locale),
-		`template template0 encoding 'UTF8' locale 'C' locale_provider icu icu_locale 'en-US'`)
+	return `template ` + p.name
 }
 
 var databases atomic.Int64
 
-// create makes a database as the first of options that the server can.
-func create(t testing.TB, options ...string) string {
+// create makes a database with the options.
+func create(t testing.TB, options string) string {
 	t.Helper()
 	s, err := start()
 	if missing, ok := errors.AsType[*missingError](err); ok && os.Getenv("CI") != "true" {
@@ -107,18 +127,7 @@ func create(t testing.TB, options ...string) string {
 		t.Fatal(err)
 	}
 	name := fmt.Sprintf("test%d", databases.Add(1))
-	err = s.do(func(ctx context.Context, c *pgx.Conn) error {
-		var failed error
-		for _, o := range options {
-			_, err := c.Exec(ctx, `create database `+name+` `+o)
-			if err == nil {
-				return nil
-			}
-			failed = errors.Join(failed, err)
-		}
-		return failed
-	})
-	if err != nil {
+	if err := s.make(name, options); err != nil {
 		t.Fatalf("creating a database: %v", err)
 	}
 	t.Cleanup(func() {
@@ -131,6 +140,21 @@ func create(t testing.TB, options ...string) string {
 		}
 	})
 	return s.url(name)
+}
+
+// make makes a database with the first of options that the server can.
+func (s *server) make(name string, options ...string) error {
+	return s.do(func(ctx context.Context, c *pgx.Conn) error {
+		var failed error
+		for _, o := range options {
+			_, err := c.Exec(ctx, `create database `+name+` `+o)
+			if err == nil {
+				return nil
+			}
+			failed = errors.Join(failed, err)
+		}
+		return failed
+	})
 }
 
 // quote returns text as a string of SQL; DDL takes no parameters.

@@ -71,12 +71,13 @@ func TestPreparedOnce(t *testing.T) {
 }
 
 func TestOrder(t *testing.T) {
+	nothing := func(string) error { return nil }
 	for _, test := range []struct {
 		name, url, want string
 	}{
 		{"URL", URL(t), "B a"},
-		{"URLIn a locale", URLIn(t, "en_US.UTF-8"), "a B"},
-		{"URLIn a locale nobody has", URLIn(t, "xx_XX.O'Brien"), "a B"},
+		{"URLIn a locale", URLIn(t, "en_US.UTF-8", nothing), "a B"},
+		{"URLIn a locale nobody has", URLIn(t, "xx_XX.O'Brien", nothing), "a B"},
 	} {
 		var got string
 		err := connect(t, test.url).QueryRow(t.Context(),

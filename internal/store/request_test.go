@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -500,7 +499,9 @@ func TestLookupsWhileContextsEnd(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 10 {
 			wg.Go(func() {
-				for range 40 {
+				// All of them, on both PostgreSQLs, leave fewer connections behind than the
+				// server lets wait: beyond that it turns away those of other tests.
+				for range 20 {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(1500))*time.Microsecond)
 					d.Read(ctx, func(v *View) error {
 						if r, err := v.Request(fmt.Sprint("r", i)); err == nil && r.ID != fmt.Sprint("r", i) {
@@ -518,13 +519,7 @@ func TestLookupsWhileContextsEnd(t *testing.T) {
 		wg.Wait()
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err := d.Ping(ctx)
-		for errors.Is(err, syscall.EAGAIN) && ctx.Err() == nil {
-			// The socket's queue is full of connections that were given up.
-			time.Sleep(20 * time.Millisecond)
-			err = d.Ping(ctx)
-		}
-		if err != nil {
+		if err := d.Ping(ctx); err != nil {
 			t.Error(err)
 		}
 	})

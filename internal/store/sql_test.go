@@ -270,7 +270,7 @@ func scans(plan string) bool {
 
 // Housekeeping takes no chain: under PostgreSQL it waits for no act.
 func TestHousekeepingTakesNoChain(t *testing.T) {
-	d := migrated(t, pgtest.URL(t))
+	d := opened(t, pgtest.URLOf(t, migrate))
 	declare(t, d, prod)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 )
 
 func TestMain(m *testing.M) {
@@ -41,18 +42,27 @@ type database struct {
 // and, unless the tests are to be short, on one that orders it by bytes. T-2
 func each(t *testing.T, f func(*testing.T, database)) {
 	for name, url := range map[string]func(*testing.T) string{
-		"sqlite":         func(t *testing.T) string { return "sqlite://" + filepath.Join(t.TempDir(), "serval.db") },
-		"postgres":       func(t *testing.T) string { return pgtest.URL(t) },
-		"postgres en_US": func(t *testing.T) string { return pgtest.URLIn(t, "en_US.UTF-8") },
+		"sqlite":         func(t *testing.T) string { return sqlitetest.URLOf(t, migrate) },
+		"postgres":       func(t *testing.T) string { return pgtest.URLOf(t, migrate) },
+		"postgres en_US": func(t *testing.T) string { return pgtest.URLIn(t, "en_US.UTF-8", migrate) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			if testing.Short() && name == "postgres" {
 				t.Skip("short: one PostgreSQL is enough")
 			}
 			t.Parallel()
-			f(t, migrated(t, url(t)))
+			f(t, opened(t, url(t)))
 		})
 	}
+}
+
+// migrate prepares a database.
+func migrate(url string) error {
+	s, err := Open(context.Background(), Config{URL: serval.NewSecret(url)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Migrate(context.Background()), s.Close())
 }
 
 func opened(t *testing.T, url string) database {
@@ -263,7 +273,7 @@ func TestOpenRefusesSimpleProtocol(t *testing.T) {
 
 // R-41: a database that cannot be written is not served.
 func TestOpenRefusesStandby(t *testing.T) {
-	d := migrated(t, pgtest.URL(t))
+	d := opened(t, pgtest.URLOf(t, migrate))
 	d.raw(t, `do $$ begin execute 'alter database ' || current_database() || ' set default_transaction_read_only = on'; end $$`)
 	if s, err := Open(t.Context(), Config{URL: serval.NewSecret(d.url), Chain: chain}); err == nil {
 		s.Close()
@@ -470,7 +480,7 @@ func TestNowIsWholeMicroseconds(t *testing.T) {
 }
 
 func TestWriteAgain(t *testing.T) {
-	d := migrated(t, pgtest.URL(t))
+	d := opened(t, pgtest.URLOf(t, migrate))
 	for _, code := range []string{"40001", "40P01"} {
 		for _, failures := range []int{1, 4, 5} {
 			runs := 0
@@ -508,7 +518,7 @@ func TestWriteAgain(t *testing.T) {
 // TestDeadlock: two transactions wait for each other; the Write is told to give
 // way, and comes back.
 func TestDeadlock(t *testing.T) {
-	d := migrated(t, pgtest.URL(t))
+	d := opened(t, pgtest.URLOf(t, migrate))
 	d.act(t, noon, func(tx *Tx) error { return tx.SetMeta("value", "old") })
 	other, err := d.write.BeginTx(t.Context(), nil)
 	if err != nil {
@@ -532,6 +542,11 @@ func TestDeadlock(t *testing.T) {
 					t.Errorf("the other transaction: %v", err)
 				}
 			})
+			// PostgreSQL looks for a deadlock once in each wait: the Write's has to be
+			// the one that closes the ring.
+			for d.number(t, `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`) == 0 {
+				time.Sleep(10 * time.Millisecond)
+			}
 		}
 		return tx.SetMeta("value", "new")
 	})

@@ -2,7 +2,9 @@ package web_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,6 +35,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -102,6 +105,15 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	return buildWorld(t, false, change...)
 }
 
+// migrate prepares the database of a world.
+func migrate(url string) error {
+	s, err := store.Open(context.Background(), store.Config{URL: serval.NewSecret(url)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Migrate(context.Background()), s.Close())
+}
+
 // buildWorld builds a world that asks for refresh tokens or does not.
 func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world {
 	t.Helper()
@@ -135,7 +147,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	}
 
 	root := serval.NewSecret(canary + "-root-secret-of-a-test-long-enough")
-	w.database = filepath.Join(t.TempDir(), "serval.db")
+	w.database = strings.TrimPrefix(sqlitetest.URLOf(t, migrate), "sqlite://")
 	db, err := store.Open(t.Context(), store.Config{
 		URL: serval.NewSecret("sqlite://" + w.database), Chain: serval.NewChain(root),
 	})
@@ -145,9 +157,6 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	w.store = db
 	w.closeStore = sync.OnceFunc(func() { db.Close() })
 	t.Cleanup(w.closeStore)
-	if err := db.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	minter, err := awssts.New(awssts.Config{Endpoint: w.awsAt, SigninEndpoint: w.awsAt, Now: w.clock.now})
 	if err != nil {
 		t.Fatal(err)

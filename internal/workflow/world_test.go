@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -47,12 +47,21 @@ type world struct {
 // each runs f over both databases. T-2
 func each(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Run("sqlite", func(t *testing.T) { f(t, newWorld(t)) })
-	t.Run("postgres", func(t *testing.T) { f(t, worldOver(t, pgtest.URL(t))) })
+	t.Run("postgres", func(t *testing.T) { f(t, worldOver(t, pgtest.URLOf(t, migrate))) })
+}
+
+// migrate prepares a database for a world.
+func migrate(url string) error {
+	s, err := store.Open(context.Background(), store.Config{URL: serval.NewSecret(url)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.Migrate(context.Background()), s.Close())
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOver(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
+	return worldOver(t, sqlitetest.URLOf(t, migrate))
 }
 
 func worldOver(t *testing.T, url string) *world {
@@ -63,9 +72,6 @@ func worldOver(t *testing.T, url string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	if err := s.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	w := &world{t: t, store: s, clock: &clock{}}
 	w.clock.at.Store(time.Date(2026, 3, 1, 12, 0, 0, 345678000, time.UTC).UnixMicro())
 	d := door.New(s, zap.NewNop())
