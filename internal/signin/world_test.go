@@ -18,6 +18,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -72,7 +73,7 @@ func migrate(url string) error {
 // newWorld returns a world over SQLite.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOver(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
+	return worldOver(t, sqlitetest.URLOf(t, migrate))
 }
 
 func worldOver(t testing.TB, url string) *world {
@@ -92,9 +93,6 @@ func (w *world) openStore() *store.Store {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { s.Close() })
-	if err := s.Migrate(w.t.Context()); err != nil {
-		w.t.Fatal(err)
-	}
 	return s
 }
 
