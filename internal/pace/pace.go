@@ -46,6 +46,7 @@ const (
 	window      = 500 * time.Millisecond // over which a pacer's use is averaged
 	sameEvent   = time.Second            // refusals so close have one cause
 	chance      = 0.05                   // that is rare
+	noChance    = 0.001                  // that is too rare to have been
 	drift       = 0.93                   // times its part is less
 	soon        = 60 * time.Millisecond  // how long a bucket stays nearly so
 )
@@ -142,10 +143,11 @@ func (g *Account) pacer(action string) *pacer {
 // Throttled notes that a call was refused, and slows down the
 // account; or the action alone, where it is the action's own bucket that ran dry.
 // So many refusals in turn of one action that it would be a rare chance mean that.
-// One of two actions within a second, or of an action that is not the busiest, means
-// a shared bucket. Where it is open, and the account's rate is known, and the
-// action's part in it becomes less, the account goes faster until the next refusal:
-// the bucket is the one whose rate comes out the same again.
+// One of two actions within a second means a shared bucket; so does one of an action
+// that is not the busiest, until nothing else was refused for too long for that to be
+// chance. Where it is open, and the account's rate is known, and the action's part in
+// it becomes less, the account goes faster until the next refusal: the bucket is the
+// one whose rate comes out the same again.
 //
 // All pause for a moment, so that what is tried again finds something in the
 // bucket.
@@ -177,7 +179,7 @@ func (g *Account) Throttled(c Pass) {
 	ofWhole, ofOwn := g.whole.empty(c.Sent, now, c.whole), own.empty(c.Sent, now, c.own)
 	open, limited := g.ofOwn.calls > 0, g.alone
 	same := open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole)
-	g.alone = !mixed && use == busiest && (g.alone || g.alike < chance || same)
+	g.alone = !mixed && (use == busiest || g.alike < noChance) && (g.alone || g.alike < chance || same)
 	g.certain = !g.alone && (g.certain || mixed || use < busiest || open)
 	switch {
 	case !ofWhole.news:
