@@ -73,11 +73,11 @@ const (
 func (p *Plane) LinkConsole(ctx context.Context, who serval.Principal, ask Opening) (code serval.Secret, endsAt time.Time, err error) {
 	ask.Kind = serval.ForConsole
 	err = p.act(ctx, who, serval.SessionLink, ask.RequestID, func(tx *store.Tx, e *serval.Event) error {
-		r, role, policy, err := p.mintable(&tx.View, who, ask.RequestID, tx.Now)
+		m, err := p.mintable(&tx.View, who, ask.RequestID, tx.Now)
 		if err != nil {
 			return err
 		}
-		if err := p.shape(&intent{}, r, role, policy, ask, tx.Now); err != nil {
+		if err := p.shape(&intent{}, m, ask, tx.Now); err != nil {
 			return err
 		}
 		if n, err := tx.CountConsoleLinks(who.Person.ID, tx.Now); err != nil {
@@ -92,7 +92,7 @@ func (p *Plane) LinkConsole(ctx context.Context, who serval.Principal, ask Openi
 		}
 		code, endsAt = door.NewToken(), tx.Now.Add(linkLife)
 		return tx.KeepConsoleLink(store.ConsoleLink{
-			Code: code.Digest(), PersonID: who.Person.ID, RequestID: r.ID, Asked: string(asked), ExpiresAt: endsAt,
+			Code: code.Digest(), PersonID: who.Person.ID, RequestID: m.request.ID, Asked: string(asked), ExpiresAt: endsAt,
 		})
 	})
 	if err != nil {

@@ -278,15 +278,16 @@ func (i intent) detail() map[string]string {
 // intend checks all that has to hold for a session now, and returns what to do
 // about an opening that began at begun.
 func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun time.Time) (intent, error) {
-	r, role, policy, err := p.mintable(&tx.View, who, ask.RequestID, tx.Now)
+	m, err := p.mintable(&tx.View, who, ask.RequestID, tx.Now)
 	if err != nil {
 		return intent{}, err
 	}
+	r := m.request
 	renews, err := p.countMint(tx, r, ask.Kind)
 	if err != nil {
 		return intent{}, err
 	}
-	token, stale, err := p.logins.IDToken(&tx.View, who, begun, tx.Now)
+	token, stale, err := p.logins.IDToken(m.login, begun, tx.Now)
 	if err != nil || stale {
 		return intent{stale: stale}, err
 	}
@@ -297,7 +298,7 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun ti
 		},
 		token: token, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
 	}
-	if err := p.shape(&i, r, role, policy, ask, tx.Now); err != nil {
+	if err := p.shape(&i, m, ask, tx.Now); err != nil {
 		return intent{}, err
 	}
 	return i, nil
@@ -305,8 +306,9 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun ti
 
 // shape says how long the session lasts and what it may do, or refuses what was
 // asked.
-func (p *Plane) shape(i *intent, r *serval.Request, role store.Role, policy serval.AccessPolicy, ask Opening, now time.Time) error {
-	i.page, i.bare, i.lease, i.mayChain = ask.Page, p.settings.NoSessionPolicy, p.settings.Lease, policy.AllowChaining
+func (p *Plane) shape(i *intent, m mintable, ask Opening, now time.Time) error {
+	r := m.request
+	i.page, i.bare, i.lease, i.mayChain = ask.Page, p.settings.NoSessionPolicy, p.settings.Lease, m.policy.AllowChaining
 	if ask.Kind == serval.ForConsole {
 		if _, err := ask.Page.URL(r.Role.Partition); err != nil {
 			return err
@@ -320,7 +322,7 @@ func (p *Plane) shape(i *intent, r *serval.Request, role store.Role, policy serv
 	if i.bare && remains < serval.MinSessionSeconds*time.Second {
 		return tooShort()
 	}
-	i.session.Seconds, i.end = serval.SessionLength(remains, role.MaxSessionSeconds, i.lease), g.End(now)
+	i.session.Seconds, i.end = serval.SessionLength(remains, m.role.MaxSessionSeconds, i.lease), g.End(now)
 	if i.lease > 0 && remains > i.lease {
 		i.renewable, i.end = true, now.Add(i.lease).Truncate(time.Second)
 	}
@@ -374,37 +376,41 @@ func (p *Plane) countMint(tx *store.Tx, r *serval.Request, kind serval.SessionKi
 	return "", err
 }
 
+// A mintable is what a session may be opened under, and what with.
+type mintable struct {
+	request *serval.Request
+	role    store.Role
+	policy  serval.AccessPolicy
+	login   store.Login
+}
+
 // mintable returns the request if who may open a session under it at now: it is
 // theirs, approved and running or unused; its very role is still there; and the
 // policies of today still let them have it. Every way to credentials asks this,
 // and nothing else.
-func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, now time.Time) (*serval.Request, store.Role, serval.AccessPolicy, error) {
-	refuse := func(err error) (*serval.Request, store.Role, serval.AccessPolicy, error) {
-		return nil, store.Role{}, serval.AccessPolicy{}, err
-	}
-	r, err := v.Request(requestID)
-	if serval.IsRefusal(err, serval.NotFound) || err == nil && r.PersonID != who.Person.ID {
-		return refuse(noRequest())
+func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, now time.Time) (m mintable, err error) {
+	m.request, err = v.Request(requestID)
+	if serval.IsRefusal(err, serval.NotFound) || err == nil && m.request.PersonID != who.Person.ID {
+		return mintable{}, noRequest()
 	}
 	if err != nil {
-		return refuse(err)
+		return mintable{}, err
 	}
 	// Who they are now, not who they were when the click began.
 	person, err := v.Person(who.Person.ID)
 	if err != nil {
-		return refuse(err)
+		return mintable{}, err
 	}
-	if _, err := signin.Current(v, who, now); err != nil {
-		return refuse(err)
+	if m.login, err = signin.Current(v, who, now); err != nil {
+		return mintable{}, err
 	}
-	if err := r.CheckMint(now); err != nil {
-		return refuse(err)
+	if err := m.request.CheckMint(now); err != nil {
+		return mintable{}, err
 	}
-	role, policy, err := p.usable(v, r, person)
-	if err != nil {
-		return refuse(err)
+	if m.role, m.policy, err = p.usable(v, m.request, person); err != nil {
+		return mintable{}, err
 	}
-	return r, role, policy, nil
+	return m, nil
 }
 
 // issue records that STS opened the session, and starts the clock with the
@@ -412,7 +418,7 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 // nothing was recorded, and the session has to be minted again with that end.
 // If the access was taken away meanwhile the session is recorded as dropped, and
 // refused.
-func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m serval.Minted) (s serval.Session, end time.Time, err error) {
+func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, minted serval.Minted) (s serval.Session, end time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	var dropped error
@@ -425,12 +431,12 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 		if kept.State != serval.SessionStarted {
 			return serval.Refuse(serval.Unavailable, "AWS took too long to answer. Try again.")
 		}
-		s.AccessKeyID, s.AssumedRoleID, s.Expiration, s.FinishedAt = m.AccessKeyID, m.AssumedRoleID, m.Expiration, tx.Now
+		s.AccessKeyID, s.AssumedRoleID, s.Expiration, s.FinishedAt = minted.AccessKeyID, minted.AssumedRoleID, minted.Expiration, tx.Now
 		e.Detail = i.detail()
-		e.Detail["access_key_id"], e.Detail["assumed_role_id"] = m.AccessKeyID, m.AssumedRoleID
-		e.Detail["expiration"] = m.Expiration.UTC().Format(time.RFC3339)
-		if m.PackedPolicySize > 0 {
-			e.Detail["packed_policy_percent"] = fmt.Sprint(m.PackedPolicySize)
+		e.Detail["access_key_id"], e.Detail["assumed_role_id"] = minted.AccessKeyID, minted.AssumedRoleID
+		e.Detail["expiration"] = minted.Expiration.UTC().Format(time.RFC3339)
+		if minted.PackedPolicySize > 0 {
+			e.Detail["packed_policy_percent"] = fmt.Sprint(minted.PackedPolicySize)
 		}
 		if i.clamped {
 			if err := tx.LowerMaxSession(s.Role, serval.DefaultMaxSessionSeconds); err != nil {
@@ -439,7 +445,7 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 			e.Detail["clamped"] = "true"
 		}
 
-		r, _, _, refused := p.mintable(&tx.View, who, s.RequestID, tx.Now)
+		m, refused := p.mintable(&tx.View, who, s.RequestID, tx.Now)
 		if refused != nil && !serval.IsRefusal(refused) {
 			return refused
 		}
@@ -449,7 +455,8 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, m ser
 			e.Action, e.Outcome, e.Reason = serval.SessionDrop, serval.OutcomeRefused, s.Error
 			return tx.SaveSession(s)
 		}
-		started := r.StartClock(m.Expiration.Add(-time.Duration(i.session.Seconds) * time.Second))
+		r := m.request
+		started := r.StartClock(minted.Expiration.Add(-time.Duration(i.session.Seconds) * time.Second))
 		if last := r.EndsAt.Truncate(time.Second); i.end.After(last) {
 			// The clock of AWS is behind ours, or another session was the first.
 			end, e.Action = last, ""
@@ -484,7 +491,7 @@ func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Sess
 	defer cancel()
 	var refused error // kept apart: the drop is its record
 	err := p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
-		_, _, _, err := p.mintable(v, who, s.RequestID, p.now())
+		_, err := p.mintable(v, who, s.RequestID, p.now())
 		if serval.IsRefusal(err) {
 			refused, err = err, nil
 		}

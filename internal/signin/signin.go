@@ -91,15 +91,11 @@ func Current(v *store.View, who serval.Principal, now time.Time) (store.Login, e
 	return l, nil
 }
 
-// IDToken returns the ID token of the login that who acts under, for something
+// IDToken returns the ID token of a login, as it is in the transaction of something
 // that began at begun. Where the provider has to be asked first it reports stale
 // and returns none: Refresh, outside of the transaction, and look again. A token
 // that has a minute left or less is refused.
-func (s *Logins) IDToken(v *store.View, who serval.Principal, begun, now time.Time) (token serval.Secret, stale bool, err error) {
-	l, err := Current(v, who, now)
-	if err != nil {
-		return serval.Secret{}, false, err
-	}
+func (s *Logins) IDToken(l store.Login, begun, now time.Time) (token serval.Secret, stale bool, err error) {
 	if s.isStale(l.IDToken, begun) {
 		return serval.Secret{}, true, nil
 	}

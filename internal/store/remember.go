@@ -185,12 +185,14 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 // A snapshot is the transaction of a view. It begins with the first statement:
 // a view whose every answer is remembered has none.
 type snapshot struct {
-	memory *memory
-	begin  func() (*sql.Tx, error)
-	db     *sql.DB
-	tx     *sql.Tx
-	asOf   uint64 // the writes that it sees: all up to this one, and perhaps more
-	failed error
+	memory     *memory
+	statements *statements
+	begin      func() (*sql.Tx, error)
+	db         *sql.DB
+	tx         *sql.Tx
+	q          *parsed // what runs in tx
+	asOf       uint64  // the writes that it sees: all up to this one, and perhaps more
+	failed     error
 }
 
 // querier returns what runs a statement, and a context that has ended where
@@ -201,13 +203,14 @@ func (d *snapshot) querier(ctx context.Context) (querier, context.Context) {
 		if d.tx, d.failed = d.begin(); d.failed != nil {
 			d.failed = fmt.Errorf("beginning to read: %w", d.failed)
 		}
+		d.q = d.statements.in(d.tx)
 	}
 	if d.failed != nil {
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
 		return d.db, ctx
 	}
-	return d.tx, ctx
+	return d.q, ctx
 }
 
 // QueryContext passes on.
@@ -229,8 +232,9 @@ func (d *snapshot) ExecContext(ctx context.Context, query string, args ...any) (
 }
 
 // end ends the transaction, if one was begun: nothing was written.
-func (d *snapshot) end() {
+func (d *snapshot) end(ctx context.Context) {
 	if d.tx != nil {
 		_ = d.tx.Rollback()
+		d.q.learn(ctx)
 	}
 }

@@ -41,7 +41,7 @@ func (v *View) Request(id string) (*serval.Request, error) {
 		// A cancelled query could have given another's row (CVE-2025-47907).
 		return nil, fmt.Errorf("reading request %s: the database answered with another row", id)
 	}
-	return r, v.allocations(r)
+	return r, v.fill(map[string]*serval.Request{id: r}, selectAllocations+` where request_id = $1 order by number`, id)
 }
 
 // A RequestFilter chooses requests; empty fields choose all.
@@ -190,20 +190,31 @@ func (v *View) allocations(requests ...*serval.Request) error {
 				of[some[i].ID] = some[i]
 			}
 		}
-		allocations, err := all(v, scanAllocation, `select request_id, minutes, state, justification, asked_at, decided_by, decided_at,
-			superseded_at, reason, break_glass, steps from allocation
+		err := v.fill(of, selectAllocations+`
 			where request_id in ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 			order by request_id, number`, ids...)
 		if err != nil {
-			return fmt.Errorf("reading the allocations of requests: %w", err)
+			return err
 		}
-		for _, a := range allocations {
-			r, ok := of[a.requestID]
-			if !ok {
-				return fmt.Errorf("reading the allocations of requests: the database answered with those of request %s", a.requestID)
-			}
-			r.Allocations = append(r.Allocations, a.Allocation)
+	}
+	return nil
+}
+
+const selectAllocations = `select request_id, minutes, state, justification, asked_at, decided_by, decided_at,
+	superseded_at, reason, break_glass, steps from allocation`
+
+// fill gives each of the requests, by their ids, its allocations of a query.
+func (v *View) fill(of map[string]*serval.Request, query string, args ...any) error {
+	allocations, err := all(v, scanAllocation, query, args...)
+	if err != nil {
+		return fmt.Errorf("reading the allocations of requests: %w", err)
+	}
+	for _, a := range allocations {
+		r, ok := of[a.requestID]
+		if !ok {
+			return fmt.Errorf("reading the allocations of requests: the database answered with those of request %s", a.requestID)
 		}
+		r.Allocations = append(r.Allocations, a.Allocation)
 	}
 	return nil
 }

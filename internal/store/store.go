@@ -47,6 +47,8 @@ type Store struct {
 	unlock  func() error
 	head    atomic.Pointer[Head]
 	memory  memory
+	writes  statements // those of write,
+	reads   statements // and of read
 
 	mu      sync.Mutex
 	pushing map[string]bool // accounts that a push is being staged of
@@ -77,6 +79,9 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 		return nil, err
 	}
 	s.chain = c.Chain
+	if s.dialect.name == sqliteDialect.name {
+		s.writes.db, s.reads.db = s.write, s.read
+	}
 	s.memory.on.Store(s.dialect.alone && !c.ReadOnly)
 	return s, nil
 }
@@ -141,10 +146,10 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // memory would answer, and nobody waits for it
 	}
-	d := &snapshot{memory: &s.memory, db: s.read, begin: func() (*sql.Tx, error) {
+	d := &snapshot{memory: &s.memory, db: s.read, statements: &s.reads, begin: func() (*sql.Tx, error) {
 		return s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation})
 	}}
-	defer d.end()
+	defer d.end(ctx)
 	err := f(&View{ctx: ctx, q: d, chain: s.chain, snapshot: d})
 	if d.failed != nil {
 		return d.failed
@@ -187,12 +192,16 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	if err != nil {
 		return fmt.Errorf("beginning to write: %w", err)
 	}
-	defer tx.Rollback() // does nothing after Commit
+	q := s.writes.in(tx)
+	defer func() {
+		_ = tx.Rollback() // does nothing after Commit
+		q.learn(ctx)
+	}()
 
-	noted := &noting{querier: tx}
+	noted := &noting{querier: q}
 	t := &Tx{View: View{ctx: ctx, q: noted, chain: s.chain}, Now: now}
 	var latest int64
-	err = tx.QueryRowContext(ctx,
+	err = q.QueryRowContext(ctx,
 		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
 		micros(now)).Scan(&t.head.Seq, &t.head.Hash, &latest)
 	if err != nil {
@@ -210,7 +219,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 		return t.broken
 	}
 	if t.head != before {
-		if _, err := tx.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
+		if _, err := q.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
 			return fmt.Errorf("moving the chain: %w", err)
 		}
 	}
