@@ -15,6 +15,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/bridge"
 	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/notify"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
@@ -66,7 +67,19 @@ type Config struct {
 	LeaseMinutes   string        `env:"SERVAL_LEASE_MINUTES" envDefault:"off" usage:"how long one session lasts, 15 to 60 minutes (on: 30), after which the bridge is asked again; off: as long as the access"`
 	SessionPolicy  string        `env:"SERVAL_SESSION_POLICY" envDefault:"on" usage:"off: send no session policy; a session then ends with its credentials alone and cannot be narrowed"`
 	DrainDelay     time.Duration `env:"SERVAL_DRAIN_DELAY" envDefault:"5s" usage:"how long to go on serving after a signal to stop, so that balancers notice"`
-	LogLevel       string        `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
+
+	WebhookURL      serval.Secret `env:"SERVAL_WEBHOOK_URL" usage:"where signed webhooks go that tell of requests (docs/notices.md): https, or http on loopback"`
+	WebhookSecret   serval.Secret `env:"SERVAL_WEBHOOK_SECRET" usage:"what they are signed with: whsec_ and base64 of 24 to 64 bytes"`
+	SlackWebhookURL serval.Secret `env:"SERVAL_SLACK_WEBHOOK_URL" usage:"incoming webhook of Slack"`
+	SlackAppToken   serval.Secret `env:"SERVAL_SLACK_APP_TOKEN" usage:"app-level token of Slack (xapp-...), to take decisions from there by Socket Mode"`
+	SlackBotToken   serval.Secret `env:"SERVAL_SLACK_BOT_TOKEN" usage:"bot token of Slack (xoxb-...), to learn the email of whoever decides there"`
+	SlackAPIURL     string        `env:"SERVAL_SLACK_API_URL" envDefault:"https://slack.com/api" usage:"Slack's API: https, or http on loopback"`
+	SMTPURL         string        `env:"SERVAL_SMTP_URL" usage:"server that takes mail: smtp://host:587 (STARTTLS) or smtps://host:465"`
+	SMTPFrom        string        `env:"SERVAL_SMTP_FROM" usage:"address that mail comes from"`
+	SMTPUsername    string        `env:"SERVAL_SMTP_USERNAME" usage:"user at the mail server"`
+	SMTPPassword    serval.Secret `env:"SERVAL_SMTP_PASSWORD" usage:"their password"`
+
+	LogLevel string `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
 
 	outside error // why there is no cluster to ask about workers
 }
@@ -98,6 +111,11 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		TrustedAccount: c.TrustedAccount, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, DrainDelay: c.DrainDelay, DeviceLogin: c.DeviceLogin,
 		VPCEndpoint: c.VPCEndpoint, BlockFindings: c.BlockFindings,
+		Notices: bridge.Notices{
+			Webhook: notify.WebhookConfig{URL: c.WebhookURL, Secret: c.WebhookSecret},
+			Slack:   notify.SlackConfig{WebhookURL: c.SlackWebhookURL, AppToken: c.SlackAppToken, BotToken: c.SlackBotToken, APIURL: c.SlackAPIURL},
+			Mail:    notify.MailConfig{URL: c.SMTPURL, From: c.SMTPFrom, Username: c.SMTPUsername, Password: c.SMTPPassword},
+		},
 	}
 	for _, text := range strings.FieldsFunc(c.EgressCIDRs, func(r rune) bool { return r == ',' || r == ' ' }) {
 		prefix, err := netip.ParsePrefix(text)

@@ -29,6 +29,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
+	"github.com/serval-bridge/serval-bridge/internal/notify"
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
@@ -79,6 +80,8 @@ type Config struct {
 	BlockFindings   string
 	Lease           time.Duration // of one session, 15 to 60 minutes; 0: as long as the access
 	NoSessionPolicy bool          // sessions end with their credentials alone, and cannot be narrowed
+
+	Notices Notices // how people are told of something outside of the pages
 
 	// AcceptNewExternalIDs starts although team or ExternalIDSecret changed.
 	AcceptNewExternalIDs bool
@@ -212,7 +215,7 @@ func (c Config) Faults() []string {
 	if c.RequestExpiry < 0 {
 		fault("SERVAL_REQUEST_EXPIRY", "must not be negative.")
 	}
-	return faults
+	return append(faults, c.Notices.faults()...)
 }
 
 // vpcEndpoint is what an id of a VPC endpoint may be.
@@ -290,7 +293,11 @@ func Run(ctx context.Context, c Config) (err error) {
 		Buckets: []float64{10, 25, 50, 75, 90, 100},
 	})
 	registry.MustRegister(packed)
-	d, logins, plane, err := c.open(ctx, provider, minter, packed)
+	channels, err := c.channels()
+	if err != nil {
+		return fmt.Errorf("preparing notices: %w", err)
+	}
+	d, logins, plane, err := c.open(ctx, channels, provider, minter, packed)
 	if err != nil {
 		return err
 	}
@@ -327,6 +334,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing the pages: %w", err)
 	}
+	defer c.notify(ctx, d, plane, channels, registry)()
 	server.RegisterOnShutdown(edge.Drain)
 	ready.open(edge)
 	c.Log.Info("serving", zap.String("url", c.PublicURL), zap.Stringer("listen", pages.Addr()),
@@ -345,13 +353,13 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // open opens the store and puts the configuration into force.
-func (c *Config) open(ctx context.Context, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *signin.Logins, *control.Plane, error) {
+func (c *Config) open(ctx context.Context, channels []notify.Channel, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *signin.Logins, *control.Plane, error) {
 	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("opening the database: %w", err)
 	}
 	d := door.New(s, c.Log)
-	d.Now = c.Now
+	d.Now, d.Channels = c.Now, notify.Names(channels)
 	logins, plane, err := c.prepare(ctx, d, provider, minter, packed)
 	if err != nil {
 		return nil, nil, nil, errors.Join(err, s.Close())

@@ -345,11 +345,35 @@ func checkDatabase(ctx context.Context, c Config) []Finding {
 			"It is of an older version than this program.")...)
 	default:
 		findings = append(findings, found("migration", findingOK, "", "It is of this program's version.")...)
+		findings = append(findings, checkNotices(ctx, s)...)
 	}
 	if err := s.CheckSecret(ctx); err != nil {
 		findings = append(findings, found("database_secret", findingFail, "Put the secret that the database was written under behind a comma in SERVAL_SECRET.", "%v.", err)...)
 	}
 	return findings
+}
+
+// checkNotices looks for what reached nobody.
+func checkNotices(ctx context.Context, s *store.Store) []Finding {
+	var queues []store.NoticeQueue
+	err := s.Read(ctx, func(v *store.View) (err error) {
+		queues, err = v.NoticeQueues(time.Now())
+		return err
+	})
+	if err != nil {
+		return found("notices", findingWarn, "Look into the log.", "What people were told cannot be read: %v.", err)
+	}
+	var failed []string
+	for _, q := range queues {
+		if q.Failed > 0 {
+			failed = append(failed, fmt.Sprintf("%d by %s", q.Failed, cmp.Or(q.Channel, "no channel")))
+		}
+	}
+	if len(failed) > 0 {
+		return found("notices", findingWarn, "GET /api/v1/notices lists them with the reason; mend that, and POST /api/v1/notices/{id}/retry. See docs/notices.md.",
+			"Notices reached nobody: %s.", strings.Join(failed, ", "))
+	}
+	return found("notices", findingOK, "", "No notice has failed.")
 }
 
 // checkCluster asks the cluster about a token that is nobody's, to see whether it

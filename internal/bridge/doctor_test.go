@@ -42,7 +42,7 @@ func TestExamine(t *testing.T) {
 			t.Errorf("%+v has no text, or no mend where it should", f)
 		}
 	}
-	for _, id := range []string{"settings", "secret", "public_url", "oidc.dns", "oidc.discovery", "oidc.clock", "oidc.jwks", "oidc.client_secret", "oidc.redirect_uri", "oidc.scopes", "sts", "signin", "database", "migration", "serving"} {
+	for _, id := range []string{"settings", "secret", "public_url", "oidc.dns", "oidc.discovery", "oidc.clock", "oidc.jwks", "oidc.client_secret", "oidc.redirect_uri", "oidc.scopes", "sts", "signin", "database", "migration", "notices", "serving"} {
 		if states[id] != "ok" {
 			t.Errorf("%s is %q, want ok", id, states[id])
 		}

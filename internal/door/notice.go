@@ -63,12 +63,12 @@ func (d *Door) tellEnding(tx *store.Tx, r *serval.Request) error {
 	if len(d.Channels) == 0 {
 		return nil
 	}
-	if err := tx.DropEnding(r.ID); err != nil {
-		return err
+	at, ok := r.TellEndingAt()
+	if ok && !at.After(tx.Now) {
+		return nil // what was told, or is on its way, stays
 	}
-	at, ok := r.TellEndingAt(tx.Now)
-	if !ok {
-		return nil
+	if err := tx.DropEnding(r.ID); err != nil || !ok {
+		return err
 	}
 	return d.tellAt(tx, serval.Notice{
 		Kind: serval.NoticeEnding, Purpose: serval.Ending, RequestID: r.ID,

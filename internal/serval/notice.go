@@ -193,12 +193,10 @@ func (r *Request) NoticeFacts(by Principal) map[string]string {
 const endingSoon = 10 * time.Minute
 
 // TellEndingAt returns when to tell the requester that the access ends soon; ok
-// is false where there is no end, or it is as good as there.
-func (r *Request) TellEndingAt(now time.Time) (at time.Time, ok bool) {
+// is false where it has no end.
+func (r *Request) TellEndingAt() (at time.Time, ok bool) {
 	if r.State() != StateRunning {
 		return time.Time{}, false
 	}
-	before := min(endingSoon, r.EndsAt.Sub(r.ClockStartedAt)/2)
-	at = r.EndsAt.Add(-before)
-	return at, at.After(now)
+	return r.EndsAt.Add(-min(endingSoon, r.EndsAt.Sub(r.ClockStartedAt)/2)), true
 }

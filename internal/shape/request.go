@@ -31,10 +31,7 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 		request.BreakGlass = a.BreakGlass
 	}
 	for _, n := range r.Notices {
-		request.Notices = append(request.Notices, wire.Notice{
-			Kind: string(n.Kind), Channel: n.Channel, Recipients: People(n.To), CreatedAt: wire.Time{Time: n.CreatedAt},
-			State: string(n.State), Attempts: n.Attempts, EndedAt: wire.Time{Time: n.EndedAt}, Error: n.Error,
-		})
+		request.Notices = append(request.Notices, Notice(n))
 	}
 	for _, step := range r.Steps() {
 		request.Steps = append(request.Steps, wire.Step{

@@ -114,7 +114,7 @@ func (t *Tx) ClaimNotices(channel string, until time.Time, limit int) ([]serval.
 	if err != nil {
 		return nil, fmt.Errorf("claiming notices: %w", err)
 	}
-	slices.SortFunc(notices, func(a, b serval.Notice) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	slices.SortStableFunc(notices, func(a, b serval.Notice) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	return notices, nil
 }
 

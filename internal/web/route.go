@@ -115,6 +115,8 @@ var table = []route{
 	on("GET", "/api/v1/findings", Auditor, (*Server).findings),
 	on("GET", "/api/v1/people", Admin, (*Server).people),
 	on("POST", "/api/v1/people/{id}/relink", Admin, (*Server).relink),
+	on("GET", "/api/v1/notices", Admin, (*Server).notices),
+	on("POST", "/api/v1/notices/{id}/retry", Admin, (*Server).retryNotice),
 	on("GET", "/api/v1/access-policies", Admin, (*Server).policies),
 	on("POST", "/api/v1/access-policies", Admin, (*Server).createPolicy),
 	on("PUT", "/api/v1/access-policies/{name}", Admin, (*Server).changePolicy),

@@ -50,6 +50,8 @@ var allowed = map[string]string{
 	"POST /api/v1/explain/trust":                   "401 403 403 403 200 403 401 401",
 	"GET /api/v1/findings":                         "401 403 403 403 200 200 401 401",
 	"GET /api/v1/people":                           "401 403 403 403 200 403 401 401",
+	"GET /api/v1/notices":                          "401 403 403 403 200 403 401 401",
+	"POST /api/v1/notices/{id}/retry":              "401 403 403 403 404 403 401 401",
 	"POST /api/v1/people/{id}/relink":              "401 403 403 403 404 403 401 401",
 	"GET /api/v1/access-policies":                  "401 403 403 403 200 403 401 401",
 	"POST /api/v1/access-policies":                 "401 403 403 403 201 403 401 401",

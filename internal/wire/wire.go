@@ -242,6 +242,28 @@ type Notice struct {
 	Error      string `json:"error"`
 }
 
+// SentNotices are a page of notices, for admins.
+type SentNotices struct {
+	Notices       []SentNotice `json:"notices"`
+	NextPageToken string       `json:"next_page_token"`
+}
+
+// A SentNotice is a notice as admins see it.
+type SentNotice struct {
+	ID         string `json:"id"`
+	Kind       string `json:"kind"`
+	Purpose    string `json:"purpose"`
+	RequestID  string `json:"request_id"`
+	Channel    string `json:"channel"`
+	Recipients People `json:"recipients"`
+	CreatedAt  Time   `json:"created_at"`
+	State      string `json:"state"`
+	Attempts   int    `json:"attempts"`
+	NextAt     Time   `json:"next_at"`
+	EndedAt    Time   `json:"ended_at"`
+	Error      string `json:"error"`
+}
+
 // Live are the sessions of a request that still work, and what cuts them off at
 // once: the policy is for whoever owns the role to attach to it.
 type Live struct {

@@ -170,6 +170,8 @@ func shapes() map[string]any {
 			Findings: []serval.Finding{{Causes: []serval.Cause{serval.CauseOther}, Text: "x", Target: roleARN, Actions: []string{"iam:TagRole"}, Code: "c"}}, Error: "no"}},
 		"task-done": TaskDone{true},
 
+		"sent-notices": SentNotices{[]SentNotice{{"n1", "request.create", "decide", "r1", "mail", People{[]string{"leads"}, []string{bo}}, at(1), "failed", 22, at(2), at(3), "no answer"}}, "p"},
+
 		"new-client-token": NewClientToken{"authorization_code", "c", "http://127.0.0.1:1234/callback", "d", "v"},
 		"client-token":     ClientToken{"t", "Bearer", 28800, at(480), "l1", "ana@example.com"},
 		"new-device":       NewDevice{"serval 1.2", "ana-laptop", "c"},

@@ -1,0 +1,353 @@
+package notify
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+var update = flag.Bool("update", os.Getenv("UPDATE_GOLDEN") == "1", "write the golden files anew")
+
+// What fails is tried again with growing pauses, is delivered once the receiver
+// is back, and has failed for good after a day; then an admin's word sends it.
+func TestDeliveryIsRetried(t *testing.T) {
+	c := &script{name: Webhook}
+	w := newWorld(t, c)
+	c.set(func(Message) error { return errAway })
+	w.tell(serval.People{Emails: []string{"ann@example.com"}}, "one")
+	var pauses []time.Duration
+	last := w.now()
+	for range 200 {
+		w.turn()
+		if len(w.notices(serval.NoticeFailed)) > 0 {
+			break
+		}
+		n := w.notices(serval.NoticePending)[0]
+		if n.Error != "connection refused" {
+			t.Fatalf("pending, it says %q", n.Error)
+		}
+		pauses = append(pauses, n.NextAt.Sub(w.now()))
+		w.at.Store(n.NextAt.UnixMicro())
+	}
+	if took := w.now().Sub(last); took < 22*time.Hour || took > 26*time.Hour {
+		t.Errorf("it was tried for %s, want about a day", took)
+	}
+	if !slices.IsSorted(pauses) || pauses[0] != 5*time.Second || pauses[len(pauses)-1] != 2*time.Hour {
+		t.Errorf("the pauses are %v", pauses)
+	}
+	failed := w.notices(serval.NoticeFailed)
+	if len(failed) != 1 || failed[0].Attempts != 22 || failed[0].EndedAt.IsZero() {
+		t.Fatalf("in the end there are %+v", failed)
+	}
+	if rows := w.events(); len(rows) != 1 || rows[0].Reason != "connection refused" || rows[0].Detail["notice_id"] != failed[0].ID || rows[0].Detail["channel"] != Webhook {
+		t.Errorf("the audit log says %+v", rows)
+	}
+	if w.outcome("webhook failed") != 1 || w.outcome("webhook retried") != 21 {
+		t.Errorf("outcomes are %v", w.outcomes)
+	}
+	w.move(time.Hour)
+	c.set(nil)
+	w.turn()
+	if got := c.titles(); got != nil {
+		t.Errorf("what failed for good was sent by itself: %q", got)
+	}
+	n := failed[0]
+	if err := n.Retry(w.now()); err != nil {
+		t.Fatal(err)
+	}
+	w.act(func(tx *store.Tx) error { _, err := tx.SaveNotice(n, 22); return err })
+	w.turn()
+	if got := c.titles(); len(got) != 1 || len(w.notices(serval.NoticeSent)) != 1 {
+		t.Errorf("tried again, %q came", got)
+	}
+}
+
+// A receiver that asks for a pause gets it, within bounds.
+func TestRetryAfter(t *testing.T) {
+	c := &script{name: Slack}
+	w := newWorld(t, c)
+	for asked, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: 5 * time.Second, time.Minute: time.Minute, 1000 * time.Hour: 2 * time.Hour} {
+		c.set(func(Message) error { return &Later{asked, "the receiver answered 429"} })
+		w.tell(serval.People{Emails: []string{"ann@example.com"}}, "one")
+		w.turn()
+		n := w.notices(serval.NoticePending)[0]
+		if got := n.NextAt.Sub(w.now()); got != want {
+			t.Errorf("asked for %s, the pause is %s, want %s", asked, got, want)
+		}
+		w.act(func(tx *store.Tx) error { _, err := tx.DropNotice(n); return err })
+	}
+}
+
+// One channel that hangs, fails or panics keeps neither another nor the acts that
+// write notices.
+func TestChannelsAreApart(t *testing.T) {
+	slow, broken, good := &script{name: Webhook}, &script{name: Slack}, &script{name: Mail}
+	w := newWorld(t, slow, broken, good)
+	before := goleak.IgnoreCurrent()
+	release := make(chan struct{})
+	slow.set(func(Message) error { <-release; return nil })
+	broken.set(func(Message) error { panic("broken") })
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.notifier.Run(ctx) })
+	for i := range 20 {
+		w.tell(serval.People{Emails: []string{"ann@example.com"}}, fmt.Sprint(i))
+	}
+	for w.outcome("mail sent") < 20 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := w.outcome("webhook sent"); n != 0 {
+		t.Errorf("%d were sent by the channel that hangs", n)
+	}
+	close(release)
+	for w.outcome("webhook sent") < 20 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	cancel()
+	running.Wait()
+	goleak.VerifyNone(t, before)
+}
+
+// A process that dies between a delivery and its record costs a second delivery;
+// until its claim is over nobody else delivers.
+func TestDeliveryIsAtLeastOnce(t *testing.T) {
+	c := &script{name: Webhook}
+	w := newWorld(t, c)
+	w.tell(serval.People{Emails: []string{"ann@example.com"}}, "one")
+	claimed, err := w.notifier.claim(t.Context(), Webhook)
+	if err != nil || len(claimed) != 1 {
+		t.Fatalf("claimed %+v, %v", claimed, err)
+	}
+	if err := c.Send(t.Context(), w.notifier.message(claimed[0])); err != nil { // and here it dies
+		t.Fatal(err)
+	}
+	w.turn()
+	w.move(claimLife - time.Second)
+	w.turn()
+	if n := len(c.titles()); n != 1 {
+		t.Errorf("it came %d times within the claim, want once", n)
+	}
+	w.move(time.Second)
+	w.turn()
+	if n := len(c.titles()); n != 1 || len(w.notices(serval.NoticeSent)) != 1 {
+		t.Errorf("after the claim it came %d times, want once more", n)
+	}
+	// Whoever was slow has no say any more.
+	if err := w.notifier.one(t.Context(), c, claimed[0]); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.outcome("webhook sent"); n != 1 {
+		t.Errorf("%d are noted as sent, want 1", n)
+	}
+}
+
+// What is mailed to a group becomes a mail for each person, without whoever asks
+// and whoever did it.
+func TestMailIsSpread(t *testing.T) {
+	c := &script{name: Mail}
+	w := newWorld(t, c)
+	w.people(serval.Person{Email: "lea@example.com", Groups: []string{"leads"}}, serval.Person{Email: "ana@example.com", Groups: []string{"leads"}},
+		serval.Person{Email: "ANN@example.com", Groups: []string{"leads"}}, serval.Person{Email: "gone@example.com", Groups: []string{"leads"}, Suspended: "x"},
+		serval.Person{Email: "bob@example.com", Groups: []string{"engineering"}})
+	r := w.request()
+	w.tellOf(person("ana@example.com"), serval.RequestCreate, r)
+	w.turn()
+	want := []string{"ana@example.com asks for prod-admin | ann@example.com", "ana@example.com asks for prod-admin | lea@example.com"}
+	got := c.titles()
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("asked (-want +got):\n%s", diff)
+	}
+	lea := person("lea@example.com", "leads")
+	act, err := r.Decide(lea, serval.Decision{Approve: true, Reason: "go"}, time.Hour, w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tellOf(lea, act, r)
+	w.turn()
+	want = []string{
+		"ana@example.com's request for prod-admin was approved | ana@example.com", // who asked, and is a lead too
+		"ana@example.com's request for prod-admin was approved | ana@example.com",
+		"ana@example.com's request for prod-admin was approved | ann@example.com",
+	}
+	got = c.titles()
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("handled (-want +got):\n%s", diff)
+	}
+	// Nobody of a group has ever come: that is a failure that shows.
+	w.tell(serval.People{Groups: []string{"unknown"}}, "x")
+	w.turn()
+	if failed := w.notices(serval.NoticeFailed); len(failed) != 1 || !strings.Contains(failed[0].Error, "no address is known") || len(w.events()) != 1 {
+		t.Errorf("a group of nobody: %+v", failed)
+	}
+	// More people than are told.
+	for i := range maxPeople + 5 {
+		w.people(serval.Person{Email: fmt.Sprintf("p%03d@example.com", i), Groups: []string{"many"}})
+	}
+	w.tell(serval.People{Groups: []string{"many"}, Emails: []string{"first@example.com"}}, "y")
+	w.turn()
+	if got := c.titles(); len(got) != maxPeople || !slices.Contains(got, "y | first@example.com") {
+		t.Errorf("%d mails for a large group, want %d with the one who is named", len(got), maxPeople)
+	}
+}
+
+// Before the end the requester is told, once for each end, and not when it is
+// over.
+func TestEndingIsTold(t *testing.T) {
+	c := &script{name: Webhook}
+	w := newWorld(t, c)
+	ana := person("ana@example.com")
+	r := w.request()
+	if _, err := r.Decide(person("ann@example.com"), serval.Decision{Approve: true}, time.Hour, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	r.StartClock(w.now())
+	w.tellOf(ana, serval.SessionIssue, r)
+	w.turn()
+	w.move(49 * time.Minute)
+	w.turn()
+	if got := c.titles(); got != nil {
+		t.Fatalf("eleven minutes before the end: %q", got)
+	}
+	w.move(time.Minute)
+	w.turn()
+	w.turn()
+	ending := "ana@example.com's access to prod-admin ends soon | ana@example.com"
+	if got := c.titles(); !slices.Equal(got, []string{ending}) {
+		t.Errorf("ten minutes before the end: %q", got)
+	}
+	// Extended, it is told again before the new end; shortened before that, then.
+	if _, err := r.Extend(ana, 120, "more", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	act, err := r.Decide(person("ann@example.com"), serval.Decision{Approve: true}, time.Hour, w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.tellOf(person("ann@example.com"), act, r)
+	w.move(20 * time.Minute)
+	w.turn()
+	if got := c.titles(); len(got) != 2 || !strings.Contains(got[0], "was extended") {
+		t.Errorf("extended: %q", got)
+	}
+	if _, err := r.ShortenTo(ana, 30, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	w.tellOf(ana, serval.RequestShorten, r)
+	w.move(20 * time.Minute)
+	w.turn()
+	if got := c.titles(); !slices.Equal(got, []string{ending}) {
+		t.Errorf("shortened: %q", got)
+	}
+	// Ended meanwhile: nothing is told, and nothing is left.
+	if _, err := r.Extend(ana, 60, "more", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	if act, err = r.Decide(person("ann@example.com"), serval.Decision{Approve: true}, time.Hour, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	w.tellOf(person("ann@example.com"), act, r)
+	w.turn()
+	c.titles()
+	if _, err := r.Done(ana, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	w.act(func(tx *store.Tx) error { return tx.SaveRequest(r) })
+	w.move(2 * time.Hour)
+	w.turn()
+	if got := c.titles(); got != nil || len(w.notices(serval.NoticePending)) != 0 {
+		t.Errorf("ended, it is told that it ends: %q", got)
+	}
+}
+
+// An error that names a secret address is not kept.
+func TestErrorsHoldNoSecret(t *testing.T) { // S-5
+	secret := "http://127.0.0.1:1/services/T0/B0/CANARY"
+	w := newWorld(t, NewSlack(SlackConfig{WebhookURL: serval.NewSecret(secret)}))
+	w.tell(serval.People{Emails: []string{"ann@example.com"}}, "one")
+	w.turn()
+	n := w.notices(serval.NoticePending)[0]
+	if n.Attempts != 1 || n.Error == "" || strings.Contains(n.Error, "CANARY") {
+		t.Errorf("the error that is kept is %q", n.Error)
+	}
+}
+
+// What every notice says, word for word.
+func TestWords(t *testing.T) {
+	w := newWorld(t, &script{name: Webhook})
+	ana, ann, sys := person("ana@example.com"), person("ann@example.com"), serval.System()
+	var text strings.Builder
+	say := func(what string, who serval.Principal, act serval.Action, r *serval.Request) {
+		w.tellOf(who, act, r)
+		w.move(time.Microsecond)
+		list, err := w.notifier.claim(t.Context(), Webhook)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.SortStableFunc(list, func(a, b claimed) int { return strings.Compare(string(a.Purpose), string(b.Purpose)) })
+		for _, c := range list {
+			c.request = r
+			m := w.notifier.message(c)
+			fmt.Fprintf(&text, "== %s: %s to %s, decidable %v\n%s\n\n%s\n", what, m.Purpose, m.To, m.Decide != nil, m.Title, strings.ReplaceAll(m.Text(), r.ID, "ID"))
+		}
+	}
+	r := w.request()
+	say("asked", ana, serval.RequestCreate, r)
+	late := *r
+	late.Status, late.Allocations = serval.StatusCanceled, []serval.Allocation{{Minutes: 60, State: serval.Closed, Steps: r.Allocations[0].Steps}}
+	say("asked and taken back", ana, serval.RequestCancel, &late)
+	act, err := r.Decide(ann, serval.Decision{Approve: true, Minutes: 30, Reason: "fine"}, time.Hour, w.now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	say("approved", ann, act, r)
+	r.StartClock(w.now())
+	if act, err = r.Extend(ana, 90, "not done yet", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	say("more", ana, act, r)
+	if act, err = r.Decide(ann, serval.Decision{Reason: "enough"}, time.Hour, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	say("no more", ann, act, r)
+	w.act(func(tx *store.Tx) error { return w.door.TellOf(tx, ana, serval.SessionIssue, r, "") })
+	w.move(21 * time.Minute)
+	say("soon", ana, serval.SessionIssue, r)
+	glass := w.request()
+	glass.Allocations[0].BreakGlass = true
+	say("glass", ana, serval.RequestBreakGlass, glass)
+	for _, kind := range []serval.Action{serval.RequestRevoke, serval.RequestFail, serval.RequestExpire, serval.RequestShorten} {
+		say(string(kind), sys, kind, w.request())
+	}
+	got := text.String()
+	if *update {
+		if err := os.WriteFile("testdata/words.txt", []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/words.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("words (-want +got); UPDATE_GOLDEN=1 writes them anew:\n%s", diff)
+	}
+	for kind := range verbs {
+		if verbs[kind] == "" {
+			t.Errorf("%s has no words", kind)
+		}
+	}
+}
