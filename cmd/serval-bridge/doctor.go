@@ -1,15 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/serval-bridge/serval-bridge/internal/bridge"
+	"github.com/serval-bridge/serval-bridge/internal/checkup"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 )
 
@@ -32,16 +30,14 @@ func doctor(environ []string) *cobra.Command {
 			var config bridge.Config
 			config, _, e.Faults = c.read(environ, command.Flags())
 			findings := bridge.Examine(command.Context(), config, e)
-			print := printFindings
+			print := checkup.WriteTable
 			if format == "json" {
-				print = func(w io.Writer, findings []bridge.Finding) error {
-					return json.NewEncoder(w).Encode(map[string]any{"findings": findings})
-				}
+				print = checkup.WriteJSON
 			}
 			if err := print(command.OutOrStdout(), findings); err != nil {
 				return err
 			}
-			if !bridge.Healthy(findings) {
+			if !checkup.Healthy(findings) {
 				return exit{exitFailed, errors.New("something does not work")}
 			}
 			return nil
@@ -52,28 +48,4 @@ func doctor(environ []string) *cobra.Command {
 	command.Flags().StringVar(&e.Serving, "serving", "", "origin at which a bridge with these settings serves, to ask it too")
 	command.Flags().StringVarP(&format, "output", "o", format, "table or json")
 	return command
-}
-
-func printFindings(w io.Writer, findings []bridge.Finding) error {
-	for _, f := range findings {
-		if _, err := fmt.Fprintf(w, "%-4s  %-20s  %s\n", f.State, f.ID, inert(f.Text)); err != nil {
-			return err
-		}
-		if f.Mend != "" {
-			if _, err := fmt.Fprintf(w, "%28s%s\n", "", inert(f.Mend)); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// inert returns text of others as one line that a terminal shows as it is.
-func inert(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, text)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
 	"github.com/serval-bridge/serval-bridge/internal/worker"
+	"github.com/serval-bridge/serval-bridge/internal/workerd"
 )
 
 // Config is the manual of `serval-worker run`: each setting is an environment
@@ -175,6 +176,16 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint, c.OrganizationsEndpoint)
 	c.tokenFile = pathOf("SERVAL_UPSTREAM_TOKEN_FILE", "upstream-token-file", environ, flags)
 	return c, f.all()
+}
+
+// daemon returns what to run.
+func (c Config) daemon() workerd.Config {
+	return workerd.Config{
+		Upstream: c.upstream(), AWS: c.aws(), Organization: c.organization(), Schedule: c.schedule(),
+		DeltaInterval: c.DeltaInterval, DeltaBudget: c.DeltaBudget,
+		Parallel: c.ParallelAccounts, Shard: c.Shard, TotalShards: c.TotalShards,
+		Lease: c.lease, AdminListen: c.AdminListen,
+	}
 }
 
 // upstream returns how the upstream is reached.

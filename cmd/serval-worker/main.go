@@ -4,6 +4,7 @@
 //	serval-worker run      the daemon
 //	serval-worker scan     read one account and print its inventory
 //	serval-worker check    test the connection to one account
+//	serval-worker doctor   say what keeps the daemon from working, and what mends it
 //	serval-worker version  say which build this is
 //
 // Exit codes: 0 done, 1 failed, 2 wrong use or wrong settings, and of scan 3
@@ -46,12 +47,12 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		Short: "Read the IAM roles of connected AWS accounts and push them upstream",
 		Args:  cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return errors.New("say what to do: run, scan, check or version")
+			return errors.New("say what to do: run, scan, check, doctor or version")
 		},
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.AddCommand(p.runCommand(), p.scanCommand(), p.checkCommand(), p.versionCommand())
+	root.AddCommand(p.runCommand(), p.scanCommand(), p.checkCommand(), p.doctorCommand(), p.versionCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

@@ -30,13 +30,9 @@ func (p *program) runCommand() *cobra.Command {
 		}
 		log := newLog(p.stderr, level)
 		defer func() { _ = log.Sync() }() // a pipe cannot be synced
-		err := workerd.Run(c.Context(), workerd.Config{
-			Upstream: config.upstream(), AWS: config.aws(), Organization: config.organization(), Schedule: config.schedule(),
-			DeltaInterval: config.DeltaInterval, DeltaBudget: config.DeltaBudget,
-			Parallel: config.ParallelAccounts, Shard: config.Shard, TotalShards: config.TotalShards,
-			Lease: config.lease, AdminListen: config.AdminListen, Log: log, Level: &level,
-		})
-		if err != nil {
+		daemon := config.daemon()
+		daemon.Log, daemon.Level = log, &level
+		if err := workerd.Run(c.Context(), daemon); err != nil {
 			return &failure{err}
 		}
 		return nil

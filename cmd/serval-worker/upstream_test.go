@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -60,7 +61,11 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(status)
 		json.NewEncoder(w).Encode(wire.Error{Code: "invalid_argument", Message: message})
 	}
-	if r.Header.Get("Authorization") != "Bearer "+f.token {
+	if bearer := r.Header.Get("Authorization"); bearer != "Bearer "+f.token {
+		if strings.Count(bearer, ".") == 2 { // a script's, on purpose
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		refuse(http.StatusUnauthorized, "the token is another")
 		return
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/awssts"
+	"github.com/serval-bridge/serval-bridge/internal/checkup"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -26,45 +26,30 @@ import (
 )
 
 // A Finding is what one check of the doctor came to.
-type Finding struct {
-	ID    string `json:"id"`
-	State string `json:"state"` // ok, warn, fail or skip
-	Text  string `json:"text"`  // what was found
-	Mend  string `json:"mend"`  // what to do about it; empty where it is fine
-}
+type Finding = checkup.Finding
 
 // The states of a finding.
 const (
-	findingOK   = login.CheckOK
-	findingWarn = login.CheckWarn
-	findingFail = login.CheckFailed
-	findingSkip = "skip"
+	findingOK   = checkup.OK
+	findingWarn = checkup.Warn
+	findingFail = checkup.Fail
+	findingSkip = checkup.Skip
 )
 
-// A checkup looks at one thing, from where the bridge runs. It changes nothing,
-// is done within examineTime, and its findings hold no secret.
-type checkup struct {
-	id  string
-	run func(ctx context.Context, c Config) []Finding
-}
-
 // checkups are all checks, in the order of their answers. It is read only.
-var checkups = []checkup{
-	{"settings", checkSettings},
-	{"secret", checkSecrets},
-	{"certificate", checkCertificate},
-	{"public_url", checkPublicURL},
-	{"oidc", checkProvider},
-	{"aws_issuer", checkIssuerForAWS},
-	{"sts", checkSTS},
-	{"signin", checkSignin},
-	{"database", checkDatabase},
-	{"cluster", checkCluster},
-	{"serving", checkServing},
+var checkups = checkup.List[Config]{
+	{ID: "settings", Run: checkSettings},
+	{ID: "secret", Run: checkSecrets},
+	{ID: "certificate", Run: checkCertificate},
+	{ID: "public_url", Run: checkPublicURL},
+	{ID: "oidc", Run: checkProvider},
+	{ID: "aws_issuer", Run: checkIssuerForAWS},
+	{ID: "sts", Run: checkSTS},
+	{ID: "signin", Run: checkSignin},
+	{ID: "database", Run: checkDatabase},
+	{ID: "cluster", Run: checkCluster},
+	{ID: "serving", Run: checkServing},
 }
-
-// examineTime bounds one checkup.
-const examineTime = 30 * time.Second
 
 // An Examination says what to look at, beside the settings.
 type Examination struct {
@@ -80,14 +65,8 @@ type Examination struct {
 // Check refuses an examination that names a check there is none of, or what is
 // no origin.
 func (e Examination) Check() error {
-	for _, id := range e.Skip {
-		if !slices.ContainsFunc(checkups, func(c checkup) bool { return c.id == id }) {
-			ids := make([]string, len(checkups))
-			for i, c := range checkups {
-				ids[i] = c.id
-			}
-			return serval.Refuse(serval.Invalid, "there is no check %q; there are %s.", id, strings.Join(ids, ", "))
-		}
+	if err := checkups.CheckSkip(e.Skip); err != nil {
+		return err
 	}
 	if u, err := url.Parse(e.Serving); e.Serving != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/") {
 		return serval.Refuse(serval.Invalid, "%q is not an origin such as http://serval-bridge.serval.svc.", e.Serving)
@@ -98,40 +77,27 @@ func (e Examination) Check() error {
 // Examine runs every check over settings, whether they could be used or not, and
 // returns what it found.
 func Examine(ctx context.Context, c Config, e Examination) []Finding {
-	findings := make([]Finding, 0, len(checkups))
+	list := checkups
+	var findings []Finding
 	for _, fault := range e.Faults {
-		findings = append(findings, Finding{"settings", findingFail, fault, "Set it right; serval-bridge serve refuses to start."})
+		findings = append(findings, Finding{ID: "settings", State: findingFail, Text: fault, Mend: "Set it right; serval-bridge serve refuses to start."})
+	}
+	if len(e.Faults) > 0 {
+		list = list[1:] // the settings': said already
 	}
 	c.serving = e.Serving
-	for _, one := range checkups {
-		if one.id == "settings" && len(e.Faults) > 0 {
-			continue // said already
-		}
-		if slices.Contains(e.Skip, one.id) {
-			findings = append(findings, Finding{one.id, findingSkip, "Left out, as was asked.", ""})
-			continue
-		}
-		ctx, cancel := context.WithTimeout(ctx, examineTime)
-		findings = append(findings, one.run(ctx, c)...)
-		cancel()
-	}
-	return findings
-}
-
-// Healthy reports whether nothing of it fails.
-func Healthy(findings []Finding) bool {
-	return !slices.ContainsFunc(findings, func(f Finding) bool { return f.State == findingFail })
+	return append(findings, list.Run(ctx, c, e.Skip)...)
 }
 
 // found returns one finding, with its text made from format.
 func found(id, state, mend, format string, args ...any) []Finding {
-	return []Finding{{id, state, fmt.Sprintf(format, args...), mend}}
+	return checkup.Found(id, state, mend, format, args...)
 }
 
 func checkSettings(_ context.Context, c Config) []Finding {
 	var findings []Finding
 	for _, fault := range c.Faults() {
-		findings = append(findings, Finding{"settings", findingFail, fault, "Set it right; serval-bridge serve refuses to start."})
+		findings = append(findings, Finding{ID: "settings", State: findingFail, Text: fault, Mend: "Set it right; serval-bridge serve refuses to start."})
 	}
 	if len(findings) == 0 {
 		return found("settings", findingOK, "", "The settings fit together.")
@@ -160,9 +126,9 @@ func checkSecrets(_ context.Context, c Config) []Finding {
 		text := strings.ToLower(s.secret.Reveal())
 		switch {
 		case len(distinct) < 10:
-			findings = append(findings, Finding{"secret", findingFail, s.name + " has few different characters: it can be guessed.", mend})
+			findings = append(findings, Finding{ID: "secret", State: findingFail, Text: s.name + " has few different characters: it can be guessed.", Mend: mend})
 		case slices.ContainsFunc(guessable, func(word string) bool { return strings.Contains(text, word) }):
-			findings = append(findings, Finding{"secret", findingFail, s.name + " has a word in it that placeholders have: it can be guessed.", mend})
+			findings = append(findings, Finding{ID: "secret", State: findingFail, Text: s.name + " has a word in it that placeholders have: it can be guessed.", Mend: mend})
 		}
 	}
 	if len(findings) == 0 {
@@ -226,7 +192,7 @@ func checkProvider(ctx context.Context, c Config) []Finding {
 	}
 	var findings []Finding
 	for _, one := range provider.Examine(ctx) {
-		findings = append(findings, Finding{"oidc." + one.ID, one.State, one.Text, one.Mend})
+		findings = append(findings, Finding{ID: "oidc." + one.ID, State: one.State, Text: one.Text, Mend: one.Mend})
 	}
 	return findings
 }
@@ -278,7 +244,7 @@ func checkSTS(ctx context.Context, c Config) []Finding {
 	}
 	endpoint := cmp.Or(c.STSEndpoint, "https://sts."+region+".amazonaws.com"+suffix)
 	mend := "Let the bridge reach " + endpoint + ": look at egress rules and network policies. AWS traffic uses no proxy. SERVAL_STS_REGION chooses another region."
-	return knock(ctx, id, endpoint, "SERVAL_STS_ENDPOINT and SERVAL_STS_REGION", mend)
+	return checkup.Knock(ctx, id, endpoint, "SERVAL_STS_ENDPOINT and SERVAL_STS_REGION", mend)
 }
 
 // checkSignin asks the federation endpoint, which opens the console, for nothing.
@@ -289,37 +255,8 @@ func checkSignin(ctx context.Context, c Config) []Finding {
 		return found(id, findingFail, "Check SERVAL_SIGNIN_ENDPOINT and SERVAL_STS_REGION.", "The federation endpoint cannot be asked: %v", err)
 	}
 	endpoint := client.Signin()
-	return knock(ctx, id, endpoint, "SERVAL_SIGNIN_ENDPOINT",
+	return checkup.Knock(ctx, id, endpoint, "SERVAL_SIGNIN_ENDPOINT",
 		"Let the bridge reach "+endpoint+", or nobody opens the console from Serval: look at egress rules and network policies. AWS traffic uses no proxy.")
-}
-
-// knock asks an endpoint of AWS for nothing: any answer will do.
-func knock(ctx context.Context, id, endpoint, settings, mend string) []Finding {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, endpoint, nil)
-	if err != nil {
-		return found(id, findingFail, "Check "+settings+".", "%s cannot be asked.", endpoint)
-	}
-	client := caller(&tls.Config{MinVersion: tls.VersionTLS12})
-	defer client.CloseIdleConnections()
-	answer, err := client.Do(r)
-	if err != nil {
-		if _, untrusted := errors.AsType[x509.UnknownAuthorityError](err); untrusted {
-			mend = "Something between the bridge and AWS breaks TLS open: let it pass " + endpoint + " through."
-		}
-		return found(id, findingFail, mend, "%s does not answer: %v.", endpoint, errors.Unwrap(err))
-	}
-	answer.Body.Close()
-	return found(id, findingOK, "", "%s answers.", endpoint)
-}
-
-// caller returns a client for one question: without proxy, and following no
-// redirect.
-func caller(config *tls.Config) *http.Client {
-	return &http.Client{
-		Timeout:       10 * time.Second,
-		Transport:     &http.Transport{TLSClientConfig: config},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
 }
 
 // checkDatabase opens the database beside whoever serves it.
@@ -422,7 +359,7 @@ func checkServing(ctx context.Context, c Config) []Finding {
 			return nil
 		}
 	}
-	client := caller(config)
+	client := checkup.Caller(config)
 	defer client.CloseIdleConnections()
 	answer, err := client.Do(r)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/checkup"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -47,7 +48,7 @@ func TestExamine(t *testing.T) {
 			t.Errorf("%s is %q, want ok", id, states[id])
 		}
 	}
-	if Healthy(findings) || !Healthy([]Finding{{State: findingWarn}, {State: findingSkip}, {State: findingOK}}) {
+	if checkup.Healthy(findings) || !checkup.Healthy([]Finding{{State: findingWarn}, {State: findingSkip}, {State: findingOK}}) {
 		t.Error("healthy is what has no failure")
 	}
 	if status, _ := get(t, b.pages+"/"); status != 200 {

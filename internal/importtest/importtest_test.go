@@ -33,7 +33,7 @@ type rule struct {
 
 // Rooms by whom they serve. What is in neither serves both.
 const (
-	pure        = "serval access trust insight connect wire probe settings api "
+	pure        = "serval access trust insight connect wire probe settings checkup api "
 	bridgeRooms = "awssts tokenreview login store door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -61,6 +61,7 @@ var table = map[string]rule{
 
 	"internal/probe":    {theirs: metrics},
 	"internal/settings": {ours: "serval", theirs: wiring},
+	"internal/checkup":  {ours: "serval"},
 
 	"internal/pace":   {},
 	"internal/awsiam": {ours: "serval pace", theirs: aws},

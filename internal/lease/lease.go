@@ -99,7 +99,7 @@ func Lead(ctx context.Context, c Config, work func(context.Context)) error {
 	}
 	client, err := coordination.NewForConfig(c.rest())
 	if err != nil {
-		return fmt.Errorf("taking %s and %s to the API server: %w", c.TokenFile, c.CAFile, err)
+		return c.unusable(err)
 	}
 	// client-go writes lines of its own; what they say is in State.
 	ctx = klog.NewContext(ctx, klog.Logger{})
@@ -114,6 +114,24 @@ func Lead(ctx context.Context, c Config, work func(context.Context)) error {
 		}
 	}
 	return nil
+}
+
+// unusable says that no client can be made of the Config.
+func (c *Config) unusable(err error) error {
+	return fmt.Errorf("taking %s and %s to the API server: %w", c.TokenFile, c.CAFile, err)
+}
+
+// explain says what failed, and who can mend it.
+func (c *Config) explain(verb string, err error) error {
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("the service account may not %s the Lease %s in the namespace %s; give it a Role there with get, create and update on "+
+			"leases of the API group coordination.k8s.io: %w", verb, c.Name, c.Namespace, err)
+	case apierrors.IsUnauthorized(err):
+		return fmt.Errorf("the API server does not accept the token in %s: %w", c.TokenFile, err)
+	default:
+		return fmt.Errorf("the Lease %s in the namespace %s: %s: %w", c.Name, c.Namespace, verb, err)
+	}
 }
 
 // rest returns how client-go reaches the API server.
@@ -288,15 +306,7 @@ func (m *candidate) failed(ctx context.Context, verb string, err error) {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return // nobody waits for it any more
 	}
-	switch {
-	case apierrors.IsForbidden(err):
-		err = fmt.Errorf("the service account may not %s the Lease %s in the namespace %s; give it a Role there with get, create and update on "+
-			"leases of the API group coordination.k8s.io: %w", verb, m.c.Name, m.c.Namespace, err)
-	case apierrors.IsUnauthorized(err):
-		err = fmt.Errorf("the API server does not accept the token in %s: %w", m.c.TokenFile, err)
-	default:
-		err = fmt.Errorf("the Lease %s in the namespace %s: %s: %w", m.c.Name, m.c.Namespace, verb, err)
-	}
+	err = m.c.explain(verb, err)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.state
