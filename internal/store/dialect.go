@@ -109,7 +109,8 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*Store, error)
 		s.unlock = lock.Unlock
 	}
 	file := func(extra ...string) string {
-		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)"}, extra...)}
+		// temp_store(MEMORY): the image has no folder for what a great statement would spill.
+		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)", "temp_store(MEMORY)"}, extra...)}
 		if !slices.Contains(extra, "query_only(1)") {
 			q.Set("_txlock", "immediate")
 		}

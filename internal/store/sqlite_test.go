@@ -202,7 +202,7 @@ func TestSQLiteFull(t *testing.T) {
 // S-77: what was committed is on the disk before anything is handed over.
 func TestSQLitePragmas(t *testing.T) {
 	d := migrated(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
-	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000"} {
+	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "temp_store": "2"} {
 		var got string
 		if err := d.write.QueryRowContext(t.Context(), `pragma `+pragma).Scan(&got); err != nil || got != want {
 			t.Errorf("%s is %s (%v), want %s", pragma, got, err, want)
