@@ -421,6 +421,34 @@ type Credentials struct {
 // and in no other way.
 func (c Credentials) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
 
+// ProcessCredentials are what credential_process reads, and no more.
+type ProcessCredentials struct {
+	Version         int
+	AccessKeyID     string `json:"AccessKeyId"`
+	SecretAccessKey string
+	SessionToken    string
+	Expiration      string
+}
+
+// Format writes [redacted] for every verb.
+func (c ProcessCredentials) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
+
+// Process returns the credentials as credential_process reads them.
+func (c Credentials) Process() ProcessCredentials {
+	return ProcessCredentials{1, c.AccessKeyID, c.SecretAccessKey, c.SessionToken, c.Expiration.UTC().Format(time.RFC3339)}
+}
+
+// Variables returns the names and values that AWS's tools read from the
+// environment.
+func (c Credentials) Variables() [][2]string {
+	return [][2]string{
+		{"AWS_ACCESS_KEY_ID", c.AccessKeyID},
+		{"AWS_SECRET_ACCESS_KEY", c.SecretAccessKey},
+		{"AWS_SESSION_TOKEN", c.SessionToken},
+		{"AWS_CREDENTIAL_EXPIRATION", c.Expiration.UTC().Format(time.RFC3339)},
+	}
+}
+
 // A NewConsoleLink is the body of POST /console-links.
 type NewConsoleLink struct {
 	RequestID string  `json:"request_id"`
