@@ -120,7 +120,19 @@ fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 		done; done
 
 build: ## Build the programs into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/serval-bridge ./cmd/serval-worker
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/ ./cmd/serval-bridge ./cmd/serval-worker ./cmd/serval
+
+# What people's laptops run, and the most that it may weigh there.
+LAPTOPS    := linux/amd64 darwin/arm64 windows/amd64
+MAX_CLIENT := 15000000
+
+.PHONY: build-client
+build-client: ## Build the client for every laptop into dist/, and weigh it
+	@for laptop in $(LAPTOPS); do \
+		out=dist/serval-$${laptop%/*}-$${laptop#*/}; if [ $${laptop%/*} = windows ]; then out=$$out.exe; fi; \
+		CGO_ENABLED=0 GOOS=$${laptop%/*} GOARCH=$${laptop#*/} $(GO) build -trimpath -ldflags '-s -w' -o $$out ./cmd/serval || exit 1; \
+		size=$$(wc -c <$$out); echo "$$out: $$size bytes"; \
+		if [ $$size -ge $(MAX_CLIENT) ]; then echo "more than $(MAX_CLIENT) bytes"; exit 1; fi; done
 
 release-dry-run: $(HELM) $(CYCLONEDX) ## Build all that a release has into dist/: images, chart, client, what they are made of, checksums
 	release/dry-run.sh $(HELM) $(CYCLONEDX)
@@ -128,7 +140,7 @@ release-dry-run: $(HELM) $(CYCLONEDX) ## Build all that a release has into dist/
 test-release: ## Build the images as the Dockerfile says, twice, and look into them (a minute; buildah, as root)
 	TEST_RELEASE=1 $(GO) test -v -count=1 -timeout 15m ./release
 
-check: tools ## gofmt, go vet, staticcheck, module checks; govulncheck where its database can be reached
+check: tools build-client ## gofmt, go vet, staticcheck, module checks; govulncheck where its database can be reached
 	@bad=$$(gofmt -l api cmd internal); if [ -n "$$bad" ]; then echo "not gofmt'd:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(STATICCHECK) ./...

@@ -33,9 +33,10 @@ type rule struct {
 
 // Rooms by whom they serve. What is in neither serves both.
 const (
-	pure        = "serval access trust insight connect wire probe settings checkup api "
+	pure        = "serval access trust insight connect wire shell probe settings checkup api "
 	bridgeRooms = "awssts tokenreview login store door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
+	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
 )
 
@@ -53,6 +54,7 @@ const (
 var table = map[string]rule{
 	"internal/serval": {},
 	"internal/wire":   {ours: "serval"},
+	"internal/shell":  {},
 
 	"internal/access":  {ours: "serval", theirs: strict},
 	"internal/trust":   {ours: "serval", theirs: strict},
@@ -88,11 +90,18 @@ var table = map[string]rule{
 	"internal/pages": {ours: "serval wire signin control workflow edge shape"},
 	"internal/web":   {ours: "serval wire signin control intake workflow login edge shape pages", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
 
+	// What runs on a laptop.
+	"internal/client":    {ours: "serval wire"},
+	"internal/keep":      {ours: "serval", theirs: "github.com/gofrs/flock github.com/zalando/go-keyring"},
+	"internal/wallet":    {ours: "serval wire keep"},
+	"internal/catalogue": {ours: "serval wire", theirs: "github.com/sahilm/fuzzy"},
+	"internal/profile":   {ours: "serval"},
+
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
 	"internal/workerd":  {ours: pure + workerRooms, theirs: wiring + metrics},
 	"cmd/serval-bridge": {ours: pure + bridgeRooms, theirs: wiring + terminal},
 	"cmd/serval-worker": {ours: pure + workerRooms, theirs: wiring + terminal},
-	"cmd/serval":        {ours: pure, theirs: wiring + terminal},
+	"cmd/serval":        {ours: "serval wire shell settings " + laptopRooms, theirs: "github.com/spf13/cobra " + terminal + "github.com/cli/browser"},
 	"cmd/serval-demo":   {ours: pure + bridgeRooms + workerRooms + fakes, theirs: wiring + terminal + aws},
 
 	// The far sides, played for tests and for the demo.
@@ -113,13 +122,14 @@ var table = map[string]rule{
 // nowhere are names under which anything could be put.
 var nowhere = strings.Fields("util utils common model models type types service services manager managers pkg helper helpers misc base lib core shared")
 
-// apart is what a daemon must not hold in any of its rooms, whether they are
-// wired yet or not, however it came by it.
+// apart is what a daemon, or the client, must not hold in any of its rooms,
+// whether they are wired yet or not, however it came by it.
 var apart = []struct {
 	daemon, rooms string
 	never         []string
 }{
 	{"cmd/serval-bridge", bridgeRooms, []string{"github.com/aws/aws-sdk-go-v2/service/iam", "k8s.io/"}},
+	{"cmd/serval", laptopRooms, []string{"github.com/aws/", "k8s.io/", "modernc.org/", module + "internal/store"}},
 	{"cmd/serval-worker", workerRooms, []string{module + "internal/awssts", "github.com/coreos/go-oidc"}},
 }
 

@@ -1,0 +1,505 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/serval-bridge/serval-bridge/internal/catalogue"
+	"github.com/serval-bridge/serval-bridge/internal/client"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/wallet"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
+
+// state says where a request stands.
+func (p *program) state(r wire.Request) string {
+	switch {
+	case r.Status == string(serval.StatusPending):
+		return "waits for " + wallet.Approvers(r)
+	case r.Status == string(serval.StatusApproved) && r.Suspended != "":
+		return "suspended"
+	case r.Status == string(serval.StatusApproved) && !r.EndsAt.IsZero():
+		return "until " + p.moment(r.EndsAt)
+	case r.Status == string(serval.StatusApproved) && r.StartAt.After(p.now()):
+		return "from " + p.moment(r.StartAt)
+	case r.Status == string(serval.StatusApproved):
+		return "approved, " + minutes(r.Minutes)
+	default:
+		return r.Status
+	}
+}
+
+// label names a request's role as it can be typed.
+func label(r wire.Request) string {
+	return catalogue.Entry{AccountID: r.AccountID, AccountName: r.AccountName, Name: r.RoleName}.Label()
+}
+
+// showRequests prints requests.
+func (p *program) showRequests(list []wire.Request, whose bool) error {
+	if p.output == "json" {
+		return p.json(append([]wire.Request{}, list...))
+	}
+	headings := []string{"REQUEST", "ROLE", "FOR", "STATE", "REASON"}
+	if whose {
+		headings = append([]string{"PERSON"}, headings...)
+	}
+	rows := make([][]string, len(list))
+	for i, r := range list {
+		rows[i] = []string{r.ID, label(r), minutes(r.Minutes), p.state(r), r.Justification}
+		if whose {
+			rows[i] = append([]string{r.Person.Email}, rows[i]...)
+		}
+	}
+	return p.table(headings, rows)
+}
+
+// span is a stretch of time as people say it: 2h, 90m, 1h30m, 1d.
+func span(text string) (minutes int, err error) {
+	wrong := misused("%q is not a length of time, such as 90m or 2h.", serval.Clip(text, 40))
+	whole := text
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		whole = days + "h"
+	}
+	d, err := time.ParseDuration(whole)
+	if err != nil || d < time.Minute || d > 366*24*time.Hour || d%time.Minute != 0 {
+		return 0, wrong
+	}
+	if whole != text {
+		d *= 24
+	}
+	return int(d / time.Minute), nil
+}
+
+// instant is a time as people say it: RFC 3339, a date and a time here, a time of
+// the next 24 hours, or +2h.
+func instant(text string, at time.Time) (time.Time, error) {
+	if after, ok := strings.CutPrefix(text, "+"); ok {
+		m, err := span(after)
+		return at.Add(time.Duration(m) * time.Minute), err
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		return t, nil
+	}
+	for _, form := range []string{"2006-01-02 15:04", "2006-01-02T15:04"} {
+		if t, err := time.ParseInLocation(form, text, at.Location()); err == nil {
+			return t, nil
+		}
+	}
+	t, err := time.ParseInLocation("15:04", text, at.Location())
+	if err != nil {
+		return time.Time{}, misused("%q is not a time, such as 14:30, 2026-01-31 14:30 or +2h.", serval.Clip(text, 40))
+	}
+	t = time.Date(at.Year(), at.Month(), at.Day(), t.Hour(), t.Minute(), 0, 0, at.Location())
+	if !t.After(at) {
+		t = t.AddDate(0, 0, 1)
+	}
+	return t, nil
+}
+
+func (p *program) requestCommand() *cobra.Command {
+	var howLong, start string
+	var ask wire.NewRequest
+	var wait bool
+	c := p.command("request ROLE...", "Ask for a role, or for several", cobra.ArbitraryArgs, func(c *cobra.Command, args []string) (err error) {
+		ctx := c.Context()
+		if howLong != "" {
+			if ask.Minutes, err = span(howLong); err != nil {
+				return err
+			}
+		}
+		if start != "" {
+			at, err := instant(start, p.now())
+			if err != nil {
+				return err
+			}
+			ask.StartAt = wire.Time{Time: at}
+		}
+		if len(args) == 0 {
+			args = []string{""}
+		}
+		for _, text := range args {
+			arn, err := p.role(ctx, text)
+			if err != nil {
+				return err
+			}
+			ask.RoleARNs = append(ask.RoleARNs, arn.String())
+		}
+		var made []wire.Request
+		err = p.with(ctx, func(b *client.Client) error {
+			ask := ask
+			if ask.Minutes == 0 {
+				if ask.Minutes, err = recommended(ctx, b, ask.RoleARNs); err != nil {
+					return err
+				}
+			}
+			if len(ask.RoleARNs) == 1 {
+				ask.RoleARN, ask.RoleARNs = ask.RoleARNs[0], nil
+			}
+			made, err = b.Ask(ctx, ask)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if wait {
+			return p.wait(ctx, made)
+		}
+		return p.showRequests(made, false)
+	})
+	c.Flags().StringVar(&howLong, "for", "", "for how long: 90m, 2h, 1h30m (default: what the access policy recommends)")
+	c.Flags().StringVar(&ask.Justification, "reason", "", "why, for those who approve and for the audit log")
+	c.Flags().StringVar(&ask.Ticket, "ticket", "", "ticket that it belongs to")
+	c.Flags().StringVar(&start, "start", "", "from when on: 14:30, 2026-01-31 14:30, +2h (default: from the first use)")
+	c.Flags().BoolVar(&wait, "wait", false, "wait until it is decided; Ctrl-C leaves the request as it is")
+	c.Flags().BoolVar(&ask.BreakGlass, "break-glass", false, "approve it yourself where the policy allows that; everybody concerned is told")
+	c.ValidArgsFunction = p.completeRole
+	return c
+}
+
+// recommended returns for how long to ask where nobody has said: the least that
+// is recommended for any of the roles.
+func recommended(ctx context.Context, b *client.Client, arns []string) (least int, err error) {
+	for _, text := range arns {
+		arn, err := serval.ParseRoleARN(text)
+		if err != nil {
+			return 0, err
+		}
+		r, err := b.Role(ctx, arn.AccountID, arn.Name)
+		if err != nil {
+			return 0, err
+		}
+		if n := wallet.Minutes(r); least == 0 || n < least {
+			least = n
+		}
+	}
+	return least, nil
+}
+
+// How often a request that waits is looked at: often at first.
+const (
+	firstLook = time.Second
+	lastLook  = 10 * time.Second
+)
+
+// wait waits until the requests are decided, and says so.
+func (p *program) wait(ctx context.Context, made []wire.Request) error {
+	began, every := p.now(), firstLook
+	live := isTerminal(p.stderr)
+	for {
+		var open []wire.Request
+		for _, r := range made {
+			if r.Status == string(serval.StatusPending) {
+				open = append(open, r)
+			}
+		}
+		if len(open) == 0 {
+			break
+		}
+		if live {
+			fmt.Fprintf(p.stderr, "\r\x1b[KWaiting for %s, %s so far (Ctrl-C leaves the request) ", cell(serval.Clip(wallet.Approvers(open[0]), 40)), p.now().Sub(began).Round(time.Second))
+		} else if every == firstLook {
+			p.note("waiting for %s.", wallet.Approvers(open[0]))
+		}
+		select {
+		case <-time.After(every):
+		case <-ctx.Done():
+			if live {
+				fmt.Fprintln(p.stderr)
+			}
+			p.note("the request stays (serval requests); withdraw it with: serval done %s", open[0].ID)
+			return context.Canceled
+		}
+		every = min(lastLook, every*5/4)
+		for i := range made {
+			if err := p.look(ctx, &made[i]); err != nil {
+				return err
+			}
+		}
+	}
+	if live && p.now().Sub(began) > firstLook {
+		fmt.Fprint(p.stderr, "\r\x1b[K")
+	}
+	if err := p.showRequests(made, false); err != nil {
+		return err
+	}
+	for _, r := range made {
+		if r.Status != string(serval.StatusApproved) {
+			return &wallet.NoAccess{Reason: fmt.Sprintf("The request for %s is %s%s.", label(r), r.Status, because(r))}
+		}
+	}
+	return nil
+}
+
+// look looks at a request again. A bridge that is away for a moment is asked
+// again with the next look.
+func (p *program) look(ctx context.Context, r *wire.Request) error {
+	return p.with(ctx, func(b *client.Client) error {
+		again, err := b.Request(ctx, r.ID)
+		if _, away := errors.AsType[*client.Failure](err); away || serval.IsRefusal(err, serval.Exhausted) {
+			return nil
+		}
+		if err == nil {
+			*r = again
+		}
+		if ctx.Err() != nil {
+			return nil // it is said above
+		}
+		return err
+	})
+}
+
+// because returns what was said with the last decision.
+func because(r wire.Request) string {
+	if n := len(r.Allocations); n > 0 && r.Allocations[n-1].Reason != "" {
+		return ": " + serval.Clip(cell(r.Allocations[n-1].Reason), 300)
+	}
+	return ""
+}
+
+func (p *program) requestsCommand() *cobra.Command {
+	var all bool
+	var status string
+	c := p.command("requests", "List your requests", cobra.NoArgs, func(c *cobra.Command, _ []string) error {
+		var list []wire.Request
+		err := p.with(c.Context(), func(b *client.Client) error {
+			list = nil
+			statuses := []string{string(serval.StatusPending), string(serval.StatusApproved)}
+			if all || status != "" {
+				statuses = []string{status}
+			}
+			for _, s := range statuses {
+				some, err := b.Requests(c.Context(), s)
+				if err != nil {
+					return err
+				}
+				list = append(list, some...)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return p.showRequests(list, false)
+	})
+	c.Flags().BoolVar(&all, "all", false, "also those that are over")
+	c.Flags().StringVar(&status, "status", "", "only those that are pending, approved, denied, expired, revoked, canceled or failed")
+	return c
+}
+
+func (p *program) approvalsCommand() *cobra.Command {
+	return p.command("approvals", "List what waits for your decision", cobra.NoArgs, func(c *cobra.Command, _ []string) error {
+		list, err := p.approvals(c.Context())
+		if err != nil {
+			return err
+		}
+		return p.showRequests(list, true)
+	})
+}
+
+func (p *program) approvals(ctx context.Context) (list []wire.Request, err error) {
+	err = p.with(ctx, func(b *client.Client) (err error) {
+		list, err = b.Approvals(ctx)
+		return err
+	})
+	return list, err
+}
+
+// waiting returns the ids that were given; on a terminal, without any, somebody
+// chooses one of those that wait for them.
+func (p *program) waiting(ctx context.Context, args []string) ([]string, error) {
+	if len(args) > 0 {
+		return args, nil
+	}
+	tty := p.tty()
+	if tty == nil {
+		return nil, misused("say which request (serval approvals lists them).")
+	}
+	list, err := p.approvals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(list) == 0 {
+		return nil, serval.Refuse(serval.NotFound, "Nothing waits for your decision.")
+	}
+	entries := make([]catalogue.Entry, len(list))
+	for i, r := range list {
+		entries[i] = catalogue.Entry{ARN: r.ID, AccountName: r.AccountName, AccountID: r.AccountID, Name: r.RoleName,
+			Description: r.Person.Email + ", " + minutes(r.Minutes) + ": " + r.Justification}
+	}
+	e, err := tty.pick(ctx, "Which request?", entries)
+	return []string{e.ARN}, err
+}
+
+func (p *program) approveCommand() *cobra.Command {
+	var howLong, reason string
+	c := p.command("approve REQUEST...", "Approve what waits for you", cobra.ArbitraryArgs, func(c *cobra.Command, args []string) (err error) {
+		d := wire.Decision{Outcome: "approve", Reason: reason}
+		if howLong != "" {
+			if d.Minutes, err = span(howLong); err != nil {
+				return err
+			}
+		}
+		return p.decide(c.Context(), args, d)
+	})
+	c.Flags().StringVar(&howLong, "for", "", "for how long, if not as asked: 90m, 2h")
+	c.Flags().StringVar(&reason, "reason", "", "why, for whoever asked and for the audit log")
+	return c
+}
+
+func (p *program) denyCommand() *cobra.Command {
+	var reason string
+	c := p.command("deny REQUEST...", "Deny what waits for you", cobra.ArbitraryArgs, func(c *cobra.Command, args []string) error {
+		return p.decide(c.Context(), args, wire.Decision{Outcome: "deny", Reason: reason})
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why, for whoever asked and for the audit log")
+	return c
+}
+
+func (p *program) decide(ctx context.Context, args []string, d wire.Decision) error {
+	ids, err := p.waiting(ctx, args)
+	if err != nil {
+		return err
+	}
+	return p.each(ids, func(id string) (r wire.Request, err error) {
+		err = p.with(ctx, func(b *client.Client) (err error) {
+			r, err = b.Decide(ctx, id, d)
+			return err
+		})
+		return r, err
+	}, true)
+}
+
+// each does something to each request, shows what became of those that it was
+// done to, and returns what refused the first of the others.
+func (p *program) each(ids []string, do func(id string) (wire.Request, error), whose bool) error {
+	var done []wire.Request
+	var first error
+	for _, id := range ids {
+		r, err := do(id)
+		if err != nil {
+			if first = err; len(ids) > 1 {
+				first = fmt.Errorf("%s: %w", serval.Clip(id, 100), err)
+			}
+			break
+		}
+		done = append(done, r)
+	}
+	if len(done) > 0 || first == nil {
+		if err := p.showRequests(done, whose); err != nil {
+			return err
+		}
+	}
+	return first
+}
+
+// own returns the person's open request that text means: its id, or its role.
+func (p *program) own(ctx context.Context, text string) (r wire.Request, err error) {
+	if strings.HasPrefix(text, "req_") {
+		err = p.with(ctx, func(b *client.Client) (err error) {
+			r, err = b.Request(ctx, text)
+			return err
+		})
+		return r, err
+	}
+	arn, err := p.role(ctx, text)
+	if err != nil {
+		return r, err
+	}
+	err = p.with(ctx, func(b *client.Client) error {
+		role, err := b.Role(ctx, arn.AccountID, arn.Name)
+		if err == nil && role.MyRequest == nil {
+			err = &wallet.NoAccess{Reason: fmt.Sprintf("You have no request for %s that is open.", arn)}
+		}
+		if err == nil {
+			r = *role.MyRequest
+		}
+		return err
+	})
+	return r, err
+}
+
+func (p *program) extendCommand() *cobra.Command {
+	var howLong string
+	var e wire.Extension
+	c := p.command("extend ROLE|REQUEST", "Ask for more time", cobra.MaximumNArgs(1), func(c *cobra.Command, args []string) (err error) {
+		if e.Minutes, err = span(howLong); err != nil {
+			return err
+		}
+		r, err := p.own(c.Context(), roleArg(args))
+		if err != nil {
+			return err
+		}
+		err = p.with(c.Context(), func(b *client.Client) (err error) {
+			r, err = b.Extend(c.Context(), r.ID, e)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		return p.showRequests([]wire.Request{r}, false)
+	})
+	c.Flags().StringVar(&howLong, "for", "1h", "how long from now on: 90m, 2h")
+	c.Flags().StringVar(&e.Justification, "reason", "", "why, for those who approve and for the audit log")
+	c.ValidArgsFunction = p.completeRole
+	return c
+}
+
+func (p *program) doneCommand() *cobra.Command {
+	var all bool
+	c := p.command("done ROLE|REQUEST...", "End your access early, or withdraw a request", cobra.ArbitraryArgs, func(c *cobra.Command, args []string) error {
+		ctx := c.Context()
+		if all {
+			if len(args) > 0 {
+				return misused("either --all, or which ones.")
+			}
+			err := p.with(ctx, func(b *client.Client) error {
+				args = nil
+				for _, s := range []serval.Status{serval.StatusApproved, serval.StatusPending} {
+					list, err := b.Requests(ctx, string(s))
+					if err != nil {
+						return err
+					}
+					for _, r := range list {
+						args = append(args, r.ID)
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		} else if len(args) == 0 {
+			args = []string{""}
+		}
+		return p.each(args, func(text string) (wire.Request, error) {
+			r, err := p.own(ctx, text)
+			if err != nil {
+				return r, err
+			}
+			err = p.with(ctx, func(b *client.Client) (err error) {
+				if r.ClockStartedAt.IsZero() {
+					r, err = b.Cancel(ctx, r.ID)
+				} else {
+					r, err = b.Done(ctx, r.ID)
+				}
+				return err
+			})
+			if err != nil {
+				return r, err
+			}
+			arn, err := serval.ParseRoleARN(r.RoleARN)
+			if err != nil {
+				return r, err
+			}
+			return r, p.wallet().Drop(arn)
+		}, false)
+	})
+	c.Flags().BoolVar(&all, "all", false, "all of them")
+	c.ValidArgsFunction = p.completeRole
+	return c
+}
