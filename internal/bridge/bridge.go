@@ -209,6 +209,12 @@ func (c Config) Faults() []string {
 	if c.MintRate < 0 {
 		fault("SERVAL_MINT_RATE", "at least 1.")
 	}
+	// A device is let in where it is near whoever types its code. Behind an ingress
+	// that is not trusted everybody is near: at the ingress's address.
+	if c.DeviceLogin && len(c.TrustedProxies) == 0 && c.TLSCertFile == "" && strings.HasPrefix(c.PublicURL, "https:") {
+		fault("SERVAL_DEVICE_LOGIN", "set SERVAL_TRUSTED_PROXIES to the addresses of what ends TLS, or serve TLS here: "+
+			"a device is let in from its own network only, and now everybody would seem to be at one address.")
+	}
 	if c.Lease != 0 && (c.Lease < serval.MinLease || c.Lease > serval.MaxLease || c.Lease%time.Minute != 0) {
 		fault("SERVAL_LEASE_MINUTES", "from %d to %d, on for %d, or off.", serval.MinLease/time.Minute, serval.MaxLease/time.Minute, serval.DefaultLease/time.Minute)
 	}
@@ -317,7 +323,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID,
 		ExternalID: serval.ExternalID(c.ExternalIDSecret, c.File.Team), TrustedAccount: c.TrustedAccount,
 	})
-	var workload func(context.Context, serval.Secret) (string, error)
+	var workload func(context.Context, string, serval.Secret) (string, error)
 	if c.Workers != nil {
 		reviewer := tokenreview.New(*c.Workers)
 		defer reviewer.Close()
@@ -378,7 +384,7 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 	if c.OIDC.Offline {
 		refresh = web.Refresher(provider)
 	}
-	logins := signin.New(d, signin.Settings{Secret: c.Secret, OlderSecrets: c.OlderSecrets, Refresh: refresh})
+	logins := signin.New(d, signin.Settings{Secret: c.Secret, OlderSecrets: c.OlderSecrets, Refresh: refresh, MintRate: c.MintRate})
 	plane := control.New(d, logins, minter, control.Settings{
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
@@ -401,9 +407,9 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 // recognise returns how the cluster's worker is recognised. Why somebody is not,
 // the log has: an operator who took the wrong service account has to learn of it,
 // and a stranger must not.
-func (c *Config) recognise(reviewer *tokenreview.Reviewer) func(context.Context, serval.Secret) (string, error) {
-	return func(ctx context.Context, token serval.Secret) (string, error) {
-		verdict, err := reviewer.Review(ctx, token)
+func (c *Config) recognise(reviewer *tokenreview.Reviewer) func(context.Context, string, serval.Secret) (string, error) {
+	return func(ctx context.Context, from string, token serval.Secret) (string, error) {
+		verdict, err := reviewer.Review(ctx, from, token)
 		switch {
 		case err != nil:
 			return "", err

@@ -327,7 +327,7 @@ func checkCluster(ctx context.Context, c Config) []Finding {
 		return found(id, findingSkip, "", "No question can be made for the cluster: %v.", err)
 	}
 	nobodys := serval.NewSecret("e30." + base64.RawURLEncoding.EncodeToString(claims) + ".AA")
-	if _, err := reviewer.Review(ctx, nobodys); err != nil {
+	if _, err := reviewer.Review(ctx, "", nobodys); err != nil {
 		return found(id, findingFail, "Let the service account of the bridge create TokenReviews (a ClusterRole, in the chart), and let the bridge reach the API server.",
 			"The cluster does not say whose a token is: %v.", err)
 	}

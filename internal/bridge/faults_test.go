@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -77,6 +78,12 @@ func TestFaults(t *testing.T) {
 		{"a severity that is none", func(c *Config) { c.BlockFindings = "critical" }, "SERVAL_BLOCK_FINDINGS:"},
 		{"an endpoint that is none", func(c *Config) { c.VPCEndpoint = "vpc-1234" }, "SERVAL_VPC_ENDPOINT:"},
 		{"a negative rate", func(c *Config) { c.MintRate = -1 }, "SERVAL_MINT_RATE:"},
+		{"device login behind who knows what", func(c *Config) { c.DeviceLogin = true }, "SERVAL_DEVICE_LOGIN: set SERVAL_TRUSTED_PROXIES"}, // S-63
+		{"device login behind an ingress", func(c *Config) {
+			c.DeviceLogin, c.TrustedProxies = true, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		}, ""},
+		{"device login with TLS here", func(c *Config) { c.DeviceLogin, c.TLSCertFile, c.TLSKeyFile = true, "cert.pem", "key.pem" }, ""},
+		{"device login on loopback", func(c *Config) { c.DeviceLogin, c.PublicURL = true, "http://127.0.0.1:8080" }, ""},
 		{"a lease", func(c *Config) { c.Lease = 15 * time.Minute }, ""},
 		{"the longest lease", func(c *Config) { c.Lease = time.Hour }, ""},
 		{"a short lease", func(c *Config) { c.Lease = 14 * time.Minute }, "SERVAL_LEASE_MINUTES: from 15 to 60, on for 30, or off."},

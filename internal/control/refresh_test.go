@@ -292,6 +292,61 @@ func TestRefreshWhileClockIsSetBack(t *testing.T) {
 	}
 }
 
+// A browser that signs out while its refresh token is traded leaves the client that
+// stands on the same token with the new one: the old one would be taken for stolen.
+func TestSignOutDuringRefresh(t *testing.T) {
+	w := newWorld(t)
+	idp, ana, open := offline(t, w)
+	verifier := serval.NewSecret(strings.Repeat(canary, 8))
+	ask := serval.ClientAsk{
+		Name: "serval 1.2", Host: "ana-laptop", Challenge: serval.Challenge(verifier),
+		RedirectURI: "http://127.0.0.1:1234/callback", State: strings.Repeat("s", 32),
+	}
+	code, err := w.logins.ApproveClient(t.Context(), ana, ask)
+	must(t, err)
+	in, err := w.logins.SignInClient(t.Context(), stranger(), code, verifier, ask.RedirectURI)
+	must(t, err)
+	client, _, err := w.logins.RecogniseClient(t.Context(), stranger(), in.Token)
+	must(t, err)
+	idp.during = func() {
+		idp.during = nil
+		must(t, w.logins.End(t.Context(), ana, ana.LoginID))
+	}
+	wantKind(t, "the browser that signs out meanwhile", open(w.plane), serval.LoginRequired)
+	r := w.ask(client, roleARN(dev, "reader"), 60)
+	for range 2 {
+		w.clock.move(time.Minute)
+		_, err = w.plane.Open(t.Context(), client, opening(r.ID))
+		wantKind(t, "the client", err, "")
+	}
+	if want := []string{refreshToken(0).Reveal(), refreshToken(1).Reveal(), refreshToken(2).Reveal()}; !slices.Equal(idp.traded, want) {
+		t.Errorf("traded %v, want %v", idp.traded, want)
+	}
+}
+
+// S-84: somebody whose trades fail does not have the provider asked more often
+// than they may open sessions.
+func TestFailedRefreshesAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.signin.MintRate = 3
+	idp, _, open := offline(t, w)
+	idp.instead = func(*signin.Identity) error { return serval.Refuse(serval.Unavailable, "It does not answer.") }
+	w.clock.move(time.Minute - time.Duration(w.clock.now().UnixNano())%time.Minute) // the begin of a minute
+	idp.used = []string{""}
+	for range 3 {
+		idp.used = nil
+		wantKind(t, "opening while the provider is away", open(w.plane), serval.Unavailable)
+	}
+	idp.used = nil
+	wantKind(t, "once more", open(w.plane), serval.Exhausted)
+	if len(idp.traded) != 3 {
+		t.Errorf("the provider was asked %d times, want 3", len(idp.traded))
+	}
+	w.clock.move(time.Minute)
+	idp.instead = nil
+	wantKind(t, "a minute later", open(w.plane), "")
+}
+
 // A key under which nothing was done, because the provider could not be asked,
 // can be used again.
 func TestKeyAfterFailedRefresh(t *testing.T) {

@@ -147,7 +147,7 @@ func testTokenReviews(t *testing.T, c *Cluster) {
 	// API server remembers itself for some seconds: so another one is shown after.
 	before, after := c.Token(namespace, "gone", audience), c.Token(namespace, "gone", audience)
 	review := func(token string) (tokenreview.Verdict, error) {
-		return reviewer(bridgeAccount, "system:serviceaccount:"+namespace+":gone").Review(t.Context(), serval.NewSecret(token))
+		return reviewer(bridgeAccount, "system:serviceaccount:"+namespace+":gone").Review(t.Context(), "", serval.NewSecret(token))
 	}
 	if v, err := review(before); !v.OK || err != nil {
 		t.Errorf("before the account is deleted: %+v, %v", v, err)
@@ -166,11 +166,11 @@ func testTokenReviews(t *testing.T, c *Cluster) {
 		{"the bridge's own", c.Token(namespace, bridgeAccount, audience), "serval-worker-sa is who is recognised"},
 		{"a forged one", string(forged), "the API server does not accept it"},
 	} {
-		if v, err := r.Review(t.Context(), serval.NewSecret(test.token)); err != nil || v.OK != (test.why == "") || !strings.Contains(v.Why, test.why) {
+		if v, err := r.Review(t.Context(), "", serval.NewSecret(test.token)); err != nil || v.OK != (test.why == "") || !strings.Contains(v.Why, test.why) {
 			t.Errorf("%s: %+v, %v; want %q", test.name, v, err, test.why)
 		}
 	}
-	_, err := reviewer("other", workerSubject).Review(t.Context(), serval.NewSecret(good))
+	_, err := reviewer("other", workerSubject).Review(t.Context(), "", serval.NewSecret(good))
 	const want = `this bridge may not create TokenReviews; its service account needs a ClusterRole with create on tokenreviews of the API group ` +
 		`authentication.k8s.io: tokenreviews.authentication.k8s.io is forbidden: User "system:serviceaccount:serval:other" cannot create resource "tokenreviews"`
 	if !serval.IsRefusal(err, serval.Unavailable) || !strings.Contains(err.Error(), want) {

@@ -18,8 +18,9 @@ const (
 	deviceLife = 5 * time.Minute  // from a device's start to its token
 	devicePoll = 5 * time.Second  // between two polls, and how much longer after one too soon
 
-	maxClients     = 1000 // under way at a time,
-	maxClientsHere = 50   // and from one network
+	maxDevices     = 1000 // under way at a time, unless tests reach it sooner,
+	maxDevicesHere = 50   // and from one network
+	maxApproved    = 50   // clients that one login lets in and that have not come
 )
 
 // ApproveClient lets a client in under who's name: whoever brings the code and
@@ -31,11 +32,13 @@ func (s *Logins) ApproveClient(ctx context.Context, who serval.Principal, ask se
 		if err := ask.Check(); err != nil {
 			return err
 		}
-		if err := roomForClient(tx, who); err != nil {
-			return err
-		}
 		if _, err := Current(&tx.View, who, tx.Now); err != nil {
 			return err
+		}
+		if n, err := tx.CountApproved(who.LoginID, tx.Now); err != nil {
+			return err
+		} else if n >= maxApproved {
+			return tooManyClients()
 		}
 		e.Detail = map[string]string{"client": ask.Name, "host": ask.Host, "redirect_uri": ask.RedirectURI}
 		return tx.SaveClientAttempt(store.ClientAttempt{
@@ -58,14 +61,27 @@ func (s *Logins) DenyClient(ctx context.Context, who serval.Principal, ask serva
 	})
 }
 
-// roomForClient refuses one more client where there are too many under way.
-func roomForClient(tx *store.Tx, who serval.Principal) error {
-	all, here, err := tx.CountClientAttempts(serval.NetworkOf(who.Address), tx.Now)
-	if err == nil && (all >= maxClients || here >= maxClientsHere) {
-		err = &serval.Refusal{Kind: serval.Exhausted, Reason: "Too many clients are signing in right now. Try again in a few minutes.",
-			Detail: map[string]string{"retry_after": "60"}}
+// roomForDevice refuses one more device where too many of its network are under
+// way. Where the house is full the oldest that waits goes, of the network that has
+// the most: strangers push out their own, and nobody who is signed in.
+func (s *Logins) roomForDevice(tx *store.Tx, who serval.Principal) error {
+	all, here, err := tx.CountDevices(serval.NetworkOf(who.Address), tx.Now)
+	if err == nil && here >= maxDevicesHere {
+		err = tooManyClients()
+	}
+	if err != nil || all < s.mostDevices {
+		return err
+	}
+	dropped, err := tx.DropDevice()
+	if err == nil && !dropped {
+		err = tooManyClients()
 	}
 	return err
+}
+
+func tooManyClients() error {
+	return &serval.Refusal{Kind: serval.Exhausted, Reason: "Too many clients are signing in right now. Try again in a few minutes.",
+		Detail: map[string]string{"retry_after": "60"}}
 }
 
 // noClient is the answer to a code that is not there, and to one that is not
@@ -130,7 +146,7 @@ func (s *Logins) StartDevice(ctx context.Context, who serval.Principal, ask serv
 		if err := ask.CheckDevice(); err != nil {
 			return err
 		}
-		if err := roomForClient(tx, who); err != nil {
+		if err := s.roomForDevice(tx, who); err != nil {
 			return err
 		}
 		d.EndsAt = tx.Now.Add(deviceLife)

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -125,21 +126,61 @@ func TestApproveClientRefuses(t *testing.T) {
 	wantKind(t, "denied elsewhere", w.logins.DenyClient(t.Context(), ana, elsewhere), serval.Invalid)
 
 	// Under way there are few at a time.
-	for range maxClientsHere {
+	for range maxApproved {
 		_, err := w.logins.ApproveClient(t.Context(), ana, l.ask)
 		must(t, err)
 	}
 	_, err := w.logins.ApproveClient(t.Context(), ana, l.ask)
 	wantKind(t, "one more", err, serval.Exhausted)
-	_, err = w.logins.StartDevice(t.Context(), ana, l.device())
-	wantKind(t, "a device there", err, serval.Exhausted)
-	far := ana
-	far.Address = "203.0.113.9"
-	_, err = w.logins.StartDevice(t.Context(), far, l.device())
-	wantKind(t, "a device elsewhere", err, "")
+	_, err = w.logins.ApproveClient(t.Context(), w.engineer("ana@example.com"), l.ask)
+	wantKind(t, "by another login", err, "")
 	w.clock.move(codeLife)
 	_, err = w.logins.ApproveClient(t.Context(), ana, l.ask)
 	wantKind(t, "a minute later", err, "")
+}
+
+// S-63, R-45: strangers who begin devices without end, from however many networks,
+// keep nobody out: of one network there are few, and in a full house their own
+// oldest goes first.
+func TestDevicesAreBounded(t *testing.T) { each(t, testDevicesAreBounded) }
+
+func testDevicesAreBounded(t *testing.T, w *world) {
+	w.logins.mostDevices = 120
+	l := aLaptop()
+	start := func(address string) (DeviceStart, error) {
+		w.clock.move(time.Microsecond)
+		return w.logins.StartDevice(t.Context(), serval.Principal{Kind: serval.KindNobody, Address: address}, l.device())
+	}
+	shown := func(d DeviceStart) error {
+		_, err := w.logins.Device(t.Context(), w.engineer("ana@example.com"), d.Typed)
+		return err
+	}
+	first, err := start("192.0.2.1")
+	must(t, err)
+	let, err := start("10.0.0.1")
+	must(t, err)
+	ana := w.engineer("ana@example.com")
+	ana.Address = "10.0.0.2"
+	must(t, w.logins.ApproveDevice(t.Context(), ana, let.Typed))
+	var theirs []DeviceStart
+	for n := range w.logins.mostDevices - 2 {
+		d, err := start(fmt.Sprintf("10.0.%d.1", n/(maxDevicesHere-1)))
+		must(t, err)
+		theirs = append(theirs, d)
+	}
+	_, err = start("10.0.0.1")
+	wantKind(t, "one more of a network that has its share", err, serval.Exhausted)
+	mine, err := start("198.51.100.7")
+	wantKind(t, "one more in a full house", err, "")
+	wantKind(t, "it waits", shown(mine), "")
+	wantKind(t, "so does a single one that is older", shown(first), "")
+	wantKind(t, "the oldest of the fullest network is gone", shown(theirs[0]), serval.NotFound)
+	wantKind(t, "and the next is not", shown(theirs[1]), "")
+	if _, err := w.logins.PollDevice(t.Context(), stranger(), let.Code, l.verifier); err != nil {
+		t.Errorf("one that was let in: %v", err)
+	}
+	_, err = w.logins.ApproveClient(t.Context(), w.engineer("ana@example.com"), l.ask)
+	wantKind(t, "a client, in a house full of devices", err, "")
 }
 
 // S-63: a device waits until somebody near it has typed what it shows, and only

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strconv"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -62,6 +64,9 @@ func (s *Logins) Refresh(ctx context.Context, who serval.Principal, begun time.T
 			if !stale || tx.Now.Before(k.ClaimedUntil) {
 				return nil
 			}
+			if err := s.failures.check(who.Person.ID, tx.Now, s.settings.MintRate); err != nil {
+				return err
+			}
 			claimed, k.ClaimedUntil = true, tx.Now.Add(claimLife).Truncate(time.Microsecond)
 			return tx.SaveIDToken(k)
 		})
@@ -79,20 +84,29 @@ func (s *Logins) Refresh(ctx context.Context, who serval.Principal, begun time.T
 	}
 }
 
-// trade trades the claimed refresh token, and records what came of it.
+// trade trades the claimed refresh token, and records what came of it, also where
+// the login has ended meanwhile: another may stand on the same token, and would
+// bring a used one.
 func (s *Logins) trade(ctx context.Context, who serval.Principal, k store.IDToken) error {
 	// The caller may go away; a token that was traded has to be kept all the same.
 	ctx = context.WithoutCancel(ctx)
 	id, failed := s.askAgain(ctx, who, k)
+	if failed != nil {
+		s.failures.note(who.Person.ID, s.now())
+	}
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
+	var ended error // kept apart: what was traded is kept all the same
 	err := s.act(ctx, who, serval.LoginRefresh, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
-		l, err := Current(&tx.View, who, tx.Now)
+		if _, ended = Current(&tx.View, who, tx.Now); ended != nil && !serval.IsRefusal(ended) {
+			return ended
+		}
+		l, err := tx.LoginByID(who.LoginID)
 		if err != nil {
-			return err // nothing is kept for who has signed out
+			return err
 		}
 		if l.IDToken.Refresh != k.Refresh || !l.IDToken.ClaimedUntil.Equal(k.ClaimedUntil) {
-			return serval.Refuse(serval.Unavailable, "The identity provider took too long to say whether you are still you. Try again.")
+			return cmp.Or(ended, serval.Refuse(serval.Unavailable, "The identity provider took too long to say whether you are still you. Try again."))
 		}
 		if failed != nil {
 			kept := l.IDToken
@@ -119,7 +133,36 @@ func (s *Logins) trade(ctx context.Context, who serval.Principal, k store.IDToke
 		}
 		return tx.SaveIDToken(fresh)
 	})
-	return cmp.Or(failed, err)
+	return cmp.Or(failed, err, ended)
+}
+
+// failures are the trades that failed, by person, within one minute: nobody has
+// the provider asked more often than they may open sessions. Each replica counts
+// its own.
+type failures struct {
+	mu     sync.Mutex
+	minute int64
+	of     map[string]int
+}
+
+func (f *failures) note(person string, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if m := now.Unix() / 60; m != f.minute || f.of == nil {
+		f.minute, f.of = m, map[string]int{}
+	}
+	f.of[person]++
+}
+
+// check refuses whoever had most of them.
+func (f *failures) check(person string, now time.Time, most int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.minute != now.Unix()/60 || f.of[person] < most {
+		return nil
+	}
+	return &serval.Refusal{Kind: serval.Exhausted, Detail: map[string]string{"retry_after": strconv.FormatInt(60-now.Unix()%60, 10)},
+		Reason: "The identity provider was asked for you too often within a minute. Wait a moment."}
 }
 
 // askAgain asks the identity provider who it is, by the refresh token.

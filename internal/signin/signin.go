@@ -30,6 +30,9 @@ type Settings struct {
 	// Refresh is asked before each session whose sign-in has a refresh token; nil
 	// asks nobody, and sessions are opened until the ID token has ended.
 	Refresh Refresher
+	// MintRate is how many sessions a person may open in a minute; so often may
+	// Refresh fail for them. 0: 60.
+	MintRate int
 }
 
 // Logins are the logins behind a door. It is safe for concurrent use.
@@ -39,6 +42,10 @@ type Logins struct {
 	sealer   sealer
 
 	appointed atomic.Pointer[appointed]
+
+	failures failures
+
+	mostDevices int
 }
 
 // appointed are whom the configuration gives a standing.
@@ -46,7 +53,10 @@ type appointed struct{ admins, auditors serval.People }
 
 // New returns the logins behind d. Until Appoint nobody is an admin or an auditor.
 func New(d *door.Door, settings Settings) *Logins {
-	s := &Logins{door: d, settings: settings, sealer: newSealer(settings.Secret, settings.OlderSecrets)}
+	if settings.MintRate == 0 {
+		settings.MintRate = 60
+	}
+	s := &Logins{door: d, settings: settings, sealer: newSealer(settings.Secret, settings.OlderSecrets), mostDevices: maxDevices}
 	s.appointed.Store(&appointed{})
 	return s
 }

@@ -81,13 +81,33 @@ func (v *View) TypedAttempt(typed string, now time.Time) (ClientAttempt, error) 
 		`select `+clientAttemptColumns+` from client_attempt where typed = $1 and typed <> '' and expires_at > $2`, typed, micros(now))
 }
 
-// CountClientAttempts returns how many attempts of clients are under way, in all
-// and counted to the network.
-func (v *View) CountClientAttempts(network string, now time.Time) (all, here int, err error) {
-	err = v.scan(`select count(*), coalesce(sum(case when address = $1 then 1 else 0 end), 0) from client_attempt where expires_at > $2`,
-		[]any{network, micros(now)}, &all, &here)
+// CountDevices returns how many devices are signing in, in all and counted to the
+// network.
+func (v *View) CountDevices(network string, now time.Time) (all, here int, err error) {
+	err = v.scan(`select count(*), coalesce(sum(case when address = $1 then 1 else 0 end), 0) from client_attempt
+		where typed <> '' and expires_at > $2`, []any{network, micros(now)}, &all, &here)
 	if err != nil {
-		return 0, 0, fmt.Errorf("counting attempts of clients: %w", err)
+		return 0, 0, fmt.Errorf("counting devices: %w", err)
 	}
 	return all, here, nil
+}
+
+// CountApproved returns how many clients that the login let in have not come yet.
+func (v *View) CountApproved(loginID string, now time.Time) (n int, err error) {
+	err = v.scan(`select count(*) from client_attempt where login_id = $1 and expires_at > $2`, []any{loginID, micros(now)}, &n)
+	if err != nil {
+		return 0, fmt.Errorf("counting clients that login %s let in: %w", loginID, err)
+	}
+	return n, nil
+}
+
+// DropDevice drops the oldest device that nobody has decided on, of the network
+// that has the most of them, and reports whether there was one.
+func (t *Tx) DropDevice() (bool, error) {
+	n, err := t.execCount("dropping a network's oldest device", `delete from client_attempt where code in
+		(select code from client_attempt where typed <> '' and outcome = '' and address in
+			(select address from client_attempt where typed <> '' and outcome = ''
+				group by address order by count(*) desc, address collate "C" limit 1)
+		order by created_at, code limit 1)`)
+	return n > 0, err
 }

@@ -324,13 +324,13 @@ func TestClientAttempt(t *testing.T) {
 		save(noon, other)
 		other.Code = "code 3"
 		save(noon, other) // two that are not typed
-		for address, want := range map[string]string{"192.0.2.1": "3 1", "2001:db8::/64": "3 2", "": "3 0"} {
+		for address, want := range map[string]string{"192.0.2.1": "1 1", "2001:db8::/64": "1 0", "": "1 0"} {
 			var all, here int
-			if err := d.Read(t.Context(), func(v *View) (err error) { all, here, err = v.CountClientAttempts(address, last); return err }); err != nil {
+			if err := d.Read(t.Context(), func(v *View) (err error) { all, here, err = v.CountDevices(address, last); return err }); err != nil {
 				t.Fatal(err)
 			}
 			if got := fmt.Sprint(all, here); got != want {
-				t.Errorf("under way, and from %q: %s, want %s", address, got, want)
+				t.Errorf("devices, and from %q: %s, want %s", address, got, want)
 			}
 		}
 		twin := a

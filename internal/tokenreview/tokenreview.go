@@ -51,7 +51,8 @@ const (
 	goodFor     = time.Minute      // how long a token stays recognised
 	badFor      = 10 * time.Second // how long one stays refused
 	mostKept    = 256              // answers
-	mostAtOnce  = 4                // reviews under way
+	mostAtOnce  = 4                // reviews under way,
+	mostFrom    = 2                // of them, and of what waits to be, from one network
 	longest     = 16 << 10         // a token
 	longestText = 256 << 10        // an answer
 )
@@ -63,6 +64,7 @@ type Reviewer struct {
 
 	mu      sync.Mutex
 	answers map[[sha256.Size]byte]*answer
+	from    map[string]int // networks that reviews are under way for, and how many
 	client  *http.Client
 	pem     []byte // that client trusts
 }
@@ -86,7 +88,7 @@ func New(c Config) *Reviewer {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	return &Reviewer{c: c, turns: make(chan struct{}, mostAtOnce), answers: make(map[[sha256.Size]byte]*answer)}
+	return &Reviewer{c: c, turns: make(chan struct{}, mostAtOnce), answers: make(map[[sha256.Size]byte]*answer), from: make(map[string]int)}
 }
 
 // Close gives up connections that are not in use.
@@ -98,16 +100,22 @@ func (r *Reviewer) Close() {
 	}
 }
 
-// Review judges a token. The error is a refusal of kind Unavailable, with its
-// cause behind it: the API server could not be asked, and the same token may
-// well be good. Several calls with one token are one question.
-func (r *Reviewer) Review(ctx context.Context, token serval.Secret) (Verdict, error) {
+// Review judges a token that somebody at an address has brought. The error is a
+// refusal of kind Unavailable, with its cause behind it: the API server could not
+// be asked, and the same token may well be good. Several calls with one token are
+// one question. Of one network two are asked at a time: whoever makes tokens up
+// leaves room for those who have one. From no address counts to none.
+func (r *Reviewer) Review(ctx context.Context, from string, token serval.Secret) (Verdict, error) {
 	c, why := r.read(token.Reveal())
 	if why != "" {
 		return Verdict{Why: why}, nil // not the API server's business either
 	}
 	key := sha256.Sum256([]byte(token.Reveal()))
-	a, mine := r.find(key)
+	network := ""
+	if from != "" {
+		network = serval.NetworkOf(from)
+	}
+	a, mine := r.find(key, network)
 	if a == nil {
 		return Verdict{}, unavailable(errBusy)
 	}
@@ -123,6 +131,7 @@ func (r *Reviewer) Review(ctx context.Context, token serval.Secret) (Verdict, er
 	asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	a.verdict, a.err = r.ask(asking, token)
+	r.leave(network)
 	now := r.c.Now()
 	switch expires := time.Unix(c.Expires, 0); {
 	case a.err != nil:
@@ -184,14 +193,18 @@ func (r *Reviewer) read(token string) (c claims, why string) {
 	return c, ""
 }
 
-// find returns the answer to a token, and whether it is the caller's to get. It
-// returns none where too many are on their way.
-func (r *Reviewer) find(key [sha256.Size]byte) (a *answer, mine bool) {
+// find returns the answer to a token, and whether it is the caller's to get; then
+// the network is counted until it leaves. It returns none where too many are on
+// their way, in all or of the network.
+func (r *Reviewer) find(key [sha256.Size]byte, network string) (a *answer, mine bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.c.Now()
 	if a := r.answers[key]; a != nil && (!a.isDone() || now.Before(a.until)) {
 		return a, false
+	}
+	if r.from[network] >= mostFrom {
+		return nil, false
 	}
 	for _, all := range []bool{false, true} { // first what a stranger may have brought
 		for k, a := range r.answers {
@@ -205,7 +218,19 @@ func (r *Reviewer) find(key [sha256.Size]byte) (a *answer, mine bool) {
 	}
 	a = &answer{done: make(chan struct{})}
 	r.answers[key] = a
+	if network != "" {
+		r.from[network]++
+	}
 	return a, true
+}
+
+// leave gives the network's place back.
+func (r *Reviewer) leave(network string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.from[network]--; r.from[network] <= 0 {
+		delete(r.from, network)
+	}
 }
 
 func (a *answer) isDone() bool {

@@ -159,7 +159,7 @@ func TestReview(t *testing.T) {
 		s, config := newAPIServer(t)
 		s.answer = c.answer
 		r := New(config)
-		got, err := r.Review(t.Context(), c.token)
+		got, err := r.Review(t.Context(), "", c.token)
 		r.Close()
 		if err != nil || got.OK != (c.why == "") || !strings.Contains(got.Why, c.why) {
 			t.Errorf("%s: %+v, %v; want %q", c.name, got, err, c.why)
@@ -205,7 +205,7 @@ func TestUnavailable(t *testing.T) {
 		s, config := newAPIServer(t)
 		c.spoil(s, &config)
 		r := New(config)
-		got, err := r.Review(t.Context(), token(claimsOf(worker, ours), 1))
+		got, err := r.Review(t.Context(), "", token(claimsOf(worker, ours), 1))
 		if got != (Verdict{}) || !serval.IsRefusal(err, serval.Unavailable) || !strings.Contains(err.Error(), c.cause) {
 			t.Errorf("%s: %+v, %v; want Unavailable, because of %q", c.name, got, err, c.cause)
 		}
@@ -232,7 +232,7 @@ func TestRotation(t *testing.T) {
 		if err := os.WriteFile(config.CAFile, ca, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		v, err := r.Review(t.Context(), token(claimsOf(worker, ours), i))
+		v, err := r.Review(t.Context(), "", token(claimsOf(worker, ours), i))
 		if want := ca != nil; v.OK != want || (err == nil) != want {
 			t.Errorf("%d: %+v, %v; want recognised %t", i, v, err, want)
 		}
@@ -241,7 +241,7 @@ func TestRotation(t *testing.T) {
 		t.Errorf("the API server was asked %d times, want 2", s.times())
 	}
 	for i := range 5 {
-		if v, err := r.Review(t.Context(), token(claimsOf(worker, ours), 10+i)); !v.OK || err != nil {
+		if v, err := r.Review(t.Context(), "", token(claimsOf(worker, ours), 10+i)); !v.OK || err != nil {
 			t.Errorf("%+v, %v", v, err)
 		}
 	}
@@ -260,7 +260,7 @@ func TestCache(t *testing.T) {
 	defer r.Close()
 	review := func(nth int, claims string, want bool, times int) {
 		t.Helper()
-		v, err := r.Review(t.Context(), token(claims, nth))
+		v, err := r.Review(t.Context(), "", token(claims, nth))
 		if err != nil || v.OK != want || s.times() != times {
 			t.Errorf("%+v, %v after %d questions; want %t after %d", v, err, s.times(), want, times)
 		}
@@ -286,7 +286,7 @@ func TestCache(t *testing.T) {
 	review(2, short, false, 5)
 
 	s.status = 500
-	if _, err := r.Review(t.Context(), token(long, 3)); !serval.IsRefusal(err, serval.Unavailable) {
+	if _, err := r.Review(t.Context(), "", token(long, 3)); !serval.IsRefusal(err, serval.Unavailable) {
 		t.Errorf("%v, want Unavailable", err)
 	}
 	s.valid, s.status = true, http.StatusCreated
@@ -300,22 +300,22 @@ func TestCacheIsBounded(t *testing.T) {
 	r := New(config)
 	defer r.Close()
 	claims := claimsOf(worker, ours)
-	if v, err := r.Review(t.Context(), token(claims, 0)); !v.OK || err != nil {
+	if v, err := r.Review(t.Context(), "", token(claims, 0)); !v.OK || err != nil {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	s.valid = false
 	for i := range 2 * mostKept {
-		if v, err := r.Review(t.Context(), token(claims, i+1)); v.OK || err != nil {
+		if v, err := r.Review(t.Context(), "", token(claims, i+1)); v.OK || err != nil {
 			t.Fatalf("%+v, %v", v, err)
 		}
 	}
 	asked := s.times()
-	if v, err := r.Review(t.Context(), token(claims, 0)); !v.OK || err != nil || s.times() != asked {
+	if v, err := r.Review(t.Context(), "", token(claims, 0)); !v.OK || err != nil || s.times() != asked {
 		t.Errorf("%+v, %v; want the worker's token still recognised, without a question", v, err)
 	}
 	s.valid = true
 	for i := range 2 * mostKept { // also where all are good
-		if v, err := r.Review(t.Context(), token(claims, 10*mostKept+i)); !v.OK || err != nil {
+		if v, err := r.Review(t.Context(), "", token(claims, 10*mostKept+i)); !v.OK || err != nil {
 			t.Fatalf("%+v, %v", v, err)
 		}
 	}
@@ -334,7 +334,7 @@ func TestSingleFlight(t *testing.T) {
 	first, leave := context.WithCancel(t.Context())
 	var calls sync.WaitGroup
 	calls.Go(func() {
-		if v, err := r.Review(first, secret); !v.OK || err != nil {
+		if v, err := r.Review(first, "", secret); !v.OK || err != nil {
 			t.Errorf("the first: %+v, %v", v, err)
 		}
 	})
@@ -344,14 +344,14 @@ func TestSingleFlight(t *testing.T) {
 	leave()
 	for range 20 {
 		calls.Go(func() {
-			if v, err := r.Review(t.Context(), secret); !v.OK || err != nil {
+			if v, err := r.Review(t.Context(), "", secret); !v.OK || err != nil {
 				t.Errorf("one that waits: %+v, %v", v, err)
 			}
 		})
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Review(gone, secret); !errors.Is(err, context.Canceled) {
+	if _, err := r.Review(gone, "", secret); !errors.Is(err, context.Canceled) {
 		t.Errorf("one that does not wait: %v", err)
 	}
 	close(s.stopped)
@@ -374,18 +374,57 @@ func TestPatience(t *testing.T) {
 		var calls sync.WaitGroup
 		for i := range mostKept {
 			calls.Go(func() {
-				if _, err := r.Review(t.Context(), token(claims, i)); !serval.IsRefusal(err, serval.Unavailable) || !errors.Is(err, errBusy) {
+				if _, err := r.Review(t.Context(), "", token(claims, i)); !serval.IsRefusal(err, serval.Unavailable) || !errors.Is(err, errBusy) {
 					t.Errorf("%v, want Unavailable", err)
 				}
 			})
 		}
 		synctest.Wait()
-		if _, err := r.Review(t.Context(), token(claims, mostKept)); !errors.Is(err, errBusy) || time.Since(began) != 0 {
+		if _, err := r.Review(t.Context(), "", token(claims, mostKept)); !errors.Is(err, errBusy) || time.Since(began) != 0 {
 			t.Errorf("one too many: %v after %s, want busy at once", err, time.Since(began))
 		}
 		calls.Wait()
 		if took := time.Since(began); took != patience {
 			t.Errorf("it took %s, want %s", took, patience)
+		}
+	})
+}
+
+// S-84: of one network two are under review at a time, however many it makes up,
+// and others have the rest.
+func TestOneNetworkLeavesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(Config{Server: "https://api.example.com", Audience: ours, Subject: worker, TokenFile: os.DevNull, CAFile: os.DevNull})
+		for range mostAtOnce {
+			r.turns <- struct{}{}
+		}
+		claims := claimsOf(worker, ours)
+		review := func(from string, i int) error {
+			_, err := r.Review(t.Context(), from, token(claims, i))
+			return err
+		}
+		var calls sync.WaitGroup
+		began := time.Now()
+		for i := range 20 {
+			calls.Go(func() { _ = review("203.0.113.7", i) })
+		}
+		synctest.Wait()
+		if n := len(r.answers); n != mostFrom {
+			t.Errorf("%d reviews of one network are under way, want %d", n, mostFrom)
+		}
+		for i, from := range []string{"203.0.113.8", "2001:db8::1", ""} {
+			calls.Go(func() { _ = review(from, 100+i) })
+		}
+		synctest.Wait()
+		if n := len(r.answers); n != mostFrom+3 {
+			t.Errorf("%d reviews are under way, want those of three more", n)
+		}
+		if err := review("203.0.113.7", 200); !serval.IsRefusal(err, serval.Unavailable) || time.Since(began) != 0 {
+			t.Errorf("one more of the network: %v after %s, want busy at once", err, time.Since(began))
+		}
+		calls.Wait()
+		if len(r.from) != 0 {
+			t.Errorf("%v are counted when all is over", r.from)
 		}
 	})
 }

@@ -797,7 +797,10 @@ func TestWorkload(t *testing.T) {
 	const theirs = "e30.e30.good"
 	var shown []string
 	w := newWorld(t, func(c *web.Config) {
-		c.Workload = func(_ context.Context, token serval.Secret) (string, error) {
+		c.Workload = func(_ context.Context, from string, token serval.Secret) (string, error) {
+			if from == "" {
+				t.Error("whoever brings a token has no address")
+			}
 			shown = append(shown, token.Reveal())
 			switch token.Reveal() {
 			case theirs:

@@ -48,7 +48,7 @@ func (s *Server) worker(r *http.Request, who serval.Principal) (serval.Principal
 	if s.c.Workload == nil {
 		return who, nil
 	}
-	name, err := s.c.Workload(r.Context(), serval.NewSecret(token))
+	name, err := s.c.Workload(r.Context(), who.Address, serval.NewSecret(token))
 	if err != nil || name == "" {
 		return who, err
 	}

@@ -70,7 +70,7 @@ type Config struct {
 	// Workload, if set, recognises the cluster's own worker by the token of its
 	// service account, for all accounts, and returns its name, which is empty for
 	// everybody else. The error is a refusal where that cannot be said now.
-	Workload func(ctx context.Context, token serval.Secret) (name string, err error)
+	Workload func(ctx context.Context, from string, token serval.Secret) (name string, err error)
 
 	// TrustedProxies may say in X-Forwarded-For whose request they pass on. The
 	// address is recorded and counted, and decides nothing else.
