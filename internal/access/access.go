@@ -6,6 +6,7 @@ package access
 
 import (
 	"slices"
+	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -28,6 +29,17 @@ func Decide(policies []serval.AccessPolicy, role Target, who serval.Person) (p s
 		return serval.AccessPolicy{}, false
 	}
 	return policies[i], true
+}
+
+// Eligible returns those of policies that name who, whatever their roles. Deciding
+// by them alone comes out the same for who.
+func Eligible(policies []serval.AccessPolicy, who serval.Person) (theirs []serval.AccessPolicy) {
+	for _, p := range policies {
+		if p.Eligible.Include(who) {
+			theirs = append(theirs, p)
+		}
+	}
+	return theirs
 }
 
 // Matches reports whether the role is among those that m names. All that m
@@ -64,7 +76,22 @@ func missingTags(m serval.RoleMatch, role Target) (missing []string) {
 // character for itself in its own case. It takes time proportional to the
 // product of the lengths at worst, whatever the pattern.
 func MatchPattern(pattern, text string) bool {
-	p, t := []rune(pattern), []rune(text)
+	if isASCII(pattern) && isASCII(text) {
+		return match([]byte(pattern), []byte(text))
+	}
+	return match([]rune(pattern), []rune(text))
+}
+
+func isASCII(text string) bool {
+	for i := range len(text) {
+		if text[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+func match[C byte | rune](p, t []C) bool {
 	pi, ti := 0, 0
 	star, mark := -1, 0 // the last *, and where the text stood then
 	for ti < len(t) {

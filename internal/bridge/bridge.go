@@ -318,6 +318,10 @@ func Run(ctx context.Context, c Config) (err error) {
 		head, _ := d.Store.Head()
 		return float64(head.Seq)
 	}))
+	heads := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "serval_audit_published_head", Help: "Number of the last row of the audit chain when it was last published, with that row's hash.",
+	}, []string{"hash"})
+	registry.MustRegister(heads)
 
 	runs := workflow.New(d, workflow.Settings{
 		Issuer: c.OIDC.Issuer, ClientID: c.OIDC.ClientID,
@@ -349,7 +353,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Serving(pages.Addr(), admin.Addr())
 	}
 
-	c.tick(ctx, plane, runs, file)
+	c.tick(ctx, plane, runs, file, heads)
 
 	// Told to stop: not ready first, so that nobody is sent here any more.
 	probes.SetDraining()
@@ -429,7 +433,19 @@ const (
 )
 
 // tick does what is due until ctx ends.
-func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.Runs, file *inForce) {
+func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.Runs, file *inForce, heads *prometheus.GaugeVec) {
+	publish := func() {
+		head, err := plane.PublishHead(ctx)
+		if err != nil {
+			if ctx.Err() == nil {
+				c.Log.Error("the audit chain's head could not be published", zap.Error(err))
+			}
+			return
+		}
+		heads.Reset() // there is one
+		heads.WithLabelValues(head.Hash).Set(float64(head.Seq))
+	}
+	c.guard("head", publish)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	head := time.NewTicker(headEvery)
@@ -449,11 +465,7 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.
 		case <-reload.C:
 			c.guard("reload", func() { file.look(ctx) })
 		case <-head.C:
-			c.guard("head", func() {
-				if err := plane.PublishHead(ctx); err != nil && ctx.Err() == nil {
-					c.Log.Error("the audit chain's head could not be published", zap.Error(err))
-				}
-			})
+			c.guard("head", publish)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -14,22 +15,91 @@ import (
 
 // An AuditFilter chooses rows of the audit log; empty fields choose all.
 type AuditFilter struct {
-	Before int64 // rows with a lower number
-	Target string
-	Action serval.Action
-	Limit  int
+	Before  int64 // rows with a lower number
+	Target  string
+	Actor   string // a person's email as it was written, or id, or a worker's name
+	Action  serval.Action
+	Outcome serval.Outcome
+	From    time.Time // rows of this instant or later
+	To      time.Time // rows before this instant
+	Limit   int
 }
 
-// Events returns rows of the audit log, newest first, and the chain's head.
-func (p *Plane) Events(ctx context.Context, who serval.Principal, f AuditFilter) (rows []serval.Link, head store.Head, err error) {
+// Events returns rows of the audit log, newest first, the number of the row before
+// which the next page begins, 0 where there is none, and the chain's head. A page
+// that several things are filtered by may have fewer rows than it could, and still
+// be followed by another.
+func (p *Plane) Events(ctx context.Context, who serval.Principal, f AuditFilter) (rows []serval.Link, next int64, head store.Head, err error) {
 	err = p.view(ctx, who, serval.AuditRead, f.Target, func(v *store.View) error {
+		switch f.Outcome {
+		case "", serval.OutcomeDone, serval.OutcomeRefused, serval.OutcomeFailed, serval.OutcomeStarted, serval.OutcomeUnknown:
+		default:
+			return serval.Refuse(serval.Invalid, "An outcome is done, refused, failed, started or unknown, not %q.", serval.Clip(string(f.Outcome), 40))
+		}
+		if !f.To.IsZero() && !f.From.Before(f.To) {
+			return serval.Refuse(serval.Invalid, "The time from which rows are chosen lies before the time to which they are.")
+		}
 		if head, err = v.ChainHead(); err != nil {
 			return err
 		}
-		rows, err = v.Events(store.EventFilter{Before: f.Before, Target: f.Target, Action: f.Action, Limit: f.Limit})
+		filter := store.EventFilter{
+			Before: f.Before, Target: f.Target, Actor: f.Actor, Action: f.Action, Outcome: f.Outcome, From: f.From, To: f.To, Limit: f.Limit,
+		}
+		if strings.HasPrefix(f.Actor, "person_") {
+			filter.Actor, filter.ActorID = "", f.Actor
+		}
+		rows, next, err = v.Events(filter)
 		return err
 	})
-	return rows, head, err
+	return rows, next, head, err
+}
+
+// The bounds of exports: how many at a time, and how many rows of one are read in
+// one transaction.
+const (
+	maxExports  = 4
+	exportBatch = 1000
+)
+
+// Export hands over the rows of the audit log behind the row with the number
+// after, oldest first, up to the chain's head at the beginning, which it returns.
+// That somebody exports is a row too, and there before the first is handed over.
+// A batch of rows is read in a transaction of its own, so that nothing waits for
+// whoever reads slowly; what is handed over never changes.
+func (p *Plane) Export(ctx context.Context, who serval.Principal, after int64, take func(serval.Link) error) (head store.Head, err error) {
+	if p.exports.Add(1) > maxExports {
+		p.exports.Add(-1)
+		return head, serval.Refuse(serval.Exhausted, "%d exports are under way. Try again when one has ended.", maxExports)
+	}
+	defer p.exports.Add(-1)
+	err = p.act(ctx, who, serval.AuditExport, "", func(_ *store.Tx, e *serval.Event) error {
+		e.Detail = map[string]string{"after": fmt.Sprint(after)}
+		return nil
+	})
+	if err != nil {
+		return head, err
+	}
+	err = p.view(ctx, who, serval.AuditExport, "", func(v *store.View) (err error) {
+		head, err = v.ChainHead()
+		return err
+	})
+	for err == nil {
+		var rows []serval.Link
+		err = p.view(ctx, who, serval.AuditExport, "", func(v *store.View) (err error) {
+			rows, err = v.EventsAfter(after, head.Seq, exportBatch)
+			return err
+		})
+		for _, l := range rows {
+			if err = take(l); err != nil {
+				return head, err
+			}
+			after = l.Seq
+		}
+		if len(rows) < exportBatch {
+			break
+		}
+	}
+	return head, err
 }
 
 // EventsOf returns what happened to one request that who can see, oldest first.
@@ -38,13 +108,20 @@ func (p *Plane) EventsOf(ctx context.Context, who serval.Principal, requestID st
 		if _, err := visible(v, who, requestID); err != nil {
 			return err
 		}
-		newest, err := v.Events(store.EventFilter{Target: requestID, Limit: 200})
+		newest, _, err := v.Events(store.EventFilter{Target: requestID, Limit: 200})
 		for i := len(newest) - 1; i >= 0; i-- {
 			rows = append(rows, newest[i])
 		}
 		return err
 	})
 	return rows, err
+}
+
+// TurnedAway records that the edge refused what somebody who is signed in sent to
+// an address: it came from another site, or was malformed. Of one person so many
+// are recorded in a minute, and the rest is counted.
+func (p *Plane) TurnedAway(ctx context.Context, who serval.Principal, address string, cause *serval.Refusal) {
+	_ = p.view(ctx, who, serval.EdgeRefuse, address, func(*store.View) error { return cause })
 }
 
 // The bound of one Sweep, and how long a push may take.
@@ -118,17 +195,16 @@ func (p *Plane) closeIntent(ctx context.Context, who serval.Principal, id string
 	})
 }
 
-// PublishHead writes the chain's head to the log: outside the database, whose
-// owner could otherwise cut the tail off.
-func (p *Plane) PublishHead(ctx context.Context) error {
-	var head store.Head
-	err := p.door.Store.Read(ctx, func(v *store.View) (err error) {
+// PublishHead writes the chain's head to the log, and returns it for whatever else
+// keeps it: outside the database, whose owner could otherwise cut the tail off.
+func (p *Plane) PublishHead(ctx context.Context) (head store.Head, err error) {
+	err = p.door.Store.Read(ctx, func(v *store.View) (err error) {
 		head, err = v.ChainHead()
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("publishing the audit chain's head: %w", err)
+		return head, fmt.Errorf("publishing the audit chain's head: %w", err)
 	}
 	p.door.Log.Info("audit chain", zap.Int64("seq", head.Seq), zap.String("hash", head.Hash))
-	return nil
+	return head, nil
 }

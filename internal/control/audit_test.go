@@ -1,6 +1,8 @@
 package control
 
 import (
+	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
 // Time ends what is due, once, whoever notices.
@@ -124,15 +127,15 @@ func TestSweepBounds(t *testing.T) {
 
 func TestPublishHead(t *testing.T) {
 	w := newWorld(t)
-	if err := w.plane.PublishHead(t.Context()); err != nil {
-		t.Fatal(err)
+	if head, err := w.plane.PublishHead(t.Context()); err != nil || head.Seq != w.head() {
+		t.Fatalf("published %+v, %v; want the head %d", head, err, w.head())
 	}
 	logs := w.logs.FilterMessage("audit chain").All()
 	if len(logs) != 1 || logs[0].ContextMap()["seq"] != w.head() || len(logs[0].ContextMap()["hash"].(string)) != 64 {
 		t.Errorf("logged %+v, want the head %d", logs, w.head())
 	}
 	w.store.Close()
-	if err := w.plane.PublishHead(t.Context()); err == nil {
+	if _, err := w.plane.PublishHead(t.Context()); err == nil {
 		t.Error("published the head of a store that is gone")
 	}
 }
@@ -147,13 +150,13 @@ func TestEvents(t *testing.T) {
 		w.open(p.ana, r.ID)
 		head := w.head()
 		for _, who := range []serval.Principal{p.adm, p.aud} {
-			rows, at, err := w.plane.Events(t.Context(), who, AuditFilter{Limit: 3})
+			rows, _, at, err := w.plane.Events(t.Context(), who, AuditFilter{Limit: 3})
 			if err != nil || len(rows) != 3 || rows[0].Seq != head || at.Seq != head || at.Hash != rows[0].Hash {
 				t.Errorf("events for %s: %+v, %+v, %v", who.Name(), rows, at, err)
 			}
 		}
 		for name, who := range map[string]serval.Principal{"ana": p.ana, "lea": p.lea} {
-			rows, _, err := w.plane.Events(t.Context(), who, AuditFilter{Limit: 3})
+			rows, _, _, err := w.plane.Events(t.Context(), who, AuditFilter{Limit: 3})
 			wantKind(t, "the log for "+name, err, serval.Denied)
 			if len(rows) != 0 {
 				t.Errorf("%s got %d rows", name, len(rows))
@@ -161,7 +164,7 @@ func TestEvents(t *testing.T) {
 		}
 		count := func(f AuditFilter) int {
 			f.Limit = 1000
-			rows, _, err := w.plane.Events(t.Context(), p.aud, f)
+			rows, _, _, err := w.plane.Events(t.Context(), p.aud, f)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,6 +175,22 @@ func TestEvents(t *testing.T) {
 		}
 		if n := count(AuditFilter{Target: r.ID, Action: serval.SessionIssue}); n != 1 {
 			t.Errorf("%d rows of an issue, want 1", n)
+		}
+		for _, test := range []struct {
+			filter AuditFilter
+			want   int
+		}{
+			{AuditFilter{Target: r.ID, Actor: "ana@example.com"}, 3}, {AuditFilter{Target: r.ID, Actor: p.ana.Person.ID}, 3}, {AuditFilter{Actor: "ana"}, 0},
+			{AuditFilter{Target: r.ID, Outcome: serval.OutcomeStarted}, 1}, {AuditFilter{Target: r.ID, From: w.clock.now()}, 5},
+			{AuditFilter{Target: r.ID, To: w.clock.now()}, 0}, {AuditFilter{Actor: "hub", Action: serval.InventoryAccept}, 2},
+		} {
+			if n := count(test.filter); n != test.want {
+				t.Errorf("%+v: %d rows, want %d", test.filter, n, test.want)
+			}
+		}
+		for _, f := range []AuditFilter{{Outcome: "well"}, {From: noon, To: noon}, {From: noon, To: noon.Add(-1)}} {
+			_, _, _, err := w.plane.Events(t.Context(), p.aud, f)
+			wantKind(t, fmt.Sprintf("%+v", f), err, serval.Invalid)
 		}
 		if n := count(AuditFilter{Before: 4}); n != 3 {
 			t.Errorf("%d rows before the fourth, want 3", n)
@@ -199,4 +218,95 @@ func TestEvents(t *testing.T) {
 			t.Errorf("bob got %d rows", len(rows))
 		}
 	})
+}
+
+// An export is the whole log as it was when it began, its own row and the head
+// included, and is for auditors and admins.
+func TestExport(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		p := w.stock().people()
+		must(t, w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+			for range exportBatch + 10 { // more than is read at a time
+				if err := tx.Append(serval.Event{Action: serval.LoginStart}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		for _, who := range []serval.Principal{p.adm, p.aud} {
+			for _, after := range []int64{0, 3, w.head(), w.head() + 100} {
+				before := w.head()
+				var rows []serval.Link
+				head, err := w.plane.Export(t.Context(), who, after, func(l serval.Link) error {
+					if len(rows) == 0 { // what comes meanwhile is not of it
+						w.ask(p.ana, roleARN(prod, "own"), 10)
+						w.plane.Cancel(t.Context(), p.ana, w.events(before + 1)[0].Target)
+					}
+					rows = append(rows, l)
+					return nil
+				})
+				if err != nil || head.Seq != before+1 {
+					t.Fatalf("%s exports behind %d: %v, head %d, want %d", who.Name(), after, err, head.Seq, before+1)
+				}
+				if want := max(0, head.Seq-after); int64(len(rows)) != want {
+					t.Fatalf("%s exports %d rows behind %d, want %d", who.Name(), len(rows), after, want)
+				}
+				last := serval.Link{}
+				for i, l := range rows {
+					if l.Seq != after+int64(i)+1 {
+						t.Fatalf("row %d comes at place %d behind %d", l.Seq, i, after)
+					}
+					last = l
+				}
+				if len(rows) > 0 && (last.Hash != head.Hash || last.Action != serval.AuditExport || last.Actor != who.Name() || last.Detail["after"] != fmt.Sprint(after)) {
+					t.Errorf("the last row is %+v, want the export itself, which is the head", last)
+				}
+			}
+		}
+		take := func(serval.Link) error { t.Error("a row was handed over"); return nil }
+		before := w.head()
+		_, err := w.plane.Export(t.Context(), p.ana, 0, take)
+		wantKind(t, "an export for a person", err, serval.Denied)
+		if d := cmp.Diff([]string{"ana@example.com audit.export refused"}, told(w.events(before))); d != "" {
+			t.Errorf("events (-want +got):\n%s", d)
+		}
+		stop := errors.New("stop")
+		if _, err := w.plane.Export(t.Context(), p.aud, 0, func(serval.Link) error { return stop }); !errors.Is(err, stop) {
+			t.Errorf("whoever takes cannot: %v", err)
+		}
+
+		// A few at a time, and whoever is done makes room.
+		for range maxExports {
+			w.plane.exports.Add(1)
+		}
+		_, err = w.plane.Export(t.Context(), p.aud, 0, take)
+		wantKind(t, "an export beside as many as there may be", err, serval.Exhausted)
+		w.plane.exports.Store(0)
+		if _, err := w.plane.Export(t.Context(), p.aud, w.head()+100, take); err != nil || w.plane.exports.Load() != 0 {
+			t.Errorf("an export when the others have ended: %v, %d under way", err, w.plane.exports.Load())
+		}
+	})
+}
+
+// What the edge refuses of somebody is recorded, within a bound of their own.
+func TestTurnedAway(t *testing.T) {
+	w := newWorld(t)
+	p := w.people()
+	before := w.head()
+	cause := &serval.Refusal{Kind: serval.Invalid, Reason: "The body breaks off."}
+	for range 15 {
+		w.plane.TurnedAway(t.Context(), p.ana, "POST /api/v1/requests", cause)
+	}
+	w.plane.TurnedAway(t.Context(), p.bob, "POST /api/v1/requests", cause)
+	w.clock.move(time.Minute)
+	w.plane.TurnedAway(t.Context(), p.ana, "POST /api/v1/requests", cause)
+	events := w.events(before)
+	if len(events) != 12 {
+		t.Fatalf("%d rows of 17 refusals, want ten of Ana's, Bob's and Ana's in the next minute", len(events))
+	}
+	last := events[11]
+	if last.Action != serval.EdgeRefuse || last.Outcome != serval.OutcomeRefused || last.Reason != cause.Reason || last.Target != "POST /api/v1/requests" ||
+		last.Detail["not_recorded_before"] != "5" || events[10].Actor != "bob@example.com" {
+		t.Errorf("the last row is %+v, want Ana's with the five that were not recorded, behind Bob's", last)
+	}
 }

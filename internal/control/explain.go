@@ -46,6 +46,10 @@ type Explanation struct {
 
 	Findings []access.Finding // every policy in order
 	Trust    *trust.Verdict   // nil where role or person is not known
+
+	// Blocked is why no session is opened with the role, whoever asks; empty where
+	// one is.
+	Blocked string
 }
 
 // Explain returns why the person with the email may or may not have the role.
@@ -76,6 +80,11 @@ func (p *Plane) Explain(ctx context.Context, who serval.Principal, email, arn st
 				return err
 			}
 			x.Trust = &verdict
+		}
+		if x.State != RoleUnknown && x.State != RoleRemoved {
+			if x.Blocked, err = p.whyBlocked(v, role); err != nil {
+				return err
+			}
 		}
 		x.May, x.Why = x.conclude()
 		return nil
@@ -148,6 +157,8 @@ func (x Explanation) conclude() (may bool, why string) {
 		return false, "No access policy matches role and person."
 	case x.State == RoleHeld:
 		return false, x.Reason
+	case x.Blocked != "":
+		return true, "Access policy " + x.Findings[i].Policy.Name + " decides. But it could not be used: " + x.Blocked
 	default:
 		return true, "Access policy " + x.Findings[i].Policy.Name + " decides."
 	}

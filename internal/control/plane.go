@@ -79,6 +79,8 @@ type Plane struct {
 	appointed atomic.Pointer[Appointed]
 	policies  atomic.Pointer[policySet] // as last read; see inForce
 	parsed    parsed
+	rosters   rosters
+	exports   atomic.Int32 // that are under way
 
 	// How many undecided requests are looked through for one page of an
 	// approver's; so many at a time, a quarter of it.

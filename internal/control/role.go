@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -87,18 +88,6 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 	if who.Person.Suspended != "" {
 		return nil, false, suspended(who.Person) // what the mailbox was eligible for is not theirs to see
 	}
-	after, err := serval.ParseRoleARN(f.After)
-	if f.After != "" && err != nil {
-		return nil, false, noPage()
-	}
-	known, err := v.Roles()
-	if err != nil {
-		return nil, false, err
-	}
-	names, err := accountNames(v)
-	if err != nil {
-		return nil, false, err
-	}
 	mine, err := p.openByRole(v, who)
 	if err != nil {
 		return nil, false, err
@@ -107,35 +96,39 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 	if err != nil {
 		return nil, false, err
 	}
-	for _, r := range known {
-		if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) ||
-			!hasTag(r.Tags, f.Tag) || !hasText(r, names[r.Key.AccountID], f.Text) {
-			continue
+	theirs := access.Eligible(policies, who.Person)
+	text := serval.FoldEmail(f.Text)
+	err = p.each(v, f.AccountID, f.After, func(of *roster, i int) (bool, error) {
+		r := &of.roles[i]
+		if len(theirs) == 0 {
+			return false, nil
 		}
-		policy, ok := access.Decide(policies, target(r), who.Person)
+		if !hasTag(r.Tags, f.Tag) || !strings.Contains(r.text, text) {
+			return true, nil
+		}
+		policy, ok := access.Decide(theirs, target(r.Role), who.Person)
 		if !ok {
-			continue
+			return true, nil
 		}
 		if f.Limit > 0 && len(roles) == f.Limit {
-			return roles, true, nil
+			more = true
+			return false, nil
 		}
-		verdict, err := p.judge(v, r, who.Person)
+		verdict, err := p.judge(v, r.Role, who.Person)
 		if err != nil {
-			return nil, false, err
+			return false, err
 		}
-		blocked, err := p.whyBlocked(v, r)
+		blocked, err := p.whyBlocked(v, r.Role)
 		if err != nil {
-			return nil, false, err
+			return false, err
 		}
-		roles = append(roles, Role{Role: r, Blocked: blocked, AccountName: names[r.Key.AccountID], Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
+		roles = append(roles, Role{Role: r.Role, Blocked: blocked, AccountName: of.account, Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
+		return true, nil
+	})
+	if err != nil {
+		return nil, false, err
 	}
-	return roles, false, nil
-}
-
-// behind reports whether r comes after the role with the ARN in the catalogue's
-// order.
-func behind(r store.Role, arn serval.RoleARN) bool {
-	return r.Key.AccountID > arn.AccountID || r.Key.AccountID == arn.AccountID && r.ARN > arn.String()
+	return roles, more, nil
 }
 
 // RoleByName returns one role that who is eligible for, with its documents.
@@ -144,58 +137,48 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 		if who.Person.Suspended != "" {
 			return suspended(who.Person)
 		}
-		known, err := v.Roles()
-		if err != nil {
-			return err
-		}
 		policies, err := p.inForce(v)
 		if err != nil {
 			return err
 		}
-		for _, r := range known {
-			if r.Key.AccountID != accountID || r.Name != name {
-				continue
-			}
-			policy, ok := access.Decide(policies, target(r), who.Person)
-			if !ok {
-				return noRole(who.Person)
-			}
-			names, err := accountNames(v)
-			if err != nil {
-				return err
-			}
-			mine, err := p.openByRole(v, who)
-			if err != nil {
-				return err
-			}
-			role = Role{Role: r, AccountName: names[accountID], Policy: policy, MyRequest: mine[r.Key]}
-			if role.Trust, err = p.judge(v, r, who.Person); err != nil {
-				return err
-			}
-			if role.Blocked, err = p.whyBlocked(v, r); err != nil {
-				return err
-			}
-			return v.FillDocuments(&role.Role)
+		known, err := v.Roster(accountID)
+		if serval.IsRefusal(err, serval.NotFound) {
+			return noRole(who.Person)
 		}
-		return noRole(who.Person)
+		if err != nil {
+			return err
+		}
+		of, err := p.roster(v, known)
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(of.roles, func(r listedRole) bool { return r.Name == name })
+		if i < 0 {
+			return noRole(who.Person)
+		}
+		r := of.roles[i].Role
+		policy, ok := access.Decide(policies, target(r), who.Person)
+		if !ok {
+			return noRole(who.Person)
+		}
+		mine, err := p.openByRole(v, who)
+		if err != nil {
+			return err
+		}
+		role = Role{Role: r, AccountName: of.account, Policy: policy, MyRequest: mine[r.Key]}
+		if role.Trust, err = p.judge(v, r, who.Person); err != nil {
+			return err
+		}
+		if role.Blocked, err = p.whyBlocked(v, r); err != nil {
+			return err
+		}
+		return v.FillDocuments(&role.Role)
 	})
 	return role, err
 }
 
 func target(r store.Role) access.Target {
 	return access.Target{AccountID: r.Key.AccountID, ARN: r.ARN, Tags: r.Tags}
-}
-
-func accountNames(v *store.View) (map[string]string, error) {
-	accounts, err := v.Accounts()
-	if err != nil {
-		return nil, err
-	}
-	names := make(map[string]string, len(accounts))
-	for _, a := range accounts {
-		names[a.ID] = a.Name
-	}
-	return names, nil
 }
 
 // openByRole returns who's newest open request for each role.
@@ -224,22 +207,4 @@ func hasTag(tags map[string]string, wanted string) bool {
 	key, want, withValue := strings.Cut(wanted, "=")
 	value, tagged := tags[key]
 	return tagged && (!withValue || value == want)
-}
-
-func hasText(r store.Role, account, text string) bool {
-	if text == "" {
-		return true
-	}
-	text = serval.FoldEmail(text)
-	for _, field := range []string{r.ARN, r.Description, account} {
-		if strings.Contains(serval.FoldEmail(field), text) {
-			return true
-		}
-	}
-	for key, value := range r.Tags {
-		if strings.Contains(serval.FoldEmail(key), text) || strings.Contains(serval.FoldEmail(value), text) {
-			return true
-		}
-	}
-	return false
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -63,51 +64,85 @@ type FindingFilter struct {
 	Limit     int    // roles
 }
 
+// mostJudged is how many trust policies are looked at for the first time for one
+// page of findings.
+const mostJudged = 1000
+
 // Findings returns the roles about whose trust policies there is something to
-// know, in the order of account and ARN, and whether there are more. It is for
-// auditors and admins, whatever they are eligible for.
-func (p *Plane) Findings(ctx context.Context, who serval.Principal, f FindingFilter) (list []RoleFindings, more bool, err error) {
+// know, in the order of account and ARN, and the ARN behind which the next page
+// begins; empty where there is none. A page may have fewer roles than it could,
+// and still be followed by another: many policies that nobody has looked at yet
+// are looked at for several. It is for auditors and admins, whatever they are
+// eligible for.
+func (p *Plane) Findings(ctx context.Context, who serval.Principal, f FindingFilter) (list []RoleFindings, next string, err error) {
 	err = p.view(ctx, who, serval.FindingRead, "", func(v *store.View) error {
+		list, next = nil, ""
 		least, err := trust.ParseSeverity(cmp.Or(f.Severity, string(trust.Low)))
 		if err != nil {
 			return err
 		}
-		after, err := serval.ParseRoleARN(f.After)
-		if f.After != "" && err != nil {
-			return noPage()
-		}
-		known, err := v.Roles()
-		if err != nil {
-			return err
-		}
-		names, err := accountNames(v)
-		if err != nil {
-			return err
-		}
-		for _, r := range known {
-			if f.AccountID != "" && r.Key.AccountID != f.AccountID || f.After != "" && !behind(r, after) {
-				continue
+		judged, last := 0, ""
+		return p.each(v, f.AccountID, f.After, func(of *roster, i int) (bool, error) {
+			r := of.roles[i].Role
+			known := of.grave(i)
+			if known.looked && !known.unreadable && !(known.most != "" && known.most.AtLeast(least)) {
+				last = r.ARN
+				return true, nil
 			}
-			found := RoleFindings{Role: r, AccountName: names[r.Key.AccountID]}
-			found.Findings, err = p.findings(v, r, least)
+			if !known.looked {
+				if judged == mostJudged {
+					next = last
+					return false, nil
+				}
+				judged++
+			}
+			found := RoleFindings{Role: r, AccountName: of.account}
+			all, err := p.findings(v, r, trust.Low)
 			if serval.IsRefusal(err) {
 				found.Unreadable, err = err.Error(), nil
 			}
 			if err != nil {
-				return err
+				return false, err
 			}
+			of.setGrave(i, all, found.Unreadable != "")
+			found.Findings = atLeast(all, least)
 			if len(found.Findings) == 0 && found.Unreadable == "" {
-				continue
+				last = r.ARN
+				return true, nil
 			}
 			if f.Limit > 0 && len(list) == f.Limit {
-				more = true
-				return nil
+				next = last
+				return false, nil
 			}
-			list = append(list, found)
-		}
-		return nil
+			list, last = append(list, found), r.ARN
+			return true, nil
+		})
 	})
-	return list, more, err
+	return list, next, err
+}
+
+func (of *roster) grave(i int) grave {
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	return of.graves[i]
+}
+
+func (of *roster) setGrave(i int, all []Finding, unreadable bool) {
+	of.mu.Lock()
+	defer of.mu.Unlock()
+	of.graves[i] = grave{looked: true, unreadable: unreadable}
+	if len(all) > 0 {
+		of.graves[i].most = all[0].Severity // the gravest are first
+	}
+}
+
+// atLeast returns those of findings, the gravest first, that are so severe.
+func atLeast(all []Finding, least trust.Severity) []Finding {
+	i := slices.IndexFunc(all, func(f Finding) bool { return !f.Severity.AtLeast(least) })
+	if i < 0 {
+		return all
+	}
+	return all[:i]
 }
 
 // findings returns what is at least so severe about a role's trust policy. A
@@ -121,13 +156,7 @@ func (p *Plane) findings(v *store.View, r store.Role, least trust.Severity) ([]F
 		Issuer: p.settings.Issuer, Audience: p.settings.ClientID, Partition: r.Key.Partition, AccountID: r.Key.AccountID,
 		Addresses: p.settings.EgressAddresses, Endpoint: p.settings.VPCEndpoint,
 	}
-	all := policy.Findings(ours)
-	for i, f := range all {
-		if !f.Severity.AtLeast(least) {
-			return all[:i], nil // the gravest are first
-		}
-	}
-	return all, nil
+	return atLeast(policy.Findings(ours), least), nil
 }
 
 // blocked refuses to open sessions of a role whose trust policy has a finding as

@@ -37,8 +37,8 @@ func TestFindings(t *testing.T) {
 		aRole(prod, "anyreader", trusting(anyClient)), aRole(prod, "brokenreader", broken))
 	p := w.people()
 
-	list := func(who serval.Principal, f FindingFilter) (lines []string, more bool, err error) {
-		roles, more, err := w.plane.Findings(t.Context(), who, f)
+	list := func(who serval.Principal, f FindingFilter) (lines []string, next string, err error) {
+		roles, next, err := w.plane.Findings(t.Context(), who, f)
 		for _, r := range roles {
 			line := r.AccountName + "/" + r.Name
 			for _, found := range r.Findings {
@@ -49,23 +49,24 @@ func TestFindings(t *testing.T) {
 			}
 			lines = append(lines, line)
 		}
-		return lines, more, err
+		return lines, next, err
 	}
 	for _, test := range []struct {
 		filter FindingFilter
 		want   []string
-		more   bool
+		next   string
 	}{
-		{FindingFilter{}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable", "prod/openreader medium:bypass"}, false},
-		{FindingFilter{Severity: "medium"}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable", "prod/openreader medium:bypass"}, false},
-		{FindingFilter{Severity: "high"}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable"}, false},
-		{FindingFilter{Limit: 1}, []string{"prod/anyreader high:audience-missing"}, true},
-		{FindingFilter{After: roleARN(prod, "anyreader"), Limit: 5}, []string{"prod/brokenreader unreadable", "prod/openreader medium:bypass"}, false},
-		{FindingFilter{AccountID: dev}, nil, false},
+		{FindingFilter{}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable", "prod/openreader medium:bypass"}, ""},
+		{FindingFilter{Severity: "medium"}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable", "prod/openreader medium:bypass"}, ""},
+		{FindingFilter{Severity: "high"}, []string{"prod/anyreader high:audience-missing", "prod/brokenreader unreadable"}, ""},
+		{FindingFilter{Limit: 1}, []string{"prod/anyreader high:audience-missing"}, roleARN(prod, "anyreader")},
+		{FindingFilter{After: roleARN(prod, "anyreader"), Limit: 5}, []string{"prod/brokenreader unreadable", "prod/openreader medium:bypass"}, ""},
+		{FindingFilter{AccountID: dev}, nil, ""},
+		{FindingFilter{Severity: "high", Limit: 1}, []string{"prod/anyreader high:audience-missing"}, roleARN(prod, "anyreader")}, // looked at before
 	} {
-		got, more, err := list(p.adm, test.filter)
-		if d := cmp.Diff(test.want, got); d != "" || more != test.more || err != nil {
-			t.Errorf("%+v: more %v, %v (-want +got):\n%s", test.filter, more, err, d)
+		got, next, err := list(p.adm, test.filter)
+		if d := cmp.Diff(test.want, got); d != "" || next != test.next || err != nil {
+			t.Errorf("%+v: next %q, %v (-want +got):\n%s", test.filter, next, err, d)
 		}
 	}
 	_, _, err := list(p.ana, FindingFilter{})
@@ -100,6 +101,32 @@ func TestFindings(t *testing.T) {
 		}
 		if (role.Blocked == "") != (test.refused == "") || refused && role.Blocked != refusal.Reason {
 			t.Errorf("%s with findings blocked from %q: the role says %q, the refusal %v", test.role, test.block, role.Blocked, err)
+		}
+	}
+}
+
+// Of many trust policies that nobody has looked at yet a page looks at a bounded
+// number; the pages behind it find what there is.
+func TestFindingsOfManyRoles(t *testing.T) {
+	w := newWorld(t)
+	var roles []serval.Role
+	for i := range mostJudged + 10 {
+		roles = append(roles, aRole(prod, fmt.Sprintf("r%05d", i), trusting(closed)))
+	}
+	w.push(prod, append(roles, aRole(prod, "zopen", trusting(openWide)))...)
+	p := w.people()
+	roleAt := func(i int) string { return roleARN(prod, fmt.Sprintf("r%05d", i)) }
+	for _, test := range []struct {
+		after string
+		found int
+		next  string
+	}{
+		{"", 0, roleAt(mostJudged - 1)}, {roleAt(mostJudged - 1), 1, ""},
+		{"", 1, ""}, // all have been looked at
+	} {
+		found, next, err := w.plane.Findings(t.Context(), p.aud, FindingFilter{Severity: "medium", After: test.after, Limit: 100})
+		if err != nil || len(found) != test.found || next != test.next {
+			t.Errorf("behind %q: %d roles, next %q, %v; want %d and %q", test.after, len(found), next, err, test.found, test.next)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type Door struct {
 	Changed Signal
 
 	strangers budget
+	turned    budgets // what the edge refused, by person
 }
 
 // New returns the door of an open, migrated store.
@@ -85,6 +86,10 @@ func (d *Door) View(ctx context.Context, who serval.Principal, what serval.Actio
 	return err
 }
 
+// turnedRows is how many refusals of the edge are recorded of one person in a
+// minute; the rest is counted.
+const turnedRows = 10
+
 // strangerRows is how many refusals of people who are not signed in are
 // recorded in a minute; the rest is counted. Nobody fills the log from outside.
 const strangerRows = 60
@@ -109,14 +114,18 @@ func (d *Door) Refused(ctx context.Context, who serval.Principal, what serval.Ac
 		return // nobody waits for it any more, and nothing happened
 	}
 	now := d.Now()
-	if stranger {
-		skipped, ok := d.strangers.take(now, strangerRows)
-		if !ok {
-			return
-		}
-		if skipped > 0 {
-			e.Detail = withDetail(e.Detail, "not_recorded_before", fmt.Sprint(skipped))
-		}
+	skipped, ok := 0, true
+	switch {
+	case stranger:
+		skipped, ok = d.strangers.take(now, strangerRows)
+	case what == serval.EdgeRefuse:
+		skipped, ok = d.turned.take(e.ActorID, now, turnedRows)
+	}
+	if !ok {
+		return
+	}
+	if skipped > 0 {
+		e.Detail = withDetail(e.Detail, "not_recorded_before", fmt.Sprint(skipped))
 	}
 	// The caller may be gone; the record is made all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -253,4 +262,40 @@ func (b *budget) take(now time.Time, max int) (skipped int, ok bool) {
 	}
 	b.used++
 	return skipped, true
+}
+
+// budgets are a budget for each of many. Those that have nothing to remember are
+// forgotten with the minute.
+type budgets struct {
+	mu     sync.Mutex
+	minute int64
+	of     map[string]*budget
+}
+
+// take is take of whose budget.
+func (b *budgets) take(whose string, now time.Time, max int) (skipped int, ok bool) {
+	b.mu.Lock()
+	if m := now.Unix() / 60; m != b.minute || b.of == nil {
+		kept := map[string]*budget{}
+		for name, one := range b.of {
+			if one.owes() {
+				kept[name] = one
+			}
+		}
+		b.minute, b.of = m, kept
+	}
+	one := b.of[whose]
+	if one == nil {
+		one = &budget{}
+		b.of[whose] = one
+	}
+	b.mu.Unlock()
+	return one.take(now, max)
+}
+
+// owes reports whether there are any that were not within.
+func (b *budget) owes() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.skipped > 0
 }

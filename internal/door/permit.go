@@ -135,7 +135,10 @@ var permits = map[serval.Action]permit{
 	serval.NoticeRetry: admin,
 	serval.NoticeSend:  system,
 
-	serval.AuditRead: auditor,
+	serval.AuditRead:   auditor,
+	serval.AuditExport: auditor,
+	serval.ReportRead:  auditor,
+	serval.EdgeRefuse:  person,
 }
 
 // authorize refuses who may not begin what. Every act and view asks it, and

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -33,10 +34,10 @@ func Decode(r *http.Request, value any) error {
 	}
 	if kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" ||
 		params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
-		return serval.Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
+		return Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
 	}
 	if !utf8.Valid(text) {
-		return serval.Refuse(serval.Invalid, "The body is not UTF-8.")
+		return Refuse(serval.Invalid, "The body is not UTF-8.")
 	}
 	if err := checkJSON(text); err != nil {
 		return err
@@ -45,12 +46,12 @@ func Decode(r *http.Request, value any) error {
 	d.DisallowUnknownFields()
 	if err := d.Decode(value); err != nil {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return serval.Refuse(serval.Invalid, "Field %q has the wrong type: it cannot be a %s.", serval.Clip(wrong.Field, 100), serval.Clip(wrong.Value, 40))
+			return Refuse(serval.Invalid, "Field %q has the wrong type: it cannot be a %s.", serval.Clip(wrong.Field, 100), serval.Clip(wrong.Value, 40))
 		}
 		if _, field, ok := strings.Cut(err.Error(), "unknown field "); ok {
-			return serval.Refuse(serval.Invalid, "Field %s is not known.", serval.Clip(field, 100))
+			return Refuse(serval.Invalid, "Field %s is not known.", serval.Clip(field, 100))
 		}
-		return serval.Refuse(serval.Invalid, "The body does not fit: %s.", serval.Clip(err.Error(), 200))
+		return Refuse(serval.Invalid, "The body does not fit: %s.", serval.Clip(err.Error(), 200))
 	}
 	return nil
 }
@@ -64,9 +65,9 @@ func Members(r *http.Request, names ...string) (map[string]json.RawMessage, erro
 		return nil, err
 	}
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, serval.Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
+		return nil, Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
 	}
-	malformed := serval.Refuse(serval.Invalid, "The body is not one JSON object.")
+	malformed := Refuse(serval.Invalid, "The body is not one JSON object.")
 	d := json.NewDecoder(bytes.NewReader(text))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
 		return nil, malformed
@@ -79,10 +80,10 @@ func Members(r *http.Request, names ...string) (map[string]json.RawMessage, erro
 			return nil, malformed
 		}
 		if !slices.Contains(names, name) {
-			return nil, serval.Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
+			return nil, Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
 		}
 		if _, twice := members[name]; twice {
-			return nil, serval.Refuse(serval.Invalid, "Field %q comes twice.", name)
+			return nil, Refuse(serval.Invalid, "Field %q comes twice.", name)
 		}
 		var raw json.RawMessage
 		if err := d.Decode(&raw); err != nil {
@@ -94,7 +95,7 @@ func Members(r *http.Request, names ...string) (map[string]json.RawMessage, erro
 		return nil, malformed
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, serval.Refuse(serval.Invalid, "Something stands behind the end of the body.")
+		return nil, Refuse(serval.Invalid, "Something stands behind the end of the body.")
 	}
 	return members, nil
 }
@@ -111,10 +112,10 @@ func DecodeNothing(r *http.Request) error {
 func ReadBody(r *http.Request) ([]byte, error) {
 	text, err := io.ReadAll(r.Body)
 	if limit, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, serval.Refuse(serval.TooLarge, "The body has more than the %d bytes that are taken.", limit.Limit)
+		return nil, Refuse(serval.TooLarge, "The body has more than the %d bytes that are taken.", limit.Limit)
 	}
 	if err != nil {
-		return nil, serval.Refuse(serval.Invalid, "The body breaks off.")
+		return nil, Refuse(serval.Invalid, "The body breaks off.")
 	}
 	return text, nil
 }
@@ -125,7 +126,7 @@ func ReadBody(r *http.Request) ([]byte, error) {
 // within tags are the tags' own.
 func checkJSON(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
-	malformed := serval.Refuse(serval.Invalid, "The body is not one JSON object.")
+	malformed := Refuse(serval.Invalid, "The body is not one JSON object.")
 	t, err := d.Token()
 	if err != nil || t != json.Delim('{') {
 		return malformed
@@ -146,10 +147,10 @@ func checkJSON(text []byte) error {
 		in := open[len(open)-1]
 		if name, ok := t.(string); ok && in.object && !in.value {
 			if in.names[name] {
-				return serval.Refuse(serval.Invalid, "Field %q comes twice.", serval.Clip(name, 100))
+				return Refuse(serval.Invalid, "Field %q comes twice.", serval.Clip(name, 100))
 			}
 			if !in.tags && (serval.FoldEmail(name) != name || strings.ContainsFunc(name, func(c rune) bool { return c >= utf8.RuneSelf })) {
-				return serval.Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
+				return Refuse(serval.Invalid, "Field %q is not known.", serval.Clip(name, 100))
 			}
 			in.names[name], in.value, in.name = true, true, name
 			continue
@@ -158,7 +159,7 @@ func checkJSON(text []byte) error {
 		switch t {
 		case json.Delim('{'), json.Delim('['):
 			if len(open) == maxDepth {
-				return serval.Refuse(serval.Invalid, "The body is nested too deeply.")
+				return Refuse(serval.Invalid, "The body is nested too deeply.")
 			}
 			open = append(open, &level{object: t == json.Delim('{'), names: map[string]bool{}, tags: in.name == "tags"})
 		case json.Delim('}'), json.Delim(']'):
@@ -166,7 +167,7 @@ func checkJSON(text []byte) error {
 		}
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return serval.Refuse(serval.Invalid, "Something stands behind the end of the body.")
+		return Refuse(serval.Invalid, "Something stands behind the end of the body.")
 	}
 	return nil
 }
@@ -174,7 +175,7 @@ func checkJSON(text []byte) error {
 // Form reads a posted form.
 func Form(r *http.Request) (url.Values, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); (err != nil || kind != "application/x-www-form-urlencoded") && r.ContentLength != 0 {
-		return nil, serval.Refuse(serval.Invalid, "This address takes a posted form.")
+		return nil, Refuse(serval.Invalid, "This address takes a posted form.")
 	}
 	text, err := ReadBody(r)
 	if err != nil {
@@ -182,7 +183,7 @@ func Form(r *http.Request) (url.Values, error) {
 	}
 	values, err := url.ParseQuery(string(text))
 	if err != nil {
-		return nil, serval.Refuse(serval.Invalid, "The form cannot be read.")
+		return nil, Refuse(serval.Invalid, "The form cannot be read.")
 	}
 	for name, all := range values {
 		for i := range all {
@@ -200,17 +201,17 @@ func Form(r *http.Request) (url.Values, error) {
 func Query(r *http.Request, known ...string) (url.Values, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, serval.Refuse(serval.Invalid, "The query cannot be read.")
+		return nil, Refuse(serval.Invalid, "The query cannot be read.")
 	}
 	for name, all := range values {
 		if !slices.Contains(known, name) {
-			return nil, serval.Refuse(serval.Invalid, "The parameter %q is not known here.", serval.Clip(name, 100))
+			return nil, Refuse(serval.Invalid, "The parameter %q is not known here.", serval.Clip(name, 100))
 		}
 		if len(all) > 1 {
-			return nil, serval.Refuse(serval.Invalid, "The parameter %q comes more than once.", name)
+			return nil, Refuse(serval.Invalid, "The parameter %q comes more than once.", name)
 		}
 		if !utf8.ValidString(all[0]) {
-			return nil, serval.Refuse(serval.Invalid, "The parameter %q is not UTF-8.", name)
+			return nil, Refuse(serval.Invalid, "The parameter %q is not UTF-8.", name)
 		}
 	}
 	return values, nil
@@ -224,7 +225,7 @@ func Yes(q url.Values, name string) (bool, error) {
 	case "true":
 		return true, nil
 	default:
-		return false, serval.Refuse(serval.Invalid, "The parameter %q is true, or left out.", name)
+		return false, Refuse(serval.Invalid, "The parameter %q is true, or left out.", name)
 	}
 }
 
@@ -239,12 +240,12 @@ func Page(q url.Values) (size int, after string, err error) {
 	size = DefaultPage
 	if text := q.Get("page_size"); text != "" {
 		if size, err = strconv.Atoi(text); err != nil || size < 1 || size > MaxPage {
-			return 0, "", serval.Refuse(serval.Invalid, "page_size is a number from 1 to %d.", MaxPage)
+			return 0, "", Refuse(serval.Invalid, "page_size is a number from 1 to %d.", MaxPage)
 		}
 	}
 	token, err := base64.RawURLEncoding.DecodeString(q.Get("page_token"))
 	if err != nil || !utf8.Valid(token) {
-		return 0, "", serval.Refuse(serval.Invalid, "This page_token is not of this list.")
+		return 0, "", Refuse(serval.Invalid, "This page_token is not of this list.")
 	}
 	return size, string(token), nil
 }
@@ -257,6 +258,30 @@ func PageToken(more bool, last string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(last))
 }
 
+// Instant reads a parameter that is a time; zero where it is left out.
+func Instant(q url.Values, name string) (time.Time, error) {
+	if q.Get(name) == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339, q.Get(name))
+	if err != nil || t.Year() < 2000 || t.Year() > 2200 {
+		return time.Time{}, Refuse(serval.Invalid, "The parameter %q is a time such as 2026-03-01T12:00:00Z.", name)
+	}
+	return t.UTC(), nil
+}
+
+// Seq reads a parameter that is the number of a row; 0 where it is left out.
+func Seq(q url.Values, name string) (int64, error) {
+	if q.Get(name) == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(q.Get(name), 10, 64)
+	if err != nil || n < 0 {
+		return 0, Refuse(serval.Invalid, "The parameter %q is the number of a row.", name)
+	}
+	return n, nil
+}
+
 // Number reads a page token that is a row's number.
 func Number(token string) (int64, error) {
 	if token == "" {
@@ -264,7 +289,7 @@ func Number(token string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(token, 10, 64)
 	if err != nil || n < 1 {
-		return 0, serval.Refuse(serval.Invalid, "This page_token is not of this list.")
+		return 0, Refuse(serval.Invalid, "This page_token is not of this list.")
 	}
 	return n, nil
 }

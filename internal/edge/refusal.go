@@ -40,6 +40,17 @@ type Misfit struct {
 // Error returns the reason.
 func (m Misfit) Error() string { return m.Reason }
 
+// An Early refusal is made here, before anything behind the edge has heard of it.
+type Early struct{ *serval.Refusal }
+
+// Unwrap returns the refusal.
+func (e Early) Unwrap() error { return e.Refusal }
+
+// Refuse returns an early refusal; see serval.Refuse.
+func Refuse(kind serval.Kind, format string, args ...any) error {
+	return Early{&serval.Refusal{Kind: kind, Reason: serval.Refuse(kind, format, args...).Error()}}
+}
+
 // Explain returns what a caller may learn of err.
 func Explain(err error) (status int, e wire.Error) {
 	if m, ok := errors.AsType[Misfit](err); ok {

@@ -17,7 +17,7 @@ import (
 // sender's fault.
 func Stream(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, error) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return nil, serval.Refuse(serval.Invalid, "What is pushed is JSON: send Content-Type: application/json.")
+		return nil, Refuse(serval.Invalid, "What is pushed is JSON: send Content-Type: application/json.")
 	}
 	if a, ok := w.(*Answer); ok {
 		w = a.ResponseWriter
@@ -32,7 +32,7 @@ func Stream(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, erro
 		}
 		body = z
 	default:
-		return nil, serval.Refuse(serval.Invalid, "Content-Encoding is gzip or none, not %q.", serval.Clip(encoding, 40))
+		return nil, Refuse(serval.Invalid, "Content-Encoding is gzip or none, not %q.", serval.Clip(encoding, 40))
 	}
 	return faulty{body}, nil
 }
@@ -52,9 +52,9 @@ func senders(err error) error {
 	case err == nil || err == io.EOF:
 		return err
 	case errors.Is(err, gzip.ErrHeader) || errors.Is(err, gzip.ErrChecksum) || isCorrupt(err):
-		return serval.Refuse(serval.Invalid, "The body is not the gzip that Content-Encoding says.")
+		return Refuse(serval.Invalid, "The body is not the gzip that Content-Encoding says.")
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return serval.Refuse(serval.Invalid, "The body breaks off.")
+		return Refuse(serval.Invalid, "The body breaks off.")
 	}
 	return err
 }

@@ -23,11 +23,16 @@ func (w *world) stored() map[string]store.Role {
 	w.t.Helper()
 	roles := map[string]store.Role{}
 	err := w.store.Read(w.t.Context(), func(v *store.View) error {
-		list, err := v.Roles()
-		for _, r := range list {
-			roles[r.ARN] = r
+		for _, id := range []string{prod, dev} {
+			list, err := v.Roles(id)
+			if err != nil {
+				return err
+			}
+			for _, r := range list {
+				roles[r.ARN] = r
+			}
 		}
-		return err
+		return nil
 	})
 	if err != nil {
 		w.t.Fatal(err)

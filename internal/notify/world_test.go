@@ -116,7 +116,7 @@ func (w *world) notices(state serval.NoticeState) (list []serval.Notice) {
 func (w *world) events() (rows []serval.Link) {
 	w.t.Helper()
 	err := w.door.Store.Read(context.Background(), func(v *store.View) (err error) {
-		rows, err = v.Events(store.EventFilter{Action: serval.NoticeFail, Limit: 1000})
+		rows, _, err = v.Events(store.EventFilter{Action: serval.NoticeFail, Limit: 1000})
 		return err
 	})
 	if err != nil {

@@ -101,18 +101,16 @@ func (p *Pages) Audit(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	if err != nil {
 		return err
 	}
-	rows, head, err := p.c.Plane.Events(r.Context(), v.Who, control.AuditFilter{
-		Before: before, Target: view.Target, Action: serval.Action(view.Action), Limit: edge.DefaultPage + 1,
+	rows, next, head, err := p.c.Plane.Events(r.Context(), v.Who, control.AuditFilter{
+		Before: before, Target: view.Target, Action: serval.Action(view.Action), Limit: edge.DefaultPage,
 	})
 	if err != nil {
 		return err
 	}
 	view.Head = wire.Head{Seq: head.Seq, Hash: head.Hash}
-	for _, row := range rows[:min(edge.DefaultPage, len(rows))] {
+	for _, row := range rows {
 		view.Events = append(view.Events, viewEvent(row))
 	}
-	if len(rows) > edge.DefaultPage {
-		view.Next = edge.PageToken(true, strconv.FormatInt(rows[edge.DefaultPage-1].Seq, 10))
-	}
+	view.Next = edge.PageToken(next != 0, strconv.FormatInt(next, 10))
 	return p.show(w, v, http.StatusOK, "audit", "Audit log", view)
 }

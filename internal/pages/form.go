@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -14,7 +15,7 @@ func minutes(text string) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, serval.Refuse(serval.Invalid, "Minutes are a whole number.")
+		return 0, edge.Refuse(serval.Invalid, "Minutes are a whole number.")
 	}
 	return n, nil
 }

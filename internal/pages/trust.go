@@ -25,14 +25,12 @@ func (p *Pages) Findings(w http.ResponseWriter, r *http.Request, v *Visit) error
 	if f.Limit, f.After, err = edge.Page(q); err != nil {
 		return err
 	}
-	roles, more, err := p.c.Plane.Findings(r.Context(), v.Who, f)
+	roles, next, err := p.c.Plane.Findings(r.Context(), v.Who, f)
 	if err != nil {
 		return err
 	}
 	page := shape.Findings(roles)
-	if more {
-		page.NextPageToken = edge.PageToken(more, roles[len(roles)-1].ARN)
-	}
+	page.NextPageToken = edge.PageToken(next != "", next)
 	return p.show(w, v, http.StatusOK, "findings", "Findings", findingsView{FindingsPage: page, Account: f.AccountID, Severity: f.Severity})
 }
 

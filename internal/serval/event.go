@@ -110,6 +110,9 @@ const (
 
 	AuditRead   Action = "audit.read"
 	AuditExport Action = "audit.export"
+	ReportRead  Action = "report.read"
+
+	EdgeRefuse Action = "edge.refuse" // it got no further than the edge: another site's, or malformed
 )
 
 // An Outcome is how what an event tells of came out.

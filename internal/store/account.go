@@ -123,10 +123,11 @@ func (t *Tx) DeclareAccount(a serval.Account, source string) error {
 	if err != nil {
 		return fmt.Errorf("encoding the settings of account %s: %w", a.ID, err)
 	}
-	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, unreadable, near_misses, problems, removed_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', 0, '[]', '[]', '[]', 0)
+	return t.exec("keeping account "+a.ID, `insert into account (`+accountColumns+`, unreadable, near_misses, problems, roles_version, removed_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, 0, 0, '', '', 0, 0, 0, 0, '', 0, '[]', '[]', '[]', 1, 0)
 		on conflict (id) do update set name = excluded.name, partition = excluded.partition, role_arn = excluded.role_arn,
 			external_id = excluded.external_id, settings = excluded.settings, source = excluded.source,
+			roles_version = account.roles_version + 1,
 			sync_requested_at = case when account.removed_at <> 0 then excluded.created_at else account.sync_requested_at end,
 			removed_at = 0`,
 		a.ID, a.Name, a.Partition, a.RoleARN, a.ExternalID, string(settings), source, micros(t.Now))
@@ -146,7 +147,8 @@ func (t *Tx) RemoveAccount(id string) error {
 	if err != nil {
 		return err
 	}
-	return t.exec("removing account "+id, `update account set removed_at = $2, claimed_by = '', claimed_until = 0 where id = $1`, id, micros(t.Now))
+	return t.exec("removing account "+id, `update account set removed_at = $2, claimed_by = '', claimed_until = 0,
+		roles_version = roles_version + 1 where id = $1`, id, micros(t.Now))
 }
 
 // IssueGeneration claims the next sync of an account for worker until the
@@ -208,6 +210,46 @@ func (t *Tx) AcceptDelta(d serval.Delta, digest, answer string) error {
 	return t.exec("accepting the delta of account "+d.AccountID, `update account set
 			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, looked_at = case when $6 = 1 then $5 else looked_at end, claimed_by = '', claimed_until = 0
 		where id = $1`, d.AccountID, d.Generation, digest, answer, micros(t.notLater(d.StartedAt)), flag(d.Complete))
+}
+
+// A Roster says which state the roles of an account are in: whoever has read them
+// at this version has them as they are.
+type Roster struct {
+	AccountID string
+	Name      string // of the account
+	Version   int64
+}
+
+const rosterColumns = `id, name, roles_version`
+
+func scanRoster(row scanner) (r Roster, err error) {
+	if err := row.Scan(&r.AccountID, &r.Name, &r.Version); err != nil {
+		return Roster{}, fmt.Errorf("reading an account: %w", err)
+	}
+	return r, nil
+}
+
+// Rosters returns those of all connected accounts, in the order of their ids.
+func (v *View) Rosters() ([]Roster, error) {
+	return remember(v, source{"rosters", []string{"account"}}, "", func() ([]Roster, error) {
+		return all(v, scanRoster, `select `+rosterColumns+` from account where removed_at = 0 order by id`)
+	})
+}
+
+// Roster returns that of one connected account.
+func (v *View) Roster(accountID string) (Roster, error) {
+	return one(v, "There is no such account.", scanRoster, `select `+rosterColumns+` from account where id = $1 and removed_at = 0`, accountID)
+}
+
+// AccountsEver returns the rosters of all accounts that ever were connected, in the
+// order of their ids.
+func (v *View) AccountsEver() ([]Roster, error) {
+	return all(v, scanRoster, `select `+rosterColumns+` from account order by id`)
+}
+
+// turnRoster notes that the roles of an account have changed.
+func (t *Tx) turnRoster(accountID string) error {
+	return t.exec("noting a change of the roles of account "+accountID, `update account set roles_version = roles_version + 1 where id = $1`, accountID)
 }
 
 // AccountName returns the name of an account, connected or not any more; empty

@@ -3,9 +3,12 @@ package store
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -64,37 +67,154 @@ type EventFilter struct {
 	Before  int64 // rows with a lower number; 0 for all
 	Target  string
 	ActorID string
+	Actor   string // as it was written
 	Action  serval.Action
-	Limit   int // at most so many
+	Outcome serval.Outcome
+	From    time.Time // rows of this instant or later; zero for all
+	To      time.Time // rows before this instant; zero for all
+	Limit   int       // at most so many
 }
+
+// eventsLookedThrough is how many rows are looked through for one page that
+// several things are filtered by at once: one of them chooses by its index, and
+// the others may let nothing through.
+const eventsLookedThrough = 10_000
 
 // The rows that a filter lets through. SQLite uses an index for a condition
 // that every row must meet, and not for one that an empty filter lifts; so what
-// is filtered by is said twice.
+// is filtered by is said twice. The last row that is looked through for a page is
+// found by the index alone.
 const (
-	eventsWhere = ` seq < $1 and ($2 = '' or target = $2) and ($3 = '' or actor_id = $3) and ($4 = '' or action = $4)
-		order by seq desc limit $5`
-	eventsOfAll    = `select ` + eventColumns + ` from event where` + eventsWhere
-	eventsOfTarget = `select ` + eventColumns + ` from event where target = $2 and` + eventsWhere
-	eventsOfActor  = `select ` + eventColumns + ` from event where actor_id = $3 and` + eventsWhere
-	eventsOfAction = `select ` + eventColumns + ` from event where action = $4 and` + eventsWhere
+	eventsWhere = ` seq < $1 and seq >= $2 and ($3 = '' or target = $3) and ($4 = '' or actor_id = $4) and ($5 = '' or actor = $5)
+		and ($6 = '' or action = $6) and ($7 = '' or outcome = $7) and at >= $8 and at < $9
+		order by seq desc limit $10`
+	eventsOfAll     = `select ` + eventColumns + ` from event where` + eventsWhere
+	eventsOfTarget  = `select ` + eventColumns + ` from event where target = $3 and` + eventsWhere
+	eventsOfActorID = `select ` + eventColumns + ` from event where actor_id = $4 and` + eventsWhere
+	eventsOfActor   = `select ` + eventColumns + ` from event where actor = $5 and` + eventsWhere
+	eventsOfAction  = `select ` + eventColumns + ` from event where action = $6 and` + eventsWhere
+	eventsOfOutcome = `select ` + eventColumns + ` from event where outcome = $7 and` + eventsWhere
+
+	lastWhere     = ` = $1 and seq < $2 and seq >= $3 order by seq desc limit 1 offset $4`
+	lastOfTarget  = `select seq from event where target` + lastWhere
+	lastOfActorID = `select seq from event where actor_id` + lastWhere
+	lastOfActor   = `select seq from event where actor` + lastWhere
+	lastOfAction  = `select seq from event where action` + lastWhere
 )
 
-// Events returns rows of the audit log, newest first.
-func (v *View) Events(f EventFilter) ([]serval.Link, error) {
+// Events returns rows of the audit log, newest first. Where next is not 0 there
+// may be more, before the row with that number; a page that several things are
+// filtered by may have fewer rows than were asked for, or none, and still be
+// followed by another.
+func (v *View) Events(f EventFilter) (rows []serval.Link, next int64, err error) {
+	before, from := cmp.Or(f.Before, math.MaxInt64), int64(1)
+	if !f.From.IsZero() {
+		if from, err = v.eventAround(f.From.Add(-maxBackward)); err != nil {
+			return nil, 0, err
+		}
+	}
+	if !f.To.IsZero() {
+		to, err := v.eventAround(f.To.Add(maxBackward))
+		if err != nil {
+			return nil, 0, err
+		}
+		before = min(before, to)
+	}
+	if f.regards() > 1 {
+		last, err := v.lastLookedThrough(f, before, from)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(last) > 0 {
+			from, next = last[0]+1, last[0]+1
+		}
+	}
 	list := func(query string) ([]serval.Link, error) {
-		return all(v, scanEvent, query, cmp.Or(f.Before, math.MaxInt64), f.Target, f.ActorID, string(f.Action), f.Limit)
+		return all(v, scanEvent, query, before, from, f.Target, f.ActorID, f.Actor, string(f.Action), string(f.Outcome),
+			micros(f.From), cmp.Or(micros(f.To), math.MaxInt64), f.Limit+1)
 	}
-	switch {
+	switch { // by what chooses the fewest
 	case f.Target != "":
-		return list(eventsOfTarget)
+		rows, err = list(eventsOfTarget)
 	case f.ActorID != "":
-		return list(eventsOfActor)
+		rows, err = list(eventsOfActorID)
+	case f.Actor != "":
+		rows, err = list(eventsOfActor)
 	case f.Action != "":
-		return list(eventsOfAction)
+		rows, err = list(eventsOfAction)
+	case f.Outcome != "":
+		rows, err = list(eventsOfOutcome)
 	default:
-		return list(eventsOfAll)
+		rows, err = list(eventsOfAll)
 	}
+	if len(rows) > f.Limit {
+		rows = rows[:f.Limit]
+		next = rows[f.Limit-1].Seq
+	}
+	return rows, next, err
+}
+
+// regards returns in how many regards f chooses, other than by number and time.
+func (f EventFilter) regards() (n int) {
+	for _, by := range []string{f.Target, f.ActorID, f.Actor, string(f.Action), string(f.Outcome)} {
+		if by != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// lastLookedThrough returns the row behind the last that is looked through for a
+// page; none where all that there are can be.
+func (v *View) lastLookedThrough(f EventFilter, before, from int64) ([]int64, error) {
+	list := func(query, by string) ([]int64, error) {
+		return all(v, func(row scanner) (seq int64, err error) { return seq, row.Scan(&seq) }, query, by, before, from, eventsLookedThrough)
+	}
+	switch { // as Events does
+	case f.Target != "":
+		return list(lastOfTarget, f.Target)
+	case f.ActorID != "":
+		return list(lastOfActorID, f.ActorID)
+	case f.Actor != "":
+		return list(lastOfActor, f.Actor)
+	default: // with the outcome alone there is one regard
+		return list(lastOfAction, string(f.Action))
+	}
+}
+
+// eventAround returns the number of a row that has no row at or after the instant
+// more than maxBackward later before it, and none earlier than maxBackward before
+// the instant behind it. Rows are in the order in which they were written, and no
+// clock that wrote one was further back than that; so no index by time is needed.
+func (v *View) eventAround(at time.Time) (int64, error) {
+	head, err := v.ChainHead()
+	if err != nil {
+		return 0, err
+	}
+	low, high := int64(1), head.Seq+1 // the row before low is earlier; high is not
+	for low < high {
+		middle := low + (high-low)/2
+		var then int64
+		if err := v.scan(`select at from event where seq = $1`, []any{middle}, &then); err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return 0, fmt.Errorf("reading when event %d was: %w", middle, err)
+		}
+		if then < micros(at) {
+			low = middle + 1
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+// EventsAfter returns rows of the audit log behind the row after and up to the row
+// last, oldest first, at most so many.
+func (v *View) EventsAfter(after, last int64, limit int) ([]serval.Link, error) {
+	rows, err := all(v, scanEvent, `select `+eventColumns+` from event where seq > $1 and seq <= $2 order by seq limit $3`, after, last, limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading events: %w", err)
+	}
+	return rows, nil
 }
 
 // EachEvent hands every row after the row seq to f, oldest first, and stops at
@@ -171,7 +291,7 @@ func (v *View) VerifyChain(published Head) (Head, error) {
 // log was made with: the secret was changed and the older one not kept.
 func (s *Store) CheckSecret(ctx context.Context) error {
 	return s.Read(ctx, func(v *View) error {
-		rows, err := v.Events(EventFilter{Limit: 1})
+		rows, _, err := v.Events(EventFilter{Limit: 1})
 		if err != nil || len(rows) == 0 || s.chain.Knows(rows[0].KeyID) {
 			return err
 		}

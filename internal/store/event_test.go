@@ -240,14 +240,18 @@ func TestEventsKeepHostileText(t *testing.T) {
 		}
 		for _, text := range hostile {
 			events := look(t, d, func(v *View) ([]serval.Link, error) {
-				return v.Events(EventFilter{Target: text, ActorID: text, Limit: 9})
+				rows, _, err := v.Events(EventFilter{Target: text, ActorID: text, Limit: 9})
+				return rows, err
 			})
 			if len(events) != 1 {
 				t.Errorf("%d events with the target %.20q, want 1", len(events), text)
 			}
 		}
 		for _, text := range unkept {
-			events := look(t, d, func(v *View) ([]serval.Link, error) { return v.Events(EventFilter{Target: text, Limit: 9}) })
+			events := look(t, d, func(v *View) ([]serval.Link, error) {
+				rows, _, err := v.Events(EventFilter{Target: text, Limit: 9})
+				return rows, err
+			})
 			if len(events) != 0 {
 				t.Errorf("%d events with the target %q, which no row can hold", len(events), text)
 			}
@@ -255,27 +259,79 @@ func TestEventsKeepHostileText(t *testing.T) {
 	})
 }
 
+func page(t *testing.T, d database, f EventFilter) (rows []serval.Link, next int64) {
+	t.Helper()
+	err := d.Read(t.Context(), func(v *View) (err error) {
+		rows, next, err = v.Events(f)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return rows, next
+}
+
+func numbers(rows []serval.Link) string {
+	var list []string
+	for _, l := range rows {
+		list = append(list, fmt.Sprint(l.Seq))
+	}
+	return strings.Join(list, " ")
+}
+
+// R-52: what is looked through for one page is bounded, also where nothing is
+// found; the pages that follow find what there is.
+func TestEventsOfALongLog(t *testing.T) {
+	each(t, func(t *testing.T, d database) {
+		d.raw(t, fmt.Sprintf(`insert into event (`+eventColumns+`)
+			with recursive n (i) as (select 1 union all select i + 1 from n where i < %d)
+			select i, 0, '', '', '', 'request.create', '', case when i = 4 then 'failed' else 'done' end, '', '', '', '{}', '', '' from n`,
+			2*eventsLookedThrough+500))
+		f := EventFilter{Action: serval.RequestCreate, Outcome: serval.OutcomeFailed, Limit: 100}
+		if rows, next := page(t, d, EventFilter{Outcome: serval.OutcomeFailed, Limit: 100}); len(rows) != 1 || next != 0 {
+			t.Errorf("by the outcome alone %d rows and then %d, want one and no more", len(rows), next)
+		}
+		// Of the two, the action chooses.
+		for _, want := range []struct {
+			rows int
+			next int64
+		}{{0, eventsLookedThrough + 501}, {0, 501}, {1, 0}} {
+			rows, next := page(t, d, f)
+			if len(rows) != want.rows || next != want.next {
+				t.Errorf("before row %d: %d rows, next %d; want %d and %d", f.Before, len(rows), next, want.rows, want.next)
+			}
+			f.Before = next
+		}
+	})
+}
+
 func TestEvents(t *testing.T) {
 	each(t, func(t *testing.T, d database) {
-		d.act(t, noon, func(tx *Tx) error {
-			for i := range 12 {
-				e := serval.Event{ActorID: fmt.Sprint("p", i%2), Target: fmt.Sprint("r", i%3), Action: serval.RequestCreate}
-				if i%4 == 0 {
-					e.Action = serval.RequestDeny
-				}
-				if err := tx.Append(e); err != nil {
-					return err
-				}
+		for i := range 12 {
+			e := serval.Event{
+				ActorID: fmt.Sprint("p", i%2), Actor: fmt.Sprint("n", i%2), Target: fmt.Sprint("r", i%3), Action: serval.RequestCreate,
+				Outcome: serval.OutcomeDone,
 			}
-			return nil
-		})
+			if i%4 == 0 {
+				e.Action = serval.RequestDeny
+			}
+			if i > 9 {
+				e.Outcome = serval.OutcomeRefused
+			}
+			at := noon.Add(time.Duration(i) * time.Hour)
+			if i == 6 {
+				at = noon.Add(5*time.Hour - maxBackward) // by a clock that is behind
+			}
+			d.act(t, at, func(tx *Tx) error { return tx.Append(e) })
+		}
+		hour := func(n int) time.Time { return noon.Add(time.Duration(n) * time.Hour) }
 		for _, test := range []struct {
 			filter EventFilter
 			want   string
 		}{
 			{EventFilter{Limit: 3}, "12 11 10"},
 			{EventFilter{Before: 10, Limit: 3}, "9 8 7"},
-			{EventFilter{Before: 1, Limit: 3}, ""},
+			{EventFilter{Before: 1, Limit: 100}, ""},
 			{EventFilter{Limit: 100}, "12 11 10 9 8 7 6 5 4 3 2 1"},
 			{EventFilter{Target: "r0", Limit: 100}, "10 7 4 1"},
 			{EventFilter{Target: "r0", Before: 7, Limit: 100}, "4 1"},
@@ -285,13 +341,40 @@ func TestEvents(t *testing.T) {
 			{EventFilter{Action: serval.RequestDeny, Limit: 100}, "9 5 1"},
 			{EventFilter{Target: "r0", ActorID: "p0", Action: serval.RequestDeny, Limit: 100}, "1"},
 			{EventFilter{ActorID: "p1", Action: serval.RequestDeny, Limit: 100}, ""},
+			{EventFilter{Actor: "n1", Limit: 2}, "12 10"},
+			{EventFilter{Actor: "p1", Limit: 100}, ""},
+			{EventFilter{Outcome: serval.OutcomeRefused, Limit: 100}, "12 11"},
+			{EventFilter{Outcome: serval.OutcomeRefused, Actor: "n1", Limit: 100}, "12"},
+			{EventFilter{From: hour(9), Limit: 100}, "12 11 10"},
+			{EventFilter{From: hour(9).Add(time.Microsecond), Limit: 100}, "12 11"},
+			{EventFilter{To: hour(2), Limit: 100}, "2 1"},
+			{EventFilter{From: hour(1), To: hour(4), Limit: 100}, "4 3 2"},
+			{EventFilter{From: hour(5), To: hour(8), Limit: 100}, "8 6"},
+			{EventFilter{From: hour(4), To: hour(5), Limit: 100}, "7 5"},
+			{EventFilter{From: hour(12), Limit: 100}, ""},
+			{EventFilter{From: noon.Add(-time.Hour), To: noon, Limit: 100}, ""},
+			{EventFilter{From: noon.Add(-time.Hour), To: hour(100), Before: 3, Limit: 100}, "2 1"},
 		} {
-			var got []string
-			for _, l := range look(t, d, func(v *View) ([]serval.Link, error) { return v.Events(test.filter) }) {
-				got = append(got, fmt.Sprint(l.Seq))
+			rows, next := page(t, d, test.filter)
+			if got := numbers(rows); got != test.want {
+				t.Errorf("%+v: rows %s, want %s", test.filter, got, test.want)
 			}
-			if strings.Join(got, " ") != test.want {
-				t.Errorf("%+v: rows %v, want %s", test.filter, got, test.want)
+			if test.filter.Limit < 100 {
+				if next != rows[len(rows)-1].Seq {
+					t.Errorf("%+v: the next page is before row %d, want the last of this one", test.filter, next)
+				}
+				continue
+			}
+			f, all := test.filter, []serval.Link(nil)
+			for f.Limit = 2; ; {
+				rows, next := page(t, d, f)
+				if all = append(all, rows...); next == 0 {
+					break
+				}
+				f.Before = next
+			}
+			if got := numbers(all); next != 0 || got != test.want {
+				t.Errorf("%+v, two at a time: rows %s, want %s; after a hundred comes a page before %d", test.filter, got, test.want, next)
 			}
 		}
 

@@ -28,7 +28,7 @@ func TestRememberedIsTrue(t *testing.T) {
 		byToken := func(v *View) (any, error) { return v.LoginByToken("t") }
 		person := func(v *View) (any, error) { return v.Person(kim.ID) }
 		accounts := func(v *View) (any, error) { return v.Accounts() }
-		roles := func(v *View) (any, error) { rs, err := v.Roles(); return len(rs), err }
+		roles := func(v *View) (any, error) { return v.Rosters() }
 		policies := func(v *View) (any, error) { return v.PolicyVersion() }
 		open := func(v *View) (any, error) { return v.OpenRequests(kim.ID) }
 		read := func(f func(*View) (any, error)) any { t.Helper(); return look(t, d, f) }

@@ -287,3 +287,40 @@ func (v *View) CountOpenRequests(personID string) (n int, err error) {
 	}
 	return n, nil
 }
+
+// A Use is a request whose clock has started, with how many sessions were opened
+// under it.
+type Use struct {
+	*serval.Request
+	Sessions int
+}
+
+// A UseFilter chooses uses of one role.
+type UseFilter struct {
+	AccountID string
+	RoleID    string
+	Email     string    // of people who have it now, in any case of its letters; empty for all
+	From, To  time.Time // under which somebody had access at some time from the one and before the other
+	Limit     int       // at most so many
+}
+
+// Uses returns uses of a role, newest first.
+func (v *View) Uses(f UseFilter) ([]Use, error) {
+	uses, err := all(v, func(row scanner) (u Use, err error) {
+		u.Request, err = scanRequest(with{row, []any{&u.Sessions}})
+		return u, err
+	}, `select `+requestColumns+`, (select count(*) from session where request_id = request.id and state = 'issued') from request
+		where role_id = $1 and account_id = $2 and clock_started_at <> 0 and clock_started_at < $4
+			and case when ended_at <> 0 and ended_at < ends_at then ended_at else ends_at end > $3
+			and ($6 = '' or person_id in (select id from person where email_fold = $6))
+		order by clock_started_at desc, id collate "C" desc limit $5`,
+		f.RoleID, f.AccountID, micros(f.From), micros(f.To), f.Limit, serval.FoldEmail(f.Email))
+	if err != nil {
+		return nil, fmt.Errorf("listing the uses of role %s: %w", f.RoleID, err)
+	}
+	requests := make([]*serval.Request, len(uses))
+	for i, u := range uses {
+		requests[i] = u.Request
+	}
+	return uses, v.allocations(requests...)
+}

@@ -83,16 +83,14 @@ func scanRole(row scanner) (Role, error) {
 	return r, nil
 }
 
-// Roles returns every role that is listed, in the order of account and ARN,
-// without documents.
-func (v *View) Roles() ([]Role, error) {
-	roles, err := remember(v, source{"roles", []string{"role", "account"}}, "", func() ([]Role, error) {
-		return all(v, scanRole, `select `+roleColumns+` from role
-			where removed_at = 0 and account_id in (select id from account where removed_at = 0)
-			order by account_id, arn collate "C"`)
-	})
+// Roles returns the roles of a connected account that are listed, in the order of
+// their ARNs, without documents. They change with the account's roster.
+func (v *View) Roles(accountID string) ([]Role, error) {
+	roles, err := all(v, scanRole, `select `+roleColumns+` from role
+		where account_id = $1 and removed_at = 0 and exists (select 1 from account where account.id = $1 and account.removed_at = 0)
+		order by arn collate "C"`, accountID)
 	if err != nil {
-		return nil, fmt.Errorf("listing roles: %w", err)
+		return nil, fmt.Errorf("listing the roles of account %s: %w", accountID, err)
 	}
 	return roles, nil
 }
@@ -111,15 +109,28 @@ type Removed struct {
 	Reason string // untagged, deleted, recreated or disconnected
 }
 
+func scanRemoved(row scanner) (r Removed, err error) {
+	var at int64
+	r.Role, err = scanRole(with{row, []any{&at, &r.Reason}})
+	r.At = instant(at)
+	return r, err
+}
+
 // RemovedRole returns the role that had the ARN last, where none has it now.
 func (v *View) RemovedRole(arn string) (Removed, error) {
-	return one(v, "There is no such role.", func(row scanner) (r Removed, err error) {
-		var at int64
-		r.Role, err = scanRole(with{row, []any{&at, &r.Reason}})
-		r.At = instant(at)
-		return r, err
-	}, `select `+roleColumns+`, removed_at, removed_reason from role
+	return one(v, "There is no such role.", scanRemoved, `select `+roleColumns+`, removed_at, removed_reason from role
 		where arn = $1 and removed_at <> 0 order by removed_at desc limit 1`, arn)
+}
+
+// RolesEver returns all roles that an account ever had, in the order of ARN and
+// id, without documents; the instant of those that are listed is zero.
+func (v *View) RolesEver(accountID string) ([]Removed, error) {
+	roles, err := all(v, scanRemoved, `select `+roleColumns+`, removed_at, removed_reason from role
+		where account_id = $1 order by arn collate "C", role_id collate "C"`, accountID)
+	if err != nil {
+		return nil, fmt.Errorf("listing all roles of account %s: %w", accountID, err)
+	}
+	return roles, nil
 }
 
 // with is a row that has further columns behind those that are scanned.
@@ -419,6 +430,9 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 			return err
 		}
 	}
+	if err := t.turnRoster(accountID); err != nil {
+		return err
+	}
 	if err := t.exec("dropping staged roles", `delete from staged_role where push = $1`, push); err != nil {
 		return err
 	}
@@ -428,9 +442,13 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 // MarkStale notes of every role of an account that its state could not be
 // confirmed, and why.
 func (t *Tx) MarkStale(accountID, reason string) error {
-	return t.exec("marking the roles of account "+accountID, `update role set stale_reason = $3,
+	err := t.exec("marking the roles of account "+accountID, `update role set stale_reason = $3,
 			stale_since = case when stale_since = 0 then $2 else stale_since end
 		where account_id = $1 and removed_at = 0`, accountID, micros(t.Now), reason)
+	if err != nil {
+		return err
+	}
+	return t.turnRoster(accountID)
 }
 
 // RemoveHeld removes the roles of an account whose removal is held, and returns
@@ -446,12 +464,16 @@ func (t *Tx) RemoveHeld(accountID string) ([]serval.RoleKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("removing the held roles of account %s: %w", accountID, err)
 	}
-	return keys, nil
+	return keys, t.turnRoster(accountID)
 }
 
 // LowerMaxSession notes that AWS refused a duration that the role's stored
 // maximum allowed.
 func (t *Tx) LowerMaxSession(key serval.RoleKey, seconds int) error {
-	return t.exec("lowering the maximum of "+key.ARN, `update role set max_session_seconds = $3
+	err := t.exec("lowering the maximum of "+key.ARN, `update role set max_session_seconds = $3
 		where account_id = $1 and role_id = $2 and max_session_seconds > $3`, key.AccountID, key.RoleID, seconds)
+	if err != nil {
+		return err
+	}
+	return t.turnRoster(key.AccountID)
 }

@@ -96,10 +96,7 @@ func push(t *testing.T, d database, accountID string, now time.Time, inv serval.
 func listed(t *testing.T, d database, accountID string) string {
 	t.Helper()
 	var names []string
-	for _, r := range look(t, d, (*View).Roles) {
-		if r.Key.AccountID != accountID {
-			continue
-		}
+	for _, r := range look(t, d, func(v *View) ([]Role, error) { return v.Roles(accountID) }) {
 		name := r.Name
 		if !r.HeldSince.IsZero() {
 			name += " held"
@@ -129,7 +126,7 @@ func TestRoleComesBackAsItWas(t *testing.T) {
 		want := []serval.Role{empty, role(prod, "AROAFULL", "full"), odd}
 		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: want})
 		got := look(t, d, func(v *View) ([]Role, error) {
-			roles, err := v.Roles()
+			roles, err := v.Roles(prod)
 			for i := range roles {
 				err = errors.Join(err, v.FillDocuments(&roles[i]))
 			}
@@ -683,7 +680,7 @@ func BenchmarkRoles(b *testing.B) {
 	}
 	write(func(tx *Tx) error { return tx.ApplyDifference("push", prod, serval.Difference{}) })
 	for name, f := range map[string]func(*View) error{
-		"Roles":      func(v *View) error { _, err := v.Roles(); return err },
+		"Roles":      func(v *View) error { _, err := v.Roles(prod); return err },
 		"KnownRoles": func(v *View) error { _, err := v.KnownRoles(prod); return err },
 		"RoleByKey":  func(v *View) error { _, err := v.RoleByKey(roles[77].Key()); return err },
 	} {

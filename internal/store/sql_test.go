@@ -147,6 +147,9 @@ func TestLookupsUseAnIndex(t *testing.T) {
 		declare(t, d, prod)
 		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: named(prod, "a", "b")})
 		newRequest(t, d, "r1")
+		events := func(f EventFilter) func(v *View) error {
+			return func(v *View) error { _, _, err := v.Events(f); return err }
+		}
 		for name, lookup := range map[string]func(v *View) error{
 			"login by token":       func(v *View) error { _, err := v.LoginByToken("t"); return err },
 			"logins of a person":   func(v *View) error { _, err := v.Logins("p", noon); return err },
@@ -188,15 +191,20 @@ func TestLookupsUseAnIndex(t *testing.T) {
 				_, err := v.Sessions(SessionFilter{RequestID: "r", Limit: 2})
 				return err
 			},
-			"live sessions":       func(v *View) error { _, err := v.LiveSessions("r", noon, 2); return err },
-			"newest session":      func(v *View) error { _, _, err := v.NewestSession("r", serval.ForConsole); return err },
-			"recent sessions":     func(v *View) error { _, err := v.CountSessions("p", noon); return err },
-			"console links":       func(v *View) error { _, err := v.CountConsoleLinks("p", noon); return err },
-			"open intents":        func(v *View) error { _, err := v.OpenIntents(noon, 2); return err },
-			"newest events":       func(v *View) error { _, err := v.Events(EventFilter{Limit: 2}); return err },
-			"events of a target":  func(v *View) error { _, err := v.Events(EventFilter{Target: "t", Limit: 2}); return err },
-			"events of an actor":  func(v *View) error { _, err := v.Events(EventFilter{ActorID: "a", Limit: 2}); return err },
-			"events of an action": func(v *View) error { _, err := v.Events(EventFilter{Action: "a", Limit: 2}); return err },
+			"live sessions":         func(v *View) error { _, err := v.LiveSessions("r", noon, 2); return err },
+			"newest session":        func(v *View) error { _, _, err := v.NewestSession("r", serval.ForConsole); return err },
+			"recent sessions":       func(v *View) error { _, err := v.CountSessions("p", noon); return err },
+			"console links":         func(v *View) error { _, err := v.CountConsoleLinks("p", noon); return err },
+			"open intents":          func(v *View) error { _, err := v.OpenIntents(noon, 2); return err },
+			"newest events":         events(EventFilter{}),
+			"events of a target":    events(EventFilter{Target: "t"}),
+			"events of a person":    events(EventFilter{ActorID: "a"}),
+			"events of a name":      events(EventFilter{Actor: "a"}),
+			"events of an action":   events(EventFilter{Action: "a"}),
+			"events of an outcome":  events(EventFilter{Outcome: "a"}),
+			"events of a time":      events(EventFilter{From: noon, To: noon.Add(time.Hour)}),
+			"events in two regards": events(EventFilter{Action: "a", Outcome: "b"}),
+			"events up to a row":    func(v *View) error { _, err := v.EventsAfter(1, 3, 2); return err },
 			"events from a row on": func(v *View) error {
 				return v.EachEvent(7, func(serval.Link) error { return nil })
 			},

@@ -36,7 +36,7 @@ var clientParameters = []string{"response_type", "client_id", "client_name", "cl
 func clientAsk(values url.Values) (ask serval.ClientAsk, origin string, err error) {
 	for name, want := range map[string]string{"response_type": "code", "client_id": serval.ClientID, "code_challenge_method": "S256"} {
 		if values.Get(name) != want {
-			return ask, "", serval.Refuse(serval.Invalid, "%s must be %s.", name, want)
+			return ask, "", edge.Refuse(serval.Invalid, "%s must be %s.", name, want)
 		}
 	}
 	ask = serval.ClientAsk{
@@ -92,7 +92,7 @@ func (s *Server) postClient(w http.ResponseWriter, r *http.Request, v *visit) er
 		}
 		answer.Set("error", "access_denied")
 	default:
-		return serval.Refuse(serval.Invalid, "The decision is approve or deny.")
+		return edge.Refuse(serval.Invalid, "The decision is approve or deny.")
 	}
 	w.Header().Set("Location", ask.RedirectURI+"?"+answer.Encode())
 	w.WriteHeader(http.StatusSeeOther)
@@ -123,7 +123,7 @@ func (s *Server) clientToken(w http.ResponseWriter, r *http.Request, v *visit) e
 	case ask.GrantType == deviceGrant && s.c.DeviceLogin && ask.Code == "" && ask.RedirectURI == "":
 		in, err = s.c.Logins.PollDevice(r.Context(), v.who, serval.NewSecret(ask.DeviceCode), verifier)
 	default:
-		return serval.Refuse(serval.Invalid, "grant_type is %s with code, redirect_uri and code_verifier%s.", codeGrant,
+		return edge.Refuse(serval.Invalid, "grant_type is %s with code, redirect_uri and code_verifier%s.", codeGrant,
 			map[bool]string{true: ", or " + deviceGrant + " with device_code and code_verifier"}[s.c.DeviceLogin])
 	}
 	if err != nil {
@@ -203,7 +203,7 @@ func (s *Server) postDeviceDecision(w http.ResponseWriter, r *http.Request, v *v
 		decide, said = s.c.Logins.ApproveDevice, "approved"
 	case "deny":
 	default:
-		return serval.Refuse(serval.Invalid, "The decision is approve or deny.")
+		return edge.Refuse(serval.Invalid, "The decision is approve or deny.")
 	}
 	if err := decide(r.Context(), v.who, values.Get("user_code")); err != nil {
 		return err

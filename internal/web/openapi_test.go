@@ -31,6 +31,7 @@ var described = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 	if err != nil {
 		panic(err)
 	}
+	openapi3filter.RegisterBodyDecoder("application/jsonl", openapi3filter.FileBodyDecoder)
 	router, err := legacy.NewRouter(doc)
 	if err != nil {
 		panic(err)

@@ -86,7 +86,7 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, v *visit) error
 		return err
 	}
 	answer := wire.Explanation{
-		May: x.May, Why: x.Why,
+		May: x.May, Why: x.Why, Blocked: x.Blocked,
 		Person: wire.ExplainedPerson{
 			Email: x.Person.Email, Known: x.Person.ID != "", Identities: x.Identities, Suspended: x.Person.Suspended, Groups: shape.List(x.Person.Groups),
 			GroupsAt: wire.Time{Time: x.Person.GroupsAt}, GroupsFresh: x.GroupsFresh, GroupsNote: x.Person.GroupsNote,

@@ -20,6 +20,7 @@ func (s *Server) refuse(w *edge.Answer, r *http.Request, v *visit, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		err = serval.Refuse(serval.Unavailable, "The request was given up.") // nobody reads it
 	}
+	s.record(r, v, err)
 	status, e := edge.Explain(err)
 	if _, refused := errors.AsType[*serval.Refusal](err); status == http.StatusInternalServerError || refused && hasCause(err) {
 		v.fault = err
@@ -91,8 +92,33 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, sta
 // hasCause reports whether a refusal has a fault behind it that the log should
 // have: the identity provider is away.
 func hasCause(err error) bool {
-	_, plain := err.(*serval.Refusal)
-	return !plain
+	switch err.(type) {
+	case *serval.Refusal, edge.Early:
+		return false
+	}
+	return true
+}
+
+// record has the audit log hear of what was refused here to somebody who is signed
+// in; what the plane refuses it records itself.
+func (s *Server) record(r *http.Request, v *visit, err error) {
+	early, ok := errors.AsType[edge.Early](err)
+	if !ok || v.route == nil {
+		return
+	}
+	if v.who.Kind != serval.KindPerson {
+		// Another site's is turned away before anybody is recognised.
+		if early.Kind != serval.Denied || v.route.Rule == Public || v.route.Rule == Worker {
+			return
+		}
+		token, _ := s.cookies.read(r, s.cookies.login, loginCookie)
+		who, _, err := s.c.Logins.Recognise(r.Context(), v.who, token)
+		if err != nil {
+			return
+		}
+		v.who = who
+	}
+	s.c.Plane.TurnedAway(r.Context(), v.who, r.Method+" "+v.route.Pattern, early.Refusal)
 }
 
 // apologise answers without anything that could fail again.

@@ -37,7 +37,7 @@ func (v *visit) isRepeatable(r *http.Request) bool {
 func (s *Server) once(w http.ResponseWriter, r *http.Request, v *visit) error {
 	key := r.Header.Get(repeatHeader)
 	if len(r.Header.Values(repeatHeader)) > 1 || key == "" || len(key) > maxKey || strings.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
-		return serval.Refuse(serval.Invalid, "%s is one text of 1 to %d visible ASCII characters.", repeatHeader, maxKey)
+		return edge.Refuse(serval.Invalid, "%s is one text of 1 to %d visible ASCII characters.", repeatHeader, maxKey)
 	}
 	body, err := edge.ReadBody(r)
 	if err != nil {

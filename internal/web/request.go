@@ -19,7 +19,7 @@ func (s *Server) createRequests(w http.ResponseWriter, r *http.Request, v *visit
 	}
 	arns := body.RoleARNs
 	if (body.RoleARN == "") == (len(arns) == 0) {
-		return serval.Refuse(serval.Invalid, "Name the role as role_arn, or several as role_arns; one of the two.")
+		return edge.Refuse(serval.Invalid, "Name the role as role_arn, or several as role_arns; one of the two.")
 	}
 	if body.RoleARN != "" {
 		arns = []string{body.RoleARN}
@@ -52,7 +52,7 @@ func (s *Server) requests(w http.ResponseWriter, r *http.Request, v *visit) erro
 	}
 	status := serval.Status(q.Get("status"))
 	if status != "" && !slices.Contains(shape.Statuses(), status) {
-		return serval.Refuse(serval.Invalid, "There is no status %q.", serval.Clip(string(status), 40))
+		return edge.Refuse(serval.Invalid, "There is no status %q.", serval.Clip(string(status), 40))
 	}
 	filter := control.RequestFilter{Status: status, Email: q.Get("email"), After: after, Limit: size}
 	if filter.Running, err = edge.Yes(q, "running"); err != nil {
@@ -102,10 +102,10 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, v *visit) error 
 		return err
 	}
 	if body.Outcome != "approve" && body.Outcome != "deny" {
-		return serval.Refuse(serval.Invalid, `The outcome is "approve" or "deny".`)
+		return edge.Refuse(serval.Invalid, `The outcome is "approve" or "deny".`)
 	}
 	if body.Minutes < 0 {
-		return serval.Refuse(serval.Invalid, "Minutes are a whole number, and 0 or left out as asked for.")
+		return edge.Refuse(serval.Invalid, "Minutes are a whole number, and 0 or left out as asked for.")
 	}
 	changed, err := s.c.Plane.Decide(r.Context(), v.who, r.PathValue("id"),
 		serval.Decision{Approve: body.Outcome == "approve", Minutes: body.Minutes, Reason: body.Reason})
@@ -129,7 +129,7 @@ func (s *Server) shorten(w http.ResponseWriter, r *http.Request, v *visit) error
 		return err
 	}
 	if (body.Minutes == 0) == body.EndsAt.IsZero() {
-		return serval.Refuse(serval.Invalid, "Say minutes from now on, or the new end as ends_at; one of the two.")
+		return edge.Refuse(serval.Invalid, "Say minutes from now on, or the new end as ends_at; one of the two.")
 	}
 	changed, err := s.c.Plane.Shorten(r.Context(), v.who, r.PathValue("id"), body.Minutes, body.EndsAt.Time)
 	return s.answerRequest(w, r, v, changed, err)

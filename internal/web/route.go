@@ -111,6 +111,8 @@ var table = []route{
 	on("GET", "/api/v1/logins", Person, (*Server).listLogins),
 	on("DELETE", "/api/v1/logins/{id}", Person, (*Server).endLogin),
 	on("GET", "/api/v1/audit", Auditor, (*Server).audit),
+	on("GET", "/api/v1/audit/export", Auditor, (*Server).exportAudit).within(exportTime),
+	on("GET", "/api/v1/reports/access", Auditor, (*Server).accessReport),
 	on("POST", "/api/v1/explain/trust", Admin, (*Server).explainTrust).streaming(),
 	on("GET", "/api/v1/findings", Auditor, (*Server).findings),
 	on("GET", "/api/v1/people", Admin, (*Server).people),

@@ -47,6 +47,8 @@ var allowed = map[string]string{
 	"GET /api/v1/logins":                           "401 200 200 200 200 200 401 401",
 	"DELETE /api/v1/logins/{id}":                   "401 204 404 404 404 404 401 401",
 	"GET /api/v1/audit":                            "401 403 403 403 200 200 401 401",
+	"GET /api/v1/audit/export":                     "401 403 403 403 200 200 401 401",
+	"GET /api/v1/reports/access":                   "401 403 403 403 200 200 401 401",
 	"POST /api/v1/explain/trust":                   "401 403 403 403 200 403 401 401",
 	"GET /api/v1/findings":                         "401 403 403 403 200 200 401 401",
 	"GET /api/v1/people":                           "401 403 403 403 200 403 401 401",

@@ -66,7 +66,7 @@ func (s *Server) decideRun(w http.ResponseWriter, r *http.Request, v *visit) err
 		return err
 	}
 	if body.Outcome != "approve" && body.Outcome != "deny" {
-		return serval.Refuse(serval.Invalid, "outcome is approve or deny.")
+		return edge.Refuse(serval.Invalid, "outcome is approve or deny.")
 	}
 	run, err := s.c.Runs.Decide(r.Context(), v.who, r.PathValue("id"), body.Outcome == "approve", body.Reason)
 	if err != nil {

@@ -28,7 +28,7 @@ func TestTornPushes(t *testing.T) {
 	names := func() string {
 		var names []string
 		err := w.store.Read(t.Context(), func(v *store.View) error {
-			roles, err := v.Roles()
+			roles, err := v.Roles(prod)
 			for _, r := range roles {
 				names = append(names, r.Name)
 			}

@@ -29,7 +29,7 @@ func (s *Server) explainTrust(w http.ResponseWriter, r *http.Request, v *visit) 
 			return err
 		}
 		if given["policy"] == nil || given["context"] == nil {
-			return serval.Refuse(serval.Invalid, `Give a policy and a context: {"policy": {…}, "context": {…}}.`)
+			return edge.Refuse(serval.Invalid, `Give a policy and a context: {"policy": {…}, "context": {…}}.`)
 		}
 		document = serval.Document(given["policy"])
 		var text string
@@ -55,13 +55,11 @@ func (s *Server) findings(w http.ResponseWriter, r *http.Request, v *visit) erro
 	if f.Limit, f.After, err = edge.Page(q); err != nil {
 		return err
 	}
-	roles, more, err := s.c.Plane.Findings(r.Context(), v.who, f)
+	roles, next, err := s.c.Plane.Findings(r.Context(), v.who, f)
 	if err != nil {
 		return err
 	}
 	answer := shape.Findings(roles)
-	if more {
-		answer.NextPageToken = edge.PageToken(more, roles[len(roles)-1].ARN)
-	}
+	answer.NextPageToken = edge.PageToken(next != "", next)
 	return edge.WriteJSON(w, http.StatusOK, answer)
 }

@@ -131,7 +131,7 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var generation int64
 	pushed, err := s.c.Intake.Push(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Inventory, string, error) {
-		inv, digest, err := digested(w, r, role, wire.ReadInventory)
+		inv, digest, err := digested(s, w, r, v, role, wire.ReadInventory)
 		generation = inv.Generation
 		return inv, digest, err
 	})
@@ -142,15 +142,16 @@ func (s *Server) pushInventory(w http.ResponseWriter, r *http.Request, v *visit)
 func (s *Server) pushDelta(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var generation int64
 	pushed, err := s.c.Intake.PushDelta(r.Context(), v.who, r.PathValue("id"), func(role func(serval.Role) error) (serval.Delta, string, error) {
-		delta, digest, err := digested(w, r, role, wire.ReadDelta)
+		delta, digest, err := digested(s, w, r, v, role, wire.ReadDelta)
 		generation = delta.Generation
 		return delta, digest, err
 	})
 	return answerPush(w, generation, pushed, err)
 }
 
-// digested reads the text of a push, with a digest of it.
-func digested[T any](w http.ResponseWriter, r *http.Request, role func(serval.Role) error,
+// digested reads the text of a push, with a digest of it. That takes minutes, and a
+// token that was taken away meanwhile has no power left.
+func digested[T any](s *Server, w http.ResponseWriter, r *http.Request, v *visit, role func(serval.Role) error,
 	read func(io.Reader, func(serval.Role) error) (T, error)) (T, string, error) {
 	body, err := edge.Stream(w, r, maxInventory)
 	if err != nil {
@@ -159,6 +160,13 @@ func digested[T any](w http.ResponseWriter, r *http.Request, role func(serval.Ro
 	}
 	sum := sha256.New()
 	whole, err := read(io.TeeReader(body, sum), role)
+	if err != nil {
+		return whole, "", err
+	}
+	still, err := s.worker(r, serval.Principal{Kind: serval.KindNobody})
+	if err == nil && (still.Kind != serval.KindWorker || still.Worker != v.who.Worker || !still.MayPush(r.PathValue("id"))) {
+		err = serval.Refuse(serval.Unauthenticated, "This worker's token was taken away while it pushed.")
+	}
 	return whole, hex.EncodeToString(sum.Sum(nil)), err
 }
 

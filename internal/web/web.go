@@ -322,7 +322,7 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 // checkOrigin refuses what another site has a browser send: by Sec-Fetch-Site,
 // and where there is none by Origin, whose scheme counts too.
 func (s *Server) checkOrigin(r *http.Request) error {
-	refused := serval.Refuse(serval.Denied, "This was sent by another site than %s, so nothing was done.", s.origin)
+	refused := edge.Refuse(serval.Denied, "This was sent by another site than %s, so nothing was done.", s.origin)
 	if err := s.cross.Check(r); err != nil {
 		return refused
 	}

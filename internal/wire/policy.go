@@ -38,6 +38,7 @@ type Explanation struct {
 	Role     ExplainedRole     `json:"role"`
 	Policies []ExplainedPolicy `json:"policies"` // every one, in the order in which they are tried
 	Trust    *Trust            `json:"trust"`    // null where person or role is not known
+	Blocked  string            `json:"blocked"`  // why no session is opened with the role, whoever asks; empty where one is
 }
 
 // An ExplainedPerson is whom the question is about, as last signed in.

@@ -579,3 +579,50 @@ type Head struct {
 type Removed struct {
 	Removed int `json:"removed"` // how many roles
 }
+
+// An ExportEnd is the last line of GET /audit/export.
+type ExportEnd struct {
+	Head Head `json:"head"`
+}
+
+// An AccessReport answers GET /reports/access: who could have and who had what.
+type AccessReport struct {
+	From          Time         `json:"from"`
+	To            Time         `json:"to"`
+	AsOf          Time         `json:"as_of"` // who could is as of then
+	Roles         []RoleAccess `json:"roles"`
+	NextPageToken string       `json:"next_page_token"`
+}
+
+// A RoleAccess is who could have and who had one role.
+type RoleAccess struct {
+	RoleARN     string  `json:"role_arn"`
+	RoleID      string  `json:"role_id"`
+	AccountID   string  `json:"account_id"`
+	AccountName string  `json:"account_name"`
+	RemovedAt   Time    `json:"removed_at"` // null while it is in the catalogue
+	Could       []Could `json:"could"`
+	Had         []Had   `json:"had"`      // the newest first
+	HadMore     bool    `json:"had_more"` // there were more, longer ago: ask for a shorter period
+}
+
+// A Could is people who may ask for the role, by the access policy that decides
+// for them.
+type Could struct {
+	Policy string   `json:"policy"`
+	Emails []string `json:"emails"`
+}
+
+// A Had is an access that somebody used.
+type Had struct {
+	RequestID    string   `json:"request_id"`
+	Email        string   `json:"email"`
+	Policy       string   `json:"policy"`
+	PolicyDigest string   `json:"policy_digest"`
+	DecidedBy    []string `json:"decided_by"` // who approved; system for what is approved automatically
+	From         Time     `json:"from"`
+	Until        Time     `json:"until"` // when it ended, or ends
+	Status       string   `json:"status"`
+	EndedBy      *string  `json:"ended_by"`
+	Sessions     int      `json:"sessions"` // that were opened
+}

@@ -1,0 +1,144 @@
+package control
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
+)
+
+// A roster is the roles of one account at one version, as they are looked through
+// for catalogues and findings: they are read again only when something changed.
+// What decides whether somebody may do something reads the database.
+type roster struct {
+	version int64
+	account string // name
+	roles   []listedRole
+
+	mu     sync.Mutex
+	graves []grave // of each role
+}
+
+// A listedRole is a role with the text that a search looks in.
+type listedRole struct {
+	store.Role
+	text string
+}
+
+// A grave says how grave the findings about a role's trust policy are, as far as
+// somebody has looked.
+type grave struct {
+	looked     bool
+	unreadable bool
+	most       trust.Severity // empty where there is none
+}
+
+// rosters are the rosters that were read, by account.
+type rosters struct {
+	mu sync.Mutex
+	of map[string]*roster
+}
+
+// roster returns the roles of an account as v sees them.
+func (p *Plane) roster(v *store.View, known store.Roster) (*roster, error) {
+	p.rosters.mu.Lock()
+	kept := p.rosters.of[known.AccountID]
+	p.rosters.mu.Unlock()
+	if kept != nil && kept.version == known.Version {
+		return kept, nil
+	}
+	// Known may be newer than what v sees; what is kept belongs together.
+	own, err := v.Roster(known.AccountID)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return &roster{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	roles, err := v.Roles(known.AccountID)
+	if err != nil {
+		return nil, err
+	}
+	read := &roster{version: own.Version, account: own.Name, roles: make([]listedRole, len(roles)), graves: make([]grave, len(roles))}
+	for i, r := range roles {
+		read.roles[i] = listedRole{r, searched(r, own.Name)}
+	}
+	p.rosters.mu.Lock()
+	defer p.rosters.mu.Unlock()
+	if p.rosters.of == nil {
+		p.rosters.of = map[string]*roster{}
+	}
+	p.rosters.of[known.AccountID] = read
+	return read, nil
+}
+
+// forgetRosters forgets the accounts that are not connected any more.
+func (p *Plane) forgetRosters(connected []store.Roster) {
+	p.rosters.mu.Lock()
+	defer p.rosters.mu.Unlock()
+	if len(p.rosters.of) <= len(connected) {
+		return
+	}
+	kept := make(map[string]*roster, len(connected))
+	for _, k := range connected {
+		if r := p.rosters.of[k.AccountID]; r != nil {
+			kept[k.AccountID] = r
+		}
+	}
+	p.rosters.of = kept
+}
+
+// between stands between the fields that are searched, and in no text of ours.
+const between = "\xff"
+
+// searched returns what a search looks in: ARN, description, account name and
+// tags, without regard to ASCII case.
+func searched(r store.Role, account string) string {
+	var b strings.Builder
+	for _, field := range []string{r.ARN, r.Description, account} {
+		b.WriteString(serval.FoldEmail(field))
+		b.WriteString(between)
+	}
+	for key, value := range r.Tags {
+		b.WriteString(serval.FoldEmail(key))
+		b.WriteString(between)
+		b.WriteString(serval.FoldEmail(value))
+		b.WriteString(between)
+	}
+	return b.String()
+}
+
+// each hands over the roles of the connected accounts, behind the role with the
+// ARN after where that is given, in the order of account and ARN, until f returns
+// false. Where an account is given, only its roles.
+func (p *Plane) each(v *store.View, accountID string, after string, f func(of *roster, i int) (bool, error)) error {
+	behind, err := serval.ParseRoleARN(after)
+	if after != "" && err != nil {
+		return noPage()
+	}
+	connected, err := v.Rosters()
+	if err != nil {
+		return err
+	}
+	p.forgetRosters(connected)
+	for _, k := range connected {
+		if accountID != "" && k.AccountID != accountID || k.AccountID < behind.AccountID {
+			continue
+		}
+		of, err := p.roster(v, k)
+		if err != nil {
+			return err
+		}
+		for i := range of.roles {
+			if k.AccountID == behind.AccountID && of.roles[i].ARN <= after {
+				continue
+			}
+			if more, err := f(of, i); err != nil || !more {
+				return err
+			}
+		}
+	}
+	return nil
+}

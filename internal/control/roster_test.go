@@ -1,0 +1,107 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// The catalogue of each replica is what the database holds, after everything that
+// changes a role or its account's name, although a replica reads again only what
+// has changed.
+func TestRostersFollow(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		p := w.stock().people()
+		planes := w.replicas()
+		catalogue := func() string {
+			t.Helper()
+			var first string
+			for i, plane := range planes {
+				roles, _, err := plane.Roles(t.Context(), p.ana, RoleFilter{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var lines []string
+				for _, r := range roles {
+					lines = append(lines, fmt.Sprint(r.AccountName, " ", r.Name, " ", r.RoleID, " ", r.MaxSessionSeconds, " ", r.StaleReason, " ", r.HeldSince, r.Description))
+				}
+				all := strings.Join(lines, "\n")
+				if i > 0 && all != first {
+					t.Errorf("replica %d has\n%s\nthe first has\n%s", i, all, first)
+				}
+				first = all
+			}
+			return first
+		}
+		six := func(change ...func(*serval.Role)) (roles []serval.Role) {
+			for _, name := range []string{"areader", "breader", "creader", "dreader", "ereader", "freader"} {
+				roles = append(roles, aRole(dev, name, change...))
+			}
+			return roles
+		}
+		before := catalogue()
+		for _, step := range []struct {
+			name string
+			do   func()
+		}{
+			{"roles are new", func() { w.push(dev, six()...) }},
+			{"one has changed", func() { w.push(dev, six(func(r *serval.Role) { r.Description = "of another kind" })...) }},
+			{"one is unreadable", func() {
+				w.pushAs(dev, func(i *serval.Inventory) {
+					i.Complete = false
+					i.Unreadable = []serval.Unreadable{{ARN: roleARN(dev, "areader"), RoleID: roleID(dev, "areader", 1), Action: "iam:GetRole", Code: "AccessDenied"}}
+				})
+			}},
+			{"it is read again", func() { w.push(dev, six(func(r *serval.Role) { r.Description = "of another kind" })...) }},
+			{"all are unreachable", func() {
+				must(t, w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.MarkStale(dev, "AWS is away") }))
+			}},
+			{"most are missing", func() { w.push(dev, aRole(dev, "areader")) }},
+			{"their removal is confirmed", func() { _, err := w.plane.ConfirmRemovals(t.Context(), p.adm, dev); must(t, err) }},
+			{"a maximum is lower", func() {
+				key := serval.RoleKey{Partition: "aws", AccountID: dev, ARN: roleARN(dev, "areader"), RoleID: roleID(dev, "areader", 1)}
+				must(t, w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.LowerMaxSession(key, 3600) }))
+			}},
+			{"it is created again", func() {
+				w.push(dev, aRole(dev, "areader", func(r *serval.Role) { r.RoleID = roleID(dev, "areader", 2) }))
+			}},
+			{"its account has another name", func() {
+				all := accounts()
+				all[1].Name = "development"
+				must(t, w.plane.Declare(t.Context(), serval.System(), all, policies()))
+			}},
+			{"its account is gone", func() { must(t, w.plane.Declare(t.Context(), serval.System(), accounts()[:1], policies())) }},
+		} {
+			step.do()
+			after := catalogue()
+			if after == before {
+				t.Errorf("after %s the catalogue is still\n%s", step.name, after)
+			}
+			before = after
+		}
+		if len(planes[0].rosters.of) != 1 {
+			t.Errorf("%d rosters are kept, want that of the account that is left", len(planes[0].rosters.of))
+		}
+	})
+}
+
+// What nobody may have costs one account's roles at most, and what did not change is
+// not read again.
+func TestRostersAreKept(t *testing.T) {
+	w := newWorld(t)
+	p := w.stock().people()
+	for range 2 {
+		_, _, err := w.plane.Roles(t.Context(), p.ana, RoleFilter{})
+		must(t, err)
+	}
+	kept := w.plane.rosters.of[prod]
+	w.push(dev, aRole(dev, "reader"))
+	_, _, err := w.plane.Roles(t.Context(), p.ana, RoleFilter{})
+	must(t, err)
+	if kept == nil || w.plane.rosters.of[prod] != kept {
+		t.Error("the roles of an account were read again, and nothing of it had changed")
+	}
+}
