@@ -24,6 +24,10 @@ type far struct {
 
 	mu     sync.Mutex
 	wrong  []string
+	task   *wire.ClaimedTask // to be done; Attempt counts the claims
+	held   bool              // it is claimed
+	put    func()            // called in place of taking a result
+	result *wire.TaskResult
 	pushes int
 	deltas int
 	digest [sha256.Size]byte
@@ -72,6 +76,10 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	own := "/api/v1/upstream/accounts/" + member
 	switch r.Method + " " + r.URL.Path {
 	case "GET /api/v1/upstream/tasks":
+		if f.task != nil && !f.held && f.result == nil {
+			json.NewEncoder(w).Encode(wire.Tasks{Version: "one", Tasks: []wire.Task{f.task.Task}})
+			return
+		}
 		f.mu.Unlock()
 		select {
 		case <-r.Context().Done():
@@ -79,6 +87,22 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		f.mu.Lock()
 		json.NewEncoder(w).Encode(wire.Tasks{Version: "none", Tasks: []wire.Task{}})
+	case "POST /api/v1/upstream/tasks/task_1/claim":
+		f.held = true
+		f.task.Attempt++
+		json.NewEncoder(w).Encode(f.task)
+	case "POST /api/v1/upstream/tasks/task_1/result":
+		var in wire.TaskResult
+		if err := json.NewDecoder(r.Body).Decode(&in); err != nil || in.Attempt != f.task.Attempt {
+			refuse(http.StatusBadRequest, "a result of attempt %d of %d: %v", in.Attempt, f.task.Attempt, err)
+			return
+		}
+		if f.put != nil {
+			f.put()
+			return
+		}
+		f.result = &in
+		json.NewEncoder(w).Encode(wire.TaskDone{})
 	case "GET /api/v1/upstream/accounts":
 		version := fmt.Sprint("v", f.pushes)
 		if r.URL.Query().Get("version") == version {
