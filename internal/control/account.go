@@ -184,21 +184,33 @@ func fill(v *store.View, a store.Account) (Account, error) {
 // chosenExternalID is the fault of who wants to choose. S-23
 const chosenExternalID = "external_id: nobody chooses it; it is derived, and shown where the account is connected."
 
-// ConnectAccount connects an account. Its External ID is the team's: the same
-// each time, and nobody's choice. What was known of it before it was disconnected
+// hops returns the roles on the way with the team's External ID for each, and the
+// fault of who wants to choose one. Saying it again is no choice. S-23
+func (p *Plane) hops(via []serval.Hop) (own []serval.Hop, faults []string) {
+	for i, hop := range via {
+		if hop.ExternalID != "" && hop.ExternalID != p.settings.ExternalID {
+			faults = append(faults, fmt.Sprintf("via[%d].%s", i, chosenExternalID))
+		}
+		own = append(own, serval.Hop{RoleARN: hop.RoleARN, ExternalID: p.settings.ExternalID})
+	}
+	return own, faults
+}
+
+// ConnectAccount connects an account. Its External ID is the team's, as is that of
+// each role on the way: the same each time, and nobody's choice. What was known of it before it was disconnected
 // is history; it is read anew, and nobody has a grant there.
 func (p *Plane) ConnectAccount(ctx context.Context, who serval.Principal, a serval.Account) error {
-	chosen := a.ExternalID != ""
+	var chosen []string
+	a.Via, chosen = p.hops(a.Via)
+	if a.ExternalID != "" {
+		chosen = append(chosen, chosenExternalID)
+	}
 	a.ExternalID = p.settings.ExternalID
 	if arn, err := serval.ParseRoleARN(a.RoleARN); err == nil && a.Partition == "" {
 		a.Partition = arn.Partition
 	}
 	err := p.act(ctx, who, serval.AccountConnect, a.ID, func(tx *store.Tx, e *serval.Event) error {
-		faults := a.Faults()
-		if chosen {
-			faults = append(faults, chosenExternalID)
-		}
-		if len(faults) > 0 {
+		if faults := append(a.Faults(), chosen...); len(faults) > 0 {
 			return faulty("This account cannot be connected", faults)
 		}
 		known, err := tx.Accounts()
@@ -266,6 +278,12 @@ func (c AccountChange) apply(a serval.Account) serval.Account {
 // ChangeAccount changes an account that was connected over the API. What was
 // read of it stays until it is read in the new way, which is asked for at once.
 func (p *Plane) ChangeAccount(ctx context.Context, who serval.Principal, id string, change AccountChange) error {
+	var chosen []string
+	if change.Via != nil {
+		var own []serval.Hop
+		own, chosen = p.hops(*change.Via)
+		change.Via = &own
+	}
 	err := p.act(ctx, who, serval.AccountChange, id, func(tx *store.Tx, e *serval.Event) error {
 		was, err := tx.Account(id)
 		if err != nil {
@@ -275,7 +293,7 @@ func (p *Plane) ChangeAccount(ctx context.Context, who serval.Principal, id stri
 			return p.declared(was)
 		}
 		next := change.apply(was.Account)
-		faults := next.Faults()
+		faults := append(next.Faults(), chosen...)
 		if change.ExternalID != nil {
 			faults = append(faults, chosenExternalID)
 		}

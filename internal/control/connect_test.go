@@ -55,6 +55,9 @@ func TestConnectAccount(t *testing.T) {
 		chosen := unconnected()
 		chosen.ExternalID = p.settings.ExternalID // not even the right one
 		wantKind(t, "a chosen External ID", p.ConnectAccount(ctx, adm, chosen), serval.Invalid)
+		onTheWay := unconnected()
+		onTheWay.Via = []serval.Hop{{RoleARN: roleARN(prod, "hop"), ExternalID: "mine"}}
+		wantKind(t, "a chosen External ID of a role on the way", p.ConnectAccount(ctx, adm, onTheWay), serval.Invalid)
 		err = p.ConnectAccount(ctx, adm, accounts()[0])
 		wantKind(t, "one with an External ID that the file declares", err, serval.Invalid)
 		ofFile := accounts()[0]
@@ -132,10 +135,12 @@ func TestChangeAccount(t *testing.T) {
 			RoleARN: text(roleARN(newcomer, "other")), STS: &sts, Via: &via, DefaultRegion: text("eu-west-1"), WorkflowRoleARN: text(roleARN(newcomer, "w")),
 		}))
 		a := look()
-		if a.RoleARN != roleARN(newcomer, "other") || a.STS != sts || !slices.Equal(a.Via, via) || a.DefaultRegion != "eu-west-1" ||
+		ofTheTeam := []serval.Hop{{RoleARN: roleARN(prod, "hop"), ExternalID: "of-the-team"}}
+		if a.RoleARN != roleARN(newcomer, "other") || a.STS != sts || !slices.Equal(a.Via, ofTheTeam) || a.DefaultRegion != "eu-west-1" ||
 			a.WorkflowRoleARN != roleARN(newcomer, "w") || a.ExternalID != "of-the-team" {
 			t.Errorf("changed: %+v", a.Account)
 		}
+		must(t, p.ChangeAccount(ctx, adm, newcomer, AccountChange{Via: &ofTheTeam})) // as it was shown
 		if a.Roles != 1 || a.AcceptedGeneration != 1 || a.SyncRequestedAt.IsZero() {
 			t.Errorf("%d roles of generation %d, sync asked for at %v; want what was read to stay until it is read anew", a.Roles, a.AcceptedGeneration, a.SyncRequestedAt)
 		}
@@ -150,6 +155,7 @@ func TestChangeAccount(t *testing.T) {
 			"another account's role":   {RoleARN: text(roleARN(prod, "x"))},
 			"no role":                  {RoleARN: text("")},
 			"an External ID":           {ExternalID: text("mine")},
+			"one of a role on the way": {Via: &[]serval.Hop{{RoleARN: roleARN(prod, "hop"), ExternalID: "mine"}}},
 			"too many roles to assume": {Via: &[]serval.Hop{11: {RoleARN: roleARN(prod, "hop")}}},
 			"a name of two lines":      {Name: text("a\nb")},
 		} {
