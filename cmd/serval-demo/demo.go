@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,11 +39,13 @@ type demo struct {
 
 // options say how to run a demo.
 type options struct {
-	listen    string // of the bridge
-	dir       string // for what it keeps while it runs
-	verbose   bool   // show the logs
-	processes bool   // run the real programs instead of their parts in this process
-	stderr    io.Writer
+	listen      string        // of the bridge
+	dir         string        // for what it keeps while it runs
+	verbose     bool          // show the logs
+	processes   bool          // run the real programs instead of their parts in this process
+	replicas    int           // bridges behind a balancer, each request to the next; 0 and 1: one, without
+	databaseURL serval.Secret // of all bridges; empty: a SQLite file
+	stderr      io.Writer
 }
 
 // newDemo starts everything and returns once the bridge can be used. In the
@@ -80,7 +85,9 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 	if err := os.WriteFile(configFile, []byte(configuration(tokenFile)), 0o600); err != nil {
 		return d, err
 	}
-	d.database = serval.NewSecret("sqlite://" + filepath.ToSlash(filepath.Join(o.dir, "serval.db")))
+	if d.database = o.databaseURL; d.database.Empty() {
+		d.database = serval.NewSecret("sqlite://" + filepath.ToSlash(filepath.Join(o.dir, "serval.db")))
+	}
 	d.secret = serval.NewSecret(rand.Text() + rand.Text())
 
 	parts := parts{
@@ -89,10 +96,16 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 		// What EKS Pod Identity would give the worker, session tags included.
 		keys: func() awstest.Keys { return d.cloud.Account(hubAccount).PodIdentity("serval-worker", time.Now()) },
 	}
-	if o.processes {
-		return d, parts.startProcesses(ctx)
+	bridges := []string{address}
+	if o.replicas > 1 {
+		if bridges, err = d.balance(ctx, address, o.replicas); err != nil {
+			return d, err
+		}
 	}
-	return d, parts.start(ctx)
+	if o.processes {
+		return d, parts.startProcesses(ctx, bridges)
+	}
+	return d, parts.start(ctx, bridges)
 }
 
 // free returns the address to listen on, with a port that is free if it had
@@ -106,12 +119,42 @@ func free(listen string) (string, error) {
 	return l.Addr().String(), nil
 }
 
+// balance sends each request to address to the next of so many bridges, whose
+// addresses it returns, without any memory of who was where before.
+func (d *demo) balance(ctx context.Context, address string, replicas int) (bridges []string, err error) {
+	var targets []*url.URL
+	for range replicas {
+		bridge, err := free("127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		bridges = append(bridges, bridge)
+		targets = append(targets, &url.URL{Scheme: "http", Host: bridge})
+	}
+	var turn atomic.Uint64
+	return bridges, d.serveAt(ctx, address, &httputil.ReverseProxy{
+		Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(targets[turn.Add(1)%uint64(replicas)])
+			r.Out.Host = r.In.Host
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	})
+}
+
 // serve serves h on a free port of loopback until ctx ends, and returns its
 // origin.
 func (d *demo) serve(ctx context.Context, h http.Handler) (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := free("127.0.0.1:0")
 	if err != nil {
 		return "", err
+	}
+	return "http://" + address, d.serveAt(ctx, address, h)
+}
+
+func (d *demo) serveAt(ctx context.Context, address string, h http.Handler) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
 	}
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	d.run("local server", func() error {
@@ -124,7 +167,7 @@ func (d *demo) serve(ctx context.Context, h http.Handler) (string, error) {
 		<-ctx.Done()
 		return s.Close()
 	})
-	return "http://" + l.Addr().String(), nil
+	return nil
 }
 
 // run runs a part of the demo. An error of it ends the demo.

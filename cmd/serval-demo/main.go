@@ -18,6 +18,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 func main() {
@@ -31,6 +33,9 @@ func main() {
 // otherwise.
 const defaultListen = "127.0.0.1:8080"
 
+// maxReplicas is how many bridges a demo has at most.
+const maxReplicas = 5
+
 // run is the program, without the process around it. It returns the exit code:
 // 0 done, 1 failed, 2 wrong usage.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
@@ -38,6 +43,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	flags.SetOutput(stderr)
 	check := flags.Bool("check", false, "tell the whole story over HTTP, print each step, and exit")
 	processes := flags.Bool("processes", false, "run the programs serval-bridge and serval-worker, found on the PATH, instead of their parts in this process")
+	replicas := flags.Int("replicas", 1, "so many bridges behind a balancer; more than one needs a PostgreSQL database in SERVAL_DEMO_DATABASE_URL")
 	verbose := flags.Bool("v", false, "show the log of bridge and worker")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -59,7 +65,12 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintln(stderr, "serval-demo: SERVAL_DEMO_LISTEN:", err)
 		return 2
 	}
-	o := options{listen: listen, verbose: *verbose, processes: *processes, stderr: stderr}
+	database := serval.NewSecret(getenv("SERVAL_DEMO_DATABASE_URL"))
+	if *replicas > 1 && database.Empty() || *replicas < 1 || *replicas > maxReplicas {
+		fmt.Fprintf(stderr, "serval-demo: --replicas is 1 to %d, and more than one needs SERVAL_DEMO_DATABASE_URL=postgres://…, an empty database\n", maxReplicas)
+		return 2
+	}
+	o := options{listen: listen, verbose: *verbose, processes: *processes, replicas: *replicas, databaseURL: database, stderr: stderr}
 	err := start(ctx, o, *check, stdout)
 	if ctx.Err() != nil && !*check && errors.Is(err, context.Canceled) {
 		err = nil // stopped while it was starting

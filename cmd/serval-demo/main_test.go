@@ -10,12 +10,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // The scripts in testdata/script run the demo as its user does.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
+	testscript.Main(withDatabase{m}, map[string]func(){
 		"serval-demo": func() {
 			ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
@@ -23,6 +24,12 @@ func TestMain(m *testing.M) {
 		},
 	})
 }
+
+// withDatabase runs the tests and stops the PostgreSQL that some of them had.
+type withDatabase struct{ m *testing.M }
+
+// Run runs the tests.
+func (w withDatabase) Run() int { return pgtest.Main(w.m) }
 
 func TestScripts(t *testing.T) {
 	bin := t.TempDir()

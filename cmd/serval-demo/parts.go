@@ -37,9 +37,9 @@ type parts struct {
 	keys         func() awstest.Keys // the worker's AWS credentials
 }
 
-// start starts bridge and worker in this process, and returns once the bridge
+// start starts bridges and worker in this process, and returns once all bridges
 // can be used.
-func (p *parts) start(ctx context.Context) error {
+func (p *parts) start(ctx context.Context, bridges []string) error {
 	log := zap.NewNop()
 	if p.verbose {
 		var err error
@@ -51,22 +51,18 @@ func (p *parts) start(ctx context.Context) error {
 	if len(faults) > 0 {
 		return fmt.Errorf("the demo's own configuration: %v", faults)
 	}
-	serving := make(chan struct{})
-	p.run("bridge", func() error {
-		return bridge.Run(ctx, bridge.Config{
-			Listen: p.address, AdminListen: "127.0.0.1:0", PublicURL: p.url,
-			OIDC:   login.Config{Issuer: p.issuer, ClientID: clientID, ClientSecret: p.clientSecret},
-			Secret: p.secret, ExternalIDSecret: p.externalIDs, DatabaseURL: p.database, TrustedAccount: hubAccount,
-			STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, FilePath: p.configFile, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
-			Serving: func(net.Addr, net.Addr) { close(serving) },
-		})
-	})
-	select {
-	case <-serving:
-	case err := <-p.failed:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	serving := make(chan struct{}, len(bridges))
+	for _, address := range bridges {
+		p.run("bridge", func() error { return bridge.Run(ctx, p.bridge(address, file, log, serving)) })
+	}
+	for range bridges {
+		select {
+		case <-serving:
+		case err := <-p.failed:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	p.run("worker", func() error {
 		return workerd.Run(ctx, workerd.Config{
@@ -88,18 +84,24 @@ func (p *parts) start(ctx context.Context) error {
 	return nil
 }
 
+// bridge returns the settings of one bridge in this process.
+func (p *parts) bridge(address string, file bridge.File, log *zap.Logger, serving chan<- struct{}) bridge.Config {
+	return bridge.Config{
+		Listen: address, AdminListen: "127.0.0.1:0", PublicURL: p.url,
+		OIDC:   login.Config{Issuer: p.issuer, ClientID: clientID, ClientSecret: p.clientSecret},
+		Secret: p.secret, ExternalIDSecret: p.externalIDs, DatabaseURL: p.database, TrustedAccount: hubAccount,
+		STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, FilePath: p.configFile, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
+		Serving: func(net.Addr, net.Addr) { serving <- struct{}{} },
+	}
+}
+
 // startProcesses runs the real programs, found on the PATH, with their settings
 // in the environment as a cluster would give them.
-func (p *parts) startProcesses(ctx context.Context) error {
-	err := p.process(ctx, "serval-bridge", []string{"serve"}, []string{
-		"SERVAL_LISTEN=" + p.address, "SERVAL_ADMIN_LISTEN=127.0.0.1:0", "SERVAL_PUBLIC_URL=" + p.url,
-		"SERVAL_OIDC_ISSUER=" + p.issuer, "SERVAL_OIDC_CLIENT_ID=" + clientID, "SERVAL_OIDC_CLIENT_SECRET=" + p.clientSecret.Reveal(),
-		"SERVAL_SECRET=" + p.secret.Reveal(), "SERVAL_EXTERNAL_ID_SECRET=" + p.externalIDs.Reveal(),
-		"SERVAL_DATABASE_URL=" + p.database.Reveal(), "SERVAL_CONFIG=" + p.configFile, "SERVAL_TRUSTED_ACCOUNT=" + hubAccount,
-		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_SIGNIN_ENDPOINT=" + p.aws, "SERVAL_DRAIN_DELAY=0s",
-	})
-	if err != nil {
-		return err
+func (p *parts) startProcesses(ctx context.Context, bridges []string) error {
+	for _, address := range bridges {
+		if err := p.startBridge(ctx, address); err != nil {
+			return err
+		}
 	}
 	if err := p.reachable(ctx); err != nil {
 		return err
@@ -110,6 +112,17 @@ func (p *parts) startProcesses(ctx context.Context) error {
 		"SERVAL_NO_LEASE=true",
 		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws, "SERVAL_DELTA_INTERVAL=" + deltaInterval.String(), "SERVAL_ORGANIZATIONS_ENDPOINT=" + p.aws,
 		"AWS_ACCESS_KEY_ID=" + k.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + k.SecretAccessKey, "AWS_SESSION_TOKEN=" + k.SessionToken,
+	})
+}
+
+// startBridge runs serval-bridge at address.
+func (p *parts) startBridge(ctx context.Context, address string) error {
+	return p.process(ctx, "serval-bridge", []string{"serve"}, []string{
+		"SERVAL_LISTEN=" + address, "SERVAL_ADMIN_LISTEN=127.0.0.1:0", "SERVAL_PUBLIC_URL=" + p.url,
+		"SERVAL_OIDC_ISSUER=" + p.issuer, "SERVAL_OIDC_CLIENT_ID=" + clientID, "SERVAL_OIDC_CLIENT_SECRET=" + p.clientSecret.Reveal(),
+		"SERVAL_SECRET=" + p.secret.Reveal(), "SERVAL_EXTERNAL_ID_SECRET=" + p.externalIDs.Reveal(),
+		"SERVAL_DATABASE_URL=" + p.database.Reveal(), "SERVAL_CONFIG=" + p.configFile, "SERVAL_TRUSTED_ACCOUNT=" + hubAccount,
+		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_SIGNIN_ENDPOINT=" + p.aws, "SERVAL_DRAIN_DELAY=0s",
 	})
 }
 
