@@ -26,7 +26,7 @@ import (
 // variable NAME can be given as NAME_FILE, a file that holds the value.
 type Config struct {
 	Listen      string `env:"SERVAL_LISTEN" envDefault:":8080" usage:"address of pages and API"`
-	AdminListen string `env:"SERVAL_ADMIN_LISTEN" envDefault:":9090" usage:"address of /livez, /readyz and /metrics"`
+	AdminListen string `env:"SERVAL_ADMIN_LISTEN" envDefault:":9090" usage:"address of /livez, /readyz, /metrics and /loglevel"`
 	PublicURL   string `env:"SERVAL_PUBLIC_URL" usage:"the bridge's own origin, https off loopback; the redirect URI is this + /oidc/auth/callback"`
 	TLSCertFile string `env:"SERVAL_TLS_CERT_FILE" usage:"certificate (PEM), to serve TLS here and not at the ingress"`
 	TLSKeyFile  string `env:"SERVAL_TLS_KEY_FILE" usage:"key (PEM) of the certificate"`
@@ -79,7 +79,7 @@ type Config struct {
 	SMTPUsername    string        `env:"SERVAL_SMTP_USERNAME" usage:"user at the mail server"`
 	SMTPPassword    serval.Secret `env:"SERVAL_SMTP_PASSWORD" usage:"their password"`
 
-	LogLevel string `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error"`
+	LogLevel string `env:"SERVAL_LOG_LEVEL" envDefault:"info" usage:"debug, info, warn or error; changed at run time by PUT /loglevel on the admin port"`
 
 	outside error // why there is no cluster to ask about workers
 }
@@ -201,9 +201,9 @@ func secrets(text serval.Secret) (root serval.Secret, older []serval.Secret) {
 }
 
 // logger returns the log that the program writes to stderr, as JSON lines.
-func logger(level zapcore.Level) (*zap.Logger, error) {
+func logger(level zap.AtomicLevel) (*zap.Logger, error) {
 	c := zap.NewProductionConfig()
-	c.Level = zap.NewAtomicLevelAt(level)
+	c.Level = level
 	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
 	c.Sampling = nil
 	c.DisableStacktrace = true

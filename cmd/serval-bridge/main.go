@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -24,6 +25,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/trace"
 )
 
 func main() {
@@ -132,11 +134,23 @@ func serve(environ []string) *cobra.Command {
 		if len(faults) > 0 {
 			return wrong(faults)
 		}
-		log, err := logger(level)
+		atomic := zap.NewAtomicLevelAt(level)
+		log, err := logger(atomic)
 		if err != nil {
 			return err
 		}
 		defer log.Sync() // stderr may not be syncable; nothing can be done about it
+		config.Level = &atomic
+		if trace.Wanted(func(name string) string { return lookup(environ, name) }) {
+			if config.Trace, err = trace.Start(command.Context(), version()); err != nil {
+				return exit{exitUsage, err}
+			}
+			defer func() {
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				config.Trace.Stop(ctx) // what cannot be sent is dropped
+			}()
+		}
 		config.Log, config.Version, config.AcceptNewExternalIDs = log, version(), accept
 		if config.Workers != nil {
 			log.Info("taking service-account tokens of the worker", zap.String("subject", config.Workers.Subject), zap.String("audience", audience))

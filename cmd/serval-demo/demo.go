@@ -13,7 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -32,6 +32,7 @@ type demo struct {
 	issuer   string // of the identity provider
 	database serval.Secret
 	secret   serval.Secret
+	balancer *balancer // before the bridges; nil where there is one
 
 	group  *errgroup.Group
 	failed chan error // the first part that ended by itself
@@ -54,8 +55,15 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 	d := &demo{failed: make(chan error, 1), group: new(errgroup.Group)}
 
 	// The bridge's address comes first: the identity provider has to know it.
-	address, err := free(o.listen)
+	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
+		return d, fmt.Errorf("%w; set SERVAL_DEMO_LISTEN to another address, such as 127.0.0.1:8090", err)
+	}
+	address := l.Addr().String()
+	if o.replicas > 1 {
+		d.balancer = &balancer{}
+		d.serveOn(ctx, l, d.balancer.handler())
+	} else if err := l.Close(); err != nil { // for the bridge
 		return d, err
 	}
 	d.url = "http://" + address
@@ -96,66 +104,58 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 		// What EKS Pod Identity would give the worker, session tags included.
 		keys: func() awstest.Keys { return d.cloud.Account(hubAccount).PodIdentity("serval-worker", time.Now()) },
 	}
-	bridges := []string{address}
-	if o.replicas > 1 {
-		if bridges, err = d.balance(ctx, address, o.replicas); err != nil {
-			return d, err
-		}
-	}
 	if o.processes {
-		return d, parts.startProcesses(ctx, bridges)
+		return d, parts.startProcesses(ctx)
 	}
-	return d, parts.start(ctx, bridges)
+	return d, parts.start(ctx)
 }
 
-// free returns the address to listen on, with a port that is free if it had
-// none.
-func free(listen string) (string, error) {
-	l, err := net.Listen("tcp", listen)
-	if err != nil {
-		return "", fmt.Errorf("%w; set SERVAL_DEMO_LISTEN to another address, such as 127.0.0.1:8090", err)
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
+// A balancer sends each request to the next of several bridges, without any memory
+// of who was where before.
+type balancer struct {
+	mu      sync.Mutex
+	targets []*url.URL
+	turn    int
 }
 
-// balance sends each request to address to the next of so many bridges, whose
-// addresses it returns, without any memory of who was where before.
-func (d *demo) balance(ctx context.Context, address string, replicas int) (bridges []string, err error) {
-	var targets []*url.URL
-	for range replicas {
-		bridge, err := free("127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		bridges = append(bridges, bridge)
-		targets = append(targets, &url.URL{Scheme: "http", Host: bridge})
+func (b *balancer) add(address string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.targets = append(b.targets, &url.URL{Scheme: "http", Host: address})
+}
+
+func (b *balancer) next() *url.URL {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.targets) == 0 {
+		return &url.URL{}
 	}
-	var turn atomic.Uint64
-	return bridges, d.serveAt(ctx, address, &httputil.ReverseProxy{
+	b.turn++
+	return b.targets[b.turn%len(b.targets)]
+}
+
+func (b *balancer) handler() http.Handler {
+	return &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
-			r.SetURL(targets[turn.Add(1)%uint64(replicas)])
+			r.SetURL(b.next())
 			r.Out.Host = r.In.Host
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-	})
+	}
 }
 
 // serve serves h on a free port of loopback until ctx ends, and returns its
 // origin.
 func (d *demo) serve(ctx context.Context, h http.Handler) (string, error) {
-	address, err := free("127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
-	return "http://" + address, d.serveAt(ctx, address, h)
+	d.serveOn(ctx, l, h)
+	return "http://" + l.Addr().String(), nil
 }
 
-func (d *demo) serveAt(ctx context.Context, address string, h http.Handler) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return err
-	}
+func (d *demo) serveOn(ctx context.Context, l net.Listener, h http.Handler) {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
 	d.run("local server", func() error {
 		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
@@ -167,7 +167,6 @@ func (d *demo) serveAt(ctx context.Context, address string, h http.Handler) erro
 		<-ctx.Done()
 		return s.Close()
 	})
-	return nil
 }
 
 // run runs a part of the demo. An error of it ends the demo.

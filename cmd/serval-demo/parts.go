@@ -39,7 +39,7 @@ type parts struct {
 
 // start starts bridges and worker in this process, and returns once all bridges
 // can be used.
-func (p *parts) start(ctx context.Context, bridges []string) error {
+func (p *parts) start(ctx context.Context) error {
 	log := zap.NewNop()
 	if p.verbose {
 		var err error
@@ -50,6 +50,10 @@ func (p *parts) start(ctx context.Context, bridges []string) error {
 	file, faults := bridge.ReadFile(p.configFile)
 	if len(faults) > 0 {
 		return fmt.Errorf("the demo's own configuration: %v", faults)
+	}
+	bridges, err := p.bridges()
+	if err != nil {
+		return err
 	}
 	serving := make(chan struct{}, len(bridges))
 	for _, address := range bridges {
@@ -91,13 +95,46 @@ func (p *parts) bridge(address string, file bridge.File, log *zap.Logger, servin
 		OIDC:   login.Config{Issuer: p.issuer, ClientID: clientID, ClientSecret: p.clientSecret},
 		Secret: p.secret, ExternalIDSecret: p.externalIDs, DatabaseURL: p.database, TrustedAccount: hubAccount,
 		STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, FilePath: p.configFile, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
-		Serving: func(net.Addr, net.Addr) { serving <- struct{}{} },
+		Serving: func(pages, _ net.Addr) {
+			if p.balancer != nil {
+				p.balancer.add(pages.String())
+			}
+			serving <- struct{}{}
+		},
 	}
+}
+
+// bridges returns where the bridges are to listen: at the demo's own address, or
+// anywhere behind the balancer.
+func (p *parts) bridges() (addresses []string, err error) {
+	if p.balancer == nil {
+		return []string{p.address}, nil
+	}
+	for range p.replicas {
+		address := "127.0.0.1:0"
+		if p.processes { // which do not say where they listen
+			l, err := net.Listen("tcp", address)
+			if err != nil {
+				return nil, err
+			}
+			address = l.Addr().String()
+			if err := l.Close(); err != nil {
+				return nil, err
+			}
+			p.balancer.add(address)
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses, nil
 }
 
 // startProcesses runs the real programs, found on the PATH, with their settings
 // in the environment as a cluster would give them.
-func (p *parts) startProcesses(ctx context.Context, bridges []string) error {
+func (p *parts) startProcesses(ctx context.Context) error {
+	bridges, err := p.bridges()
+	if err != nil {
+		return err
+	}
 	for _, address := range bridges {
 		if err := p.startBridge(ctx, address); err != nil {
 			return err

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"flag"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -38,14 +37,13 @@ func TestReplicas(t *testing.T) {
 			o := options{listen: "127.0.0.1:0", replicas: 2, databaseURL: serval.NewSecret(database), stderr: &out}
 			err := start(context.WithoutCancel(t.Context()), o, true, &out)
 			if err != nil || !strings.Contains(out.String(), "the audit chain holds") {
-				return fmt.Errorf("story %d: %v\n%s", i+1, err, out.String())
+				t.Errorf("story %d: %v\n%s", i+1, err, out.String())
+				return nil
 			}
 			held.Add(1)
 			return nil
 		})
 	}
-	if err := running.Wait(); err != nil {
-		t.Error(err)
-	}
+	running.Wait()
 	t.Logf("%d stories of %d held", held.Load(), *stories)
 }

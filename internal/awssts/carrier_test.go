@@ -9,7 +9,7 @@ import (
 
 // The client's own transport asks no proxy: the token would go through it.
 func TestCarrier(t *testing.T) {
-	own := carrier(nil).Transport.(bounded).RoundTripper.(*http.Transport)
+	own := carrier(nil, nil).Transport.(bounded).RoundTripper.(*http.Transport)
 	if own.Proxy != nil {
 		t.Error("the transport takes a proxy from the environment")
 	}
@@ -21,7 +21,7 @@ func TestCarrier(t *testing.T) {
 		t.Fatal(err)
 	}
 	given := &http.Client{Jar: jar}
-	if got := carrier(given); given.CheckRedirect != nil || given.Transport != nil || given.Jar != jar {
+	if got := carrier(given, nil); given.CheckRedirect != nil || given.Transport != nil || given.Jar != jar {
 		t.Error("the caller's client was changed")
 	} else if got.Jar != nil {
 		t.Error("the client keeps cookies, by which AWS could tell one person's call from another's")

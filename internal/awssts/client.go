@@ -60,6 +60,8 @@ type Config struct {
 	// deadlines is made that uses no proxy: HTTP_PROXY, HTTPS_PROXY and
 	// NO_PROXY are not read.
 	HTTPClient *http.Client
+	// Around, where it is set, is put around the transport.
+	Around func(http.RoundTripper) http.RoundTripper
 
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time
@@ -106,7 +108,7 @@ func New(c Config) (*Client, error) {
 		sts:    map[string]*sts.Client{},
 		region: map[string]string{},
 		signin: map[string]string{},
-		http:   carrier(c.HTTPClient),
+		http:   carrier(c.HTTPClient, c.Around),
 		now:    c.Now,
 	}
 	if client.now == nil {
@@ -167,7 +169,7 @@ func newSTS(region, endpoint string, carrier *http.Client) *sts.Client {
 
 // carrier returns a copy of given that follows no redirect, since a 307 would
 // carry the token on to whatever host it names, and that reads bounded answers.
-func carrier(given *http.Client) *http.Client {
+func carrier(given *http.Client, around func(http.RoundTripper) http.RoundTripper) *http.Client {
 	own := http.Client{}
 	if given != nil {
 		own = *given
@@ -188,6 +190,9 @@ func carrier(given *http.Client) *http.Client {
 	}
 	if own.Transport == nil {
 		own.Transport = http.DefaultTransport
+	}
+	if around != nil {
+		own.Transport = around(own.Transport)
 	}
 	own.Transport = bounded{own.Transport}
 	return &own

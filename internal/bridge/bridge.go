@@ -35,6 +35,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
+	"github.com/serval-bridge/serval-bridge/internal/trace"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
@@ -93,6 +94,8 @@ type Config struct {
 
 	Version string
 	Log     *zap.Logger
+	Level   *zap.AtomicLevel // where it is set, shown and changed at /loglevel of the admin port
+	Trace   *trace.Tracer    // nil: spans are neither recorded nor sent
 	Now     func() time.Time // nil: time.Now; set by tests only
 
 	lookEvery time.Duration // at the configuration file; 0: lookEvery; set by tests only
@@ -246,6 +249,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	if c.Trace == nil {
+		c.Trace = trace.Off()
+	}
 	if c.DrainTime == 0 {
 		c.DrainTime = DefaultDrainTime
 	}
@@ -260,6 +266,12 @@ func Run(ctx context.Context, c Config) (err error) {
 		}
 		return nil
 	})
+
+	if c.Level != nil {
+		probes.Handle("GET /loglevel", c.Level)
+		probes.Handle("PUT /loglevel", c.Level)
+	}
+	count := newTally(registry)
 
 	pages, err := c.listen(c.Listen)
 	if err != nil {
@@ -276,7 +288,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	servers, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var group errgroup.Group
-	server := c.server(ready)
+	server := c.server(c.Trace.Handler(ready))
 	group.Go(func() error { return serve(servers, server, pages, c.DrainTime) })
 	group.Go(func() error { return serve(servers, c.server(probes.Handler()), admin, time.Second) })
 	defer func() {
@@ -285,12 +297,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	}()
 
 	c.OIDC.RedirectURL = strings.TrimSuffix(c.PublicURL, "/") + "/oidc/auth/callback"
-	c.OIDC.Now = c.Now
+	c.OIDC.Now, c.OIDC.Around = c.Now, c.Trace.Transport
 	provider, err := login.New(c.OIDC)
 	if err != nil {
 		return fmt.Errorf("preparing sign-in: %w", err)
 	}
-	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Now: c.Now})
+	minter, err := awssts.New(awssts.Config{Region: c.STSRegion, Endpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint, Around: c.Trace.Transport, Now: c.Now})
 	if err != nil {
 		return fmt.Errorf("preparing STS: %w", err)
 	}
@@ -303,7 +315,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing notices: %w", err)
 	}
-	d, logins, plane, err := c.open(ctx, channels, provider, minter, packed)
+	d, logins, plane, err := c.open(ctx, channels, count, provider, minter, packed)
 	if err != nil {
 		return err
 	}
@@ -339,7 +351,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		Logins: logins, Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
-		Log: c.Log, Version: c.Version, Now: c.Now,
+		Served: count.served, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the pages: %w", err)
@@ -363,8 +375,8 @@ func Run(ctx context.Context, c Config) (err error) {
 }
 
 // open opens the store and puts the configuration into force.
-func (c *Config) open(ctx context.Context, channels []notify.Channel, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *signin.Logins, *control.Plane, error) {
-	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...)})
+func (c *Config) open(ctx context.Context, channels []notify.Channel, count *tally, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *signin.Logins, *control.Plane, error) {
+	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...), Recorded: count.recorded})
 	if err != nil {
 		return nil, nil, nil, fmt.Errorf("opening the database: %w", err)
 	}

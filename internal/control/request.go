@@ -538,7 +538,12 @@ func (p *Plane) decide(tx *store.Tx, who serval.Principal, r *serval.Request, e 
 			return "", staleGroups()
 		}
 	}
-	return r.Decide(by, d, p.settings.RequestExpiry, tx.Now)
+	asked := r.Asked()
+	act, err := r.Decide(by, d, p.settings.RequestExpiry, tx.Now)
+	if err == nil && asked != nil && !asked.DecidedAt.IsZero() {
+		e.Detail[serval.DetailWaited] = strconv.FormatInt(int64(tx.Now.Sub(asked.AskedAt)/time.Second), 10)
+	}
+	return act, err
 }
 
 // Extend asks for more time on a request of who's.

@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire shell probe settings checkup api "
-	bridgeRooms = "awssts tokenreview login store door signin control intake workflow notify edge shape pages web bridge "
+	bridgeRooms = "trace awssts tokenreview login store door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -62,6 +62,7 @@ var table = map[string]rule{
 	"internal/connect": {ours: "serval", theirs: strict},
 
 	"internal/probe":    {theirs: metrics},
+	"internal/trace":    {theirs: "go.opentelemetry.io/otel"},
 	"internal/settings": {ours: "serval", theirs: wiring},
 	"internal/checkup":  {ours: "serval"},
 
@@ -88,7 +89,7 @@ var table = map[string]rule{
 	"internal/edge":  {ours: "serval wire"},
 	"internal/shape": {ours: "serval wire signin control workflow store"},
 	"internal/pages": {ours: "serval wire signin control workflow edge shape"},
-	"internal/web":   {ours: "serval wire signin control intake workflow login edge shape pages", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
+	"internal/web":   {ours: "serval wire signin control intake workflow login edge shape pages trace", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
 
 	// What runs on a laptop.
 	"internal/client":    {ours: "serval wire"},

@@ -253,11 +253,11 @@ func TestStayAtHost(t *testing.T) {
 			t.Errorf("%s: %v, want ok %t", tt.name, err, tt.ok)
 		}
 	}
-	own := boundedClient(nil)
+	own := boundedClient(nil, nil)
 	if own.Timeout == 0 || own.Jar != nil || own.CheckRedirect == nil || own.Transport.(*http.Transport).ResponseHeaderTimeout == 0 {
 		t.Errorf("our own client has no deadlines or follows redirects: %+v", own)
 	}
-	given := boundedClient(&http.Client{Transport: http.DefaultTransport, Timeout: time.Hour})
+	given := boundedClient(&http.Client{Transport: http.DefaultTransport, Timeout: time.Hour}, nil)
 	if given.Timeout != exchangeTimeout || given.CheckRedirect == nil {
 		t.Errorf("a given client keeps its own deadline or redirects")
 	}

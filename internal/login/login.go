@@ -67,7 +67,9 @@ type Config struct {
 	// deadlines. Of a given client the transport counts: cookies, redirects
 	// and deadlines are always ours.
 	HTTPClient *http.Client
-	Now        func() time.Time // nil means time.Now
+	// Around, where it is set, is put around the transport of our own.
+	Around func(http.RoundTripper) http.RoundTripper
+	Now    func() time.Time // nil means time.Now
 }
 
 // A Provider signs people in at one OpenID Connect provider. It is safe for
@@ -118,7 +120,7 @@ func New(c Config) (*Provider, error) {
 	}
 	p := &Provider{
 		c:      c,
-		client: boundedClient(c.HTTPClient),
+		client: boundedClient(c.HTTPClient, c.Around),
 		now:    c.Now,
 		watch:  watchedClaims(c.EmailClaim, c.GroupsClaim),
 		found:  discovery{turn: newTurn()},
@@ -222,7 +224,7 @@ const (
 
 // boundedClient returns a client with our own deadlines, without cookies, and
 // that follows no redirect to another host. Who reads a body bounds it.
-func boundedClient(given *http.Client) *http.Client {
+func boundedClient(given *http.Client, around func(http.RoundTripper) http.RoundTripper) *http.Client {
 	c := &http.Client{Timeout: exchangeTimeout, CheckRedirect: stayAtHost}
 	if given != nil && given.Transport != nil {
 		c.Transport = given.Transport
@@ -235,6 +237,9 @@ func boundedClient(given *http.Client) *http.Client {
 	t.MaxResponseHeaderBytes = 64 << 10
 	t.MaxIdleConnsPerHost = 16
 	c.Transport = t
+	if around != nil {
+		c.Transport = around(t)
+	}
 	return c
 }
 

@@ -144,6 +144,10 @@ type Event struct {
 	Detail    map[string]string `json:"detail,omitempty"`
 }
 
+// DetailWaited is the detail, of a decision that settles a request or an extension,
+// for how many seconds it was waited for.
+const DetailWaited = "waited_seconds"
+
 // A Link is an event in the chain.
 type Link struct {
 	Event

@@ -31,6 +31,7 @@ func (t *Tx) Append(e serval.Event) error {
 		return err
 	}
 	t.head = Head{l.Seq, l.Hash}
+	t.appended = append(t.appended, l.Event)
 	return nil
 }
 

@@ -324,3 +324,16 @@ func (v *View) Uses(f UseFilter) ([]Use, error) {
 	}
 	return uses, v.allocations(requests...)
 }
+
+// Awaiting returns how many requests and extensions wait for a decision, and since
+// when the oldest of them does.
+func (v *View) Awaiting() (n int64, since time.Time, err error) {
+	var oldest *int64
+	if err := v.scan(`select count(*), min(asked_at) from allocation where state = 'pending'`, nil, &n, &oldest); err != nil {
+		return 0, time.Time{}, fmt.Errorf("counting what waits for a decision: %w", err)
+	}
+	if oldest != nil {
+		since = instant(*oldest)
+	}
+	return n, since, nil
+}

@@ -179,6 +179,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"suspended people":     func(v *View) error { _, err := v.People(PersonFilter{Suspended: true, Limit: 2}); return err },
 			"open requests":        func(v *View) error { _, err := v.OpenRequests("p"); return err },
 			"requests of a role":   func(v *View) error { _, err := v.RequestsOfRole(admin); return err },
+			"what waits":           func(v *View) error { _, _, err := v.Awaiting(); return err },
 			"due requests":         func(v *View) error { _, err := v.DueRequests(noon, 2); return err },
 			"role by key":          func(v *View) error { _, err := v.RoleByKey(named(prod, "a")[0].Key()); return err },
 			"role by ARN":          func(v *View) error { _, err := v.RoleByARN("arn"); return err },

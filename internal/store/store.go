@@ -36,6 +36,9 @@ type Config struct {
 	// ReadOnly opens the database beside a serving process: nothing is locked
 	// and nothing can be written.
 	ReadOnly bool
+	// Recorded, where it is set, hears of every event that was kept, after it was.
+	// It must not block.
+	Recorded func(serval.Event)
 }
 
 // A Store is an open database. It is safe for concurrent use.
@@ -44,6 +47,7 @@ type Store struct {
 	write   *sql.DB // of SQLite: one connection
 	read    *sql.DB
 	chain   serval.Chain
+	told    func(serval.Event)
 	unlock  func() error
 	head    atomic.Pointer[Head]
 	memory  memory
@@ -78,7 +82,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.chain = c.Chain
+	s.chain, s.told = c.Chain, c.Recorded
 	if s.dialect.name == sqliteDialect.name {
 		s.writes.db, s.reads.db = s.write, s.read
 	}
@@ -136,8 +140,9 @@ type querier interface {
 // A Tx reads and writes, in one transaction, at one instant.
 type Tx struct {
 	View
-	Now  time.Time
-	head Head
+	Now      time.Time
+	head     Head
+	appended []serval.Event
 }
 
 // Read runs f on a consistent view. What is remembered of it was so when f
@@ -230,6 +235,11 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	if t.head != before {
 		s.head.Store(&t.head)
+	}
+	if s.told != nil {
+		for _, e := range t.appended {
+			s.told(e)
+		}
 	}
 	return nil
 }

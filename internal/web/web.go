@@ -43,6 +43,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pages"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/trace"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
 )
 
@@ -89,6 +90,10 @@ type Config struct {
 	// ConsoleHosts are where a sign-in to the console leads, as sources of a
 	// Content-Security-Policy.
 	ConsoleHosts []string
+
+	// Served, where it is set, hears of every request that was answered, by its
+	// method, its route's pattern ("none" where there is none) and the status.
+	Served func(method, route string, status int, took time.Duration)
 
 	Log     *zap.Logger
 	Version string
@@ -374,6 +379,17 @@ func (s *Server) log(r *http.Request, v *visit, status int, took time.Duration) 
 	fields := []zap.Field{
 		zap.String("method", serval.Clip(r.Method, 20)), zap.String("route", pattern), zap.Int("status", status),
 		zap.Duration("duration", took), zap.String("request_id", v.who.RequestID),
+	}
+	if id := trace.ID(r.Context()); id != "" {
+		fields = append(fields, zap.String("trace_id", id))
+	}
+	method := r.Method
+	if v.route == nil {
+		method = "other" // whatever a stranger writes is no label
+	}
+	trace.Answered(r.Context(), method, pattern, status)
+	if s.c.Served != nil {
+		s.c.Served(method, pattern, status, took)
 	}
 	switch v.who.Kind {
 	case serval.KindPerson:
