@@ -89,7 +89,7 @@ func (p *program) envCommand() *cobra.Command {
 		}
 		variables := held.Variables()
 		if region != "" {
-			variables = append(variables, [2]string{"AWS_REGION", region})
+			variables = append(variables, [2]string{"AWS_REGION", region}, [2]string{"AWS_DEFAULT_REGION", region})
 		}
 		_, err = fmt.Fprint(p.stdout, shell.Lines(k, variables))
 		return err
@@ -101,7 +101,7 @@ func (p *program) envCommand() *cobra.Command {
 The variables are not renewed; serval exec, serval shell and profiles are safer.`
 	sessionFlags(c, &ask)
 	shellFlag(c, &kind)
-	c.Flags().StringVar(&region, "region", "", "AWS_REGION as well")
+	c.Flags().StringVar(&region, "region", "", "the region as well")
 	c.ValidArgsFunction = p.completeRole
 	return c
 }

@@ -56,7 +56,7 @@ The exit code is the command's; 127 where there is no such command, 126 where it
 
 func execFlags(c *cobra.Command, ask *wallet.Ask, region *string, serve *bool) {
 	sessionFlags(c, ask)
-	c.Flags().StringVar(region, "region", "", "AWS_REGION (default: as it is)")
+	c.Flags().StringVar(region, "region", "", "region for the command (default: as it is)")
 	c.Flags().BoolVar(serve, "serve", false, "let the command fetch credentials as often as it needs")
 }
 
@@ -91,7 +91,7 @@ func (p *program) runAs(ctx context.Context, text string, ask *wallet.Ask, regio
 		return slices.Contains(rivals, name) || region != "" && (name == "AWS_REGION" || name == "AWS_DEFAULT_REGION")
 	})
 	if region != "" {
-		environ = append(environ, "AWS_REGION="+region)
+		environ = append(environ, "AWS_REGION="+region, "AWS_DEFAULT_REGION="+region) // the one is of SDKs, the other of the older AWS CLI
 	}
 	variables := held.Variables()
 	if serve || !held.RenewAt.IsZero() {

@@ -28,6 +28,9 @@ type signIn struct {
 // Format writes [redacted] for every verb.
 func (l signIn) Format(f fmt.State, _ rune) { io.WriteString(f, "[redacted]") }
 
+// askAgain is for how long after a no nobody is asked: a tool calls many times.
+const askAgain = 30 * time.Second
+
 // How long somebody may take to sign in: when they asked to, and when a tool
 // stumbled over it, which has deadlines of its own.
 const (
@@ -194,7 +197,7 @@ func (p *program) with(ctx context.Context, f func(*client.Client) error) error 
 
 // stumble signs somebody in who came without a login, or with one that is good
 // no more. Of many processes that do at once one asks, and all take its answer,
-// also if that is no.
+// also if that is no; serval login asks all the same.
 func (p *program) stumble(ctx context.Context, bridge *client.Client, began time.Time, old signIn, reason string) (signIn, error) {
 	reason = strings.TrimSuffix(reason, ".")
 	command := "serval login"
@@ -219,7 +222,7 @@ func (p *program) stumble(ctx context.Context, bridge *client.Client, began time
 		return l, nil
 	}
 	var failed time.Time
-	if ok, err := p.keep.Read(failedName(origin), &failed); err == nil && ok && failed.After(began) {
+	if ok, err := p.keep.Read(failedName(origin), &failed); err == nil && ok && failed.After(began.Add(-askAgain)) {
 		return signIn{}, refused
 	}
 	tty.say("serval: %s.\n", cell(reason))
@@ -227,7 +230,7 @@ func (p *program) stumble(ctx context.Context, bridge *client.Client, began time
 	defer cancel()
 	token, err := p.arrive(waiting, bridge, method{}, tty.out)
 	if err != nil {
-		_ = p.keep.Write(failedName(origin), p.now(), p.now().Add(time.Minute)) // or the next one asks again
+		_ = p.keep.Write(failedName(origin), p.now(), p.now().Add(askAgain+stumbledTime)) // or the next one asks again
 		return signIn{}, signInFailed(waiting, err)
 	}
 	if err := p.keepLogin(bridge, token); err != nil {

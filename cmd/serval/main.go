@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -208,9 +209,15 @@ func (p *program) versionCommand() *cobra.Command {
 	})
 }
 
-// version returns the module's version, and the commit where it was built from
-// a checkout.
+// stamped is the version that a release is built as; the linker sets it.
+var stamped string
+
+// version returns the version that was stamped, or the module's, with the commit
+// where it was built from a checkout.
 func version() string {
+	if stamped != "" {
+		return stamped + " " + runtime.Version()
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"html"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -162,6 +163,7 @@ func (w *world) start(c bridge.Config, deferred func(func())) error {
 		w.front.mu.Lock()
 		defer w.front.mu.Unlock()
 		w.front.behind = &httputil.ReverseProxy{
+			ErrorLog: log.New(io.Discard, "", 0), // of callers that were killed
 			Rewrite: func(r *httputil.ProxyRequest) {
 				r.SetURL(&url.URL{Scheme: "http", Host: address})
 				r.Out.Host = r.In.Host
@@ -197,7 +199,7 @@ func (w *world) environ() [][2]string {
 	return [][2]string{
 		{"HOME", w.dir}, {"SERVAL_CLIENT_DIR", filepath.Join(w.dir, "laptop")}, {"SERVAL_BRIDGE_URL", w.front.origin}, {"SERVAL_KEYCHAIN", "off"},
 		{"SERVAL_NO_INPUT", "true"}, {"BROWSER", "browser"}, {"BROWSER_DOOR", w.door}, {"CLOCK", w.clock}, {"SHELL", "/bin/sh"},
-		{"AWS_ENDPOINT_URL", w.awsAt}, {"AWS_EC2_METADATA_DISABLED", "true"}, {"AWS_REGION", "us-west-1"}, {"AWS_CONFIG_FILE", filepath.Join(w.dir, "aws-config")},
+		{"AWS_ENDPOINT_URL", w.awsAt}, {"AWS_EC2_METADATA_DISABLED", "true"}, {"AWS_REGION", "us-west-1"}, {"AWS_DEFAULT_REGION", "us-west-1"}, {"AWS_CONFIG_FILE", filepath.Join(w.dir, "aws-config")},
 		{"DEV", "arn:aws:iam::" + prod + ":role/dev"}, {"PROD", "arn:aws:iam::" + prod + ":role/prod-readonly"}, {"ORIGIN", w.front.origin},
 		{"NO_PROXY", "127.0.0.1"},
 	}
