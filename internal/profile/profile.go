@@ -55,7 +55,7 @@ var (
 // refused: what is whose cannot be told.
 func Parse(text string) (File, error) {
 	f := File{before: text, newline: "\n"}
-	if strings.Contains(text, "\r\n") {
+	if strings.Contains(text, "\r\n") || strings.HasSuffix(text, "\r") {
 		f.newline = "\r\n"
 	}
 	from, to, offset, number := -1, -1, 0, 0
