@@ -85,7 +85,7 @@ func (c *Client) unreached(ctx context.Context, err error) error {
 	if outer, ok := errors.AsType[*url.Error](err); ok {
 		err = outer.Err
 	}
-	f := &Failure{Host: c.host, Cause: CauseLost, Detail: serval.Clip(err.Error(), 300), err: err}
+	f := &Failure{Host: c.host, Cause: CauseLost, Detail: serval.Clip(plain(err.Error()), 300), err: err}
 	op, _ := errors.AsType[*net.OpError](err)
 	var (
 		name      *net.DNSError
