@@ -96,7 +96,7 @@ func TestSweepBounds(t *testing.T) {
 	for range sweepLimit + 5 {
 		w.ask(ana, roleARN(prod, "reader"), 5)
 	}
-	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []serval.Role{aRole(prod, "left")}); err != nil {
+	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "left"), Digest: "x"}}); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.move(serval.DefaultRequestExpiry)
@@ -110,13 +110,13 @@ func TestSweepBounds(t *testing.T) {
 		}
 	}
 	// The role's id would be taken twice, were it still staged.
-	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []serval.Role{aRole(prod, "left")}); err != nil {
+	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "left"), Digest: "x"}}); err != nil {
 		t.Errorf("staged roles were left behind: %v", err)
 	}
 	if err := w.plane.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []serval.Role{aRole(prod, "left")}); !serval.IsRefusal(err) {
+	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "left"), Digest: "x"}}); !serval.IsRefusal(err) {
 		t.Errorf("fresh staged roles were swept: %v", err)
 	}
 	w.store.Close()

@@ -82,7 +82,7 @@ var table = map[string]rule{
 	"internal/door":     {ours: "serval store", theirs: zap},
 	"internal/signin":   {ours: "serval store door", theirs: zap},
 	"internal/control":  {ours: "serval access trust insight connect store door signin", theirs: zap},
-	"internal/intake":   {ours: "serval connect store door"},
+	"internal/intake":   {ours: "serval insight connect store door"},
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify": {ours: "serval store door",
 		theirs: zap + "github.com/wneessen/go-mail github.com/standard-webhooks/standard-webhooks github.com/coder/websocket"},

@@ -449,3 +449,9 @@ func quoted(text string) string {
 	}
 	return text
 }
+
+// Grew reports whether the role can do more than before, or its trust policy has
+// a statement that it had not.
+func (c *Change) Grew() bool {
+	return c.Gained.Count > 0 || len(c.GainedMarks) > 0 || slices.ContainsFunc(c.Trust, func(s StatementChange) bool { return s.How == Added })
+}

@@ -52,6 +52,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 	var done Pushed
 	var account store.Account
 	var end func()
+	var known map[string]store.KnownAbility
 	err := t.view(ctx, who, p.what, accountID, func(v *store.View) (err error) {
 		if !who.MayPush(accountID) {
 			return noAccount()
@@ -69,7 +70,8 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if end, ok = t.door.Store.BeginPush(accountID); !ok {
 			return serval.Refuse(serval.Exhausted, "Another push of this account is under way. Push again when it has ended.")
 		}
-		return nil
+		known, err = v.KnownAbilities(accountID)
+		return err
 	})
 	if end != nil {
 		defer end()
@@ -90,12 +92,17 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		defer cancel()
 		t.door.Store.DropStaged(ctx, id) // what stays behind goes with the sweep
 	}()
+	changes := &changes{known: known}
 	keep := func(roles []serval.Role) error {
 		if !staging {
 			return nil
 		}
 		dirty = true
-		return t.door.Store.Stage(ctx, id, accountID, t.door.Now(), roles)
+		staged, err := t.look(ctx, changes, roles)
+		if err != nil {
+			return err
+		}
+		return t.door.Store.Stage(ctx, id, accountID, t.door.Now(), staged)
 	}
 	h, n, err := stage(account.Account, keep, p)
 	if err != nil {
@@ -151,6 +158,10 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		}
 		if e.Detail = p.detail(n, d); e.Detail == nil {
 			e.Action, quiet = "", true
+		}
+		changes.describe(e.Detail, d.Changed)
+		if err := t.tellChanges(tx, who, changes, d.Changed); err != nil {
+			return err
 		}
 		// What was untagged may be tagged again; what was deleted never returns.
 		return t.door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))

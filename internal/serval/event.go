@@ -95,6 +95,8 @@ const (
 	DeltaAccept     Action = "delta.accept"
 	RemovalConfirm  Action = "removal.confirm"
 
+	RoleChange Action = "role.change" // what a push changes of a role, by meaning
+
 	TrustExplain Action = "trust.explain"
 	FindingRead  Action = "finding.read"
 

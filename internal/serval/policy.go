@@ -24,6 +24,10 @@ type AccessPolicy struct {
 	AllowSelfApproval    bool `json:"allow_self_approval,omitempty"`
 	AllowChaining        bool `json:"allow_chaining,omitempty"`
 	BreakGlass           bool `json:"break_glass,omitempty"` // requesters may approve their own, and everybody named is told
+
+	// SuspendOnEscalation: what was approved before the role could make whoever
+	// holds it an administrator is not used until it is approved again.
+	SuspendOnEscalation bool `json:"suspend_on_escalation,omitempty"`
 }
 
 // A RoleMatch says which roles; all that are given must match. Accounts are
@@ -147,6 +151,9 @@ func (p AccessPolicy) Faults() []string {
 		fault("approval: either automatic or steps, not both.")
 	case !p.Approval.Automatic && len(p.Approval.Steps) == 0:
 		fault("approval: say automatic: true, or name the steps.")
+	}
+	if p.SuspendOnEscalation && len(p.Approval.Steps) == 0 {
+		fault("suspend_on_escalation: somebody has to approve again, and there are no steps.")
 	}
 	if p.BreakGlass && len(p.Approval.Steps) == 0 {
 		fault("break_glass: it goes past steps, and there are none.")

@@ -151,6 +151,7 @@ type Terms struct {
 	RequireJustification bool     `json:"require_justification,omitempty"`
 	AllowSelfApproval    bool     `json:"allow_self_approval,omitempty"`
 	BreakGlass           bool     `json:"break_glass,omitempty"`
+	SuspendOnEscalation  bool     `json:"suspend_on_escalation,omitempty"`
 }
 
 // Named returns everybody whom a step names: those who are told where the glass
@@ -178,6 +179,7 @@ func (p AccessPolicy) Terms() Terms {
 		RequireJustification: p.RequireJustification,
 		AllowSelfApproval:    p.AllowSelfApproval,
 		BreakGlass:           p.BreakGlass,
+		SuspendOnEscalation:  p.SuspendOnEscalation,
 	}
 }
 

@@ -274,6 +274,11 @@ func (t *Tx) SaveRequest(r *serval.Request) error {
 		if err != nil {
 			return err
 		}
+		if a.State == serval.Active {
+			if err := t.noteApproved(r, number, a.DecidedAt); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -24,6 +24,9 @@ type Role struct {
 	StaleSince  time.Time // its last state could not be confirmed since then
 	StaleReason string
 	HeldSince   time.Time // its removal waits to be confirmed; not to be minted
+	Ability     string    // what it can do, as it was staged; empty where nobody has looked
+	Version     int64     // how many times it has changed; see RoleVersions
+	ChangedAt   time.Time // when it did last; zero where that is not known
 
 	trust    string // digests of documents
 	policies rolePolicies
@@ -51,21 +54,22 @@ type policyRef struct {
 
 // The columns that a staged role and a role share.
 const roleFacts = `role_id, partition, arn, name, path, description, created_at, max_session_seconds, tags, trust, boundary,
-	last_used_at, policies, complete, digest, shown`
+	last_used_at, policies, complete, digest, shown, ability`
 
-const roleColumns = `account_id, ` + roleFacts + `, seen_at, stale_since, stale_reason, held_since`
+const roleColumns = `account_id, ` + roleFacts + `, seen_at, stale_since, stale_reason, held_since, version, changed_at`
 
 func scanRole(row scanner) (Role, error) {
 	var r Role
 	var tags, policies, boundary, shown string
-	var created, used, complete, seen, stale, held int64
+	var created, used, complete, seen, stale, held, changed int64
 	err := row.Scan(&r.Key.AccountID, &r.RoleID, &r.Key.Partition, &r.ARN, &r.Name, &r.Path, &r.Description, &created,
-		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &policies, &complete, &r.Digest, &shown, &seen, &stale, &r.StaleReason, &held)
+		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &policies, &complete, &r.Digest, &shown, &r.Ability, &seen, &stale, &r.StaleReason, &held,
+		&r.Version, &changed)
 	if err != nil {
 		return Role{}, fmt.Errorf("reading a role: %w", err)
 	}
 	r.Key.RoleID, r.Key.ARN = r.RoleID, r.ARN
-	r.CreatedAt, r.SeenAt, r.StaleSince, r.HeldSince = instant(created), instant(seen), instant(stale), instant(held)
+	r.CreatedAt, r.SeenAt, r.StaleSince, r.HeldSince, r.ChangedAt = instant(created), instant(seen), instant(stale), instant(held), instant(changed)
 	r.Complete = complete == 1
 	if used != 0 {
 		t := instant(used)
@@ -251,14 +255,21 @@ func (s *Store) BeginPush(accountID string) (end func(), ok bool) {
 	}, true
 }
 
+// A Staged is a role of a push, with what only whoever pushes knows how to tell.
+type Staged struct {
+	serval.Role
+	Digest  string // the role's
+	Ability string
+}
+
 // Stage keeps roles of a push aside, in a transaction of its own that does not
 // take the chain. They and their documents become roles and documents by
 // ApplyDifference, and are dropped by DropStaged. A role id or an ARN that the push had before is refused.
-func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []serval.Role) error {
+func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
 	return s.again(ctx, func() error { return s.stageOnce(ctx, push, accountID, now, roles) })
 }
 
-func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.Time, roles []serval.Role) error {
+func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
 	tx, err := s.write.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.writeIsolation})
 	if err != nil {
 		return fmt.Errorf("beginning to stage: %w", err)
@@ -301,7 +312,7 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 }
 
 // stage keeps a role whose documents are kept.
-func (v *View) stage(push, accountID string, now time.Time, r serval.Role) error {
+func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
 	refs := rolePolicies{
 		Inline:  policyList{Status: r.InlinePolicies.Status, Action: r.InlinePolicies.Action},
 		Managed: policyList{Status: r.ManagedPolicies.Status, Action: r.ManagedPolicies.Action},
@@ -333,10 +344,10 @@ func (v *View) stage(push, accountID string, now time.Time, r serval.Role) error
 		used = micros(*r.LastUsedAt)
 	}
 	n, err := v.execCount("staging role "+r.ARN, `insert into staged_role (push, account_id, staged_at, `+roleFacts+`)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		on conflict do nothing`,
 		push, accountID, micros(now), r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
-		string(tagText), r.TrustPolicy.Digest(), boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest(), r.Shown())
+		string(tagText), r.TrustPolicy.Digest(), boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest, r.Shown(), r.Ability)
 	if err == nil && n == 0 {
 		return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
 	}
@@ -404,15 +415,24 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 	if err != nil {
 		return err
 	}
+	if err := t.keepUnkept(push, accountID); err != nil {
+		return err
+	}
 	err = t.exec("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
-			seen_at, stale_since, stale_reason, held_since, removed_at, removed_reason)
-		select account_id, `+roleFacts+`, cast($2 as bigint), 0, '', 0, 0, '' from staged_role where push = $1
+			seen_at, stale_since, stale_reason, held_since, removed_at, removed_reason, version, changed_at)
+		select account_id, `+roleFacts+`, cast($2 as bigint), 0, '', 0, 0, '', 1, cast($2 as bigint) from staged_role where push = $1
 		on conflict (account_id, role_id) do update set partition = excluded.partition, arn = excluded.arn, name = excluded.name,
 			path = excluded.path, description = excluded.description, created_at = excluded.created_at, max_session_seconds = excluded.max_session_seconds, tags = excluded.tags,
 			trust = excluded.trust, boundary = excluded.boundary, last_used_at = excluded.last_used_at,
 			policies = excluded.policies, complete = excluded.complete, digest = excluded.digest, shown = excluded.shown, seen_at = excluded.seen_at,
+			ability = excluded.ability,
+			version = case when role.digest = excluded.digest then role.version else role.version + 1 end,
+			changed_at = case when role.digest = excluded.digest then role.changed_at else excluded.changed_at end,
 			stale_since = 0, stale_reason = '', held_since = 0, removed_at = 0, removed_reason = ''`, push, now)
 	if err != nil {
+		return err
+	}
+	if err := t.keepVersions(accountID, len(d.Added)+len(d.Changed)); err != nil {
 		return err
 	}
 	for _, k := range d.Held {

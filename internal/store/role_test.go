@@ -70,7 +70,7 @@ func named(accountID string, names ...string) []serval.Role {
 // control room does.
 func push(t *testing.T, d database, accountID string, now time.Time, inv serval.Inventory) serval.Difference {
 	t.Helper()
-	if err := d.Stage(t.Context(), "push", accountID, now, inv.Roles); err != nil {
+	if err := d.Stage(t.Context(), "push", accountID, now, staged(inv.Roles)); err != nil {
 		t.Fatal(err)
 	}
 	var diff serval.Difference
@@ -214,7 +214,7 @@ func TestApplyDifference(t *testing.T) {
 		crossed := all("a", "b", "c")
 		crossed.Roles[0].RoleID, crossed.Roles[1].RoleID = crossed.Roles[1].RoleID, crossed.Roles[0].RoleID
 		now = now.Add(time.Minute)
-		if err := d.Stage(t.Context(), "push", prod, now, crossed.Roles); err != nil {
+		if err := d.Stage(t.Context(), "push", prod, now, staged(crossed.Roles)); err != nil {
 			t.Fatal(err)
 		}
 		err = d.Write(t.Context(), now, func(tx *Tx) error {
@@ -332,7 +332,7 @@ func TestStage(t *testing.T) {
 	each(t, func(t *testing.T, d database) {
 		declare(t, d, prod)
 		stageAll := func(push string, roles ...serval.Role) error {
-			return d.Stage(t.Context(), push, prod, noon, roles)
+			return d.Stage(t.Context(), push, prod, noon, staged(roles))
 		}
 		roles := named(prod, "a", "b", "c")
 		if err := stageAll("p1", roles[:2]...); err != nil {
@@ -370,7 +370,7 @@ func TestStage(t *testing.T) {
 		if err := d.DropStaged(t.Context(), "p1"); err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Stage(t.Context(), "p4", prod, noon.Add(time.Hour), roles); err != nil {
+		if err := d.Stage(t.Context(), "p4", prod, noon.Add(time.Hour), staged(roles)); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.DropOldStaged(t.Context(), noon.Add(time.Hour)); err != nil {
@@ -451,7 +451,7 @@ func TestStageAtOnce(t *testing.T) {
 			}
 			wg.Go(func() {
 				for n := range 5 {
-					if err := stores[i%len(stores)].Stage(t.Context(), fmt.Sprint(i, n), roles[0].Key().AccountID, noon, roles); err != nil {
+					if err := stores[i%len(stores)].Stage(t.Context(), fmt.Sprint(i, n), roles[0].Key().AccountID, noon, staged(roles)); err != nil {
 						t.Error(err)
 					}
 				}
@@ -675,7 +675,7 @@ func BenchmarkRoles(b *testing.B) {
 		}
 	}
 	write(func(tx *Tx) error { return tx.DeclareAccount(account(prod), SourceFile) })
-	if err := s.Stage(b.Context(), "push", prod, noon, roles); err != nil {
+	if err := s.Stage(b.Context(), "push", prod, noon, staged(roles)); err != nil {
 		b.Fatal(err)
 	}
 	write(func(tx *Tx) error { return tx.ApplyDifference("push", prod, serval.Difference{}) })
@@ -692,4 +692,13 @@ func BenchmarkRoles(b *testing.B) {
 			}
 		})
 	}
+}
+
+// staged returns roles as a push stages them that does not know what they can do.
+func staged(roles []serval.Role) []Staged {
+	list := make([]Staged, len(roles))
+	for i, r := range roles {
+		list[i] = Staged{Role: r, Digest: r.Digest()}
+	}
+	return list
 }

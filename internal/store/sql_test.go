@@ -290,7 +290,7 @@ func TestHousekeepingTakesNoChain(t *testing.T) {
 		for name, f := range map[string]func() error{
 			"TouchLogin":    func() error { return d.TouchLogin(ctx, "l", noon) },
 			"WipeTokens":    func() error { return d.WipeTokens(ctx, noon, noon) },
-			"Stage":         func() error { return d.Stage(ctx, "push", prod, noon, named(prod, "a")) },
+			"Stage":         func() error { return d.Stage(ctx, "push", prod, noon, staged(named(prod, "a"))) },
 			"DropOldStaged": func() error { return d.DropOldStaged(ctx, noon) },
 			"DropStaged":    func() error { return d.DropStaged(ctx, "push") },
 		} {

@@ -1,0 +1,114 @@
+package store
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// maxVersions is how many versions of a role are kept, besides those that an open
+// request was approved for.
+const maxVersions = 50
+
+const versionColumns = `account_id, ` + roleFacts + `, at, 0, '', 0, number, at`
+
+// keepUnkept keeps what roles were that a push is about to change and of which no
+// version is kept: those that were here before versions were.
+func (t *Tx) keepUnkept(push, accountID string) error {
+	return t.exec("keeping what roles of account "+accountID+" were", `insert into role_version (account_id, number, at, `+roleFacts+`)
+		select account_id, version, seen_at, `+roleFacts+` from role
+		where account_id = $1 and version = 0
+			and exists (select 1 from staged_role where push = $2 and staged_role.role_id = role.role_id and staged_role.digest <> role.digest)
+		on conflict (account_id, role_id, number) do nothing`, accountID, push)
+}
+
+// keepVersions keeps what the roles of an account are that changed in this
+// transaction, and drops what is too old to be kept.
+func (t *Tx) keepVersions(accountID string, changed int) error {
+	if changed == 0 {
+		return nil
+	}
+	now := micros(t.Now)
+	err := t.exec("keeping versions of account "+accountID, `insert into role_version (account_id, number, at, `+roleFacts+`)
+		select account_id, version, changed_at, `+roleFacts+` from role where account_id = $1 and changed_at = $2 and removed_at = 0
+		on conflict (account_id, role_id, number) do nothing`, accountID, now)
+	if err != nil {
+		return err
+	}
+	return t.exec("dropping old versions of account "+accountID, `delete from role_version where account_id = $1
+		and exists (select 1 from role where role.account_id = role_version.account_id and role.role_id = role_version.role_id
+			and role.changed_at = $2 and role_version.number <= role.version - $3)
+		and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
+			where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
+				and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
+		accountID, now, maxVersions)
+}
+
+// RoleVersions returns the versions of a role that are kept, the newest first,
+// without documents. Of each, SeenAt is when it was taken in.
+func (v *View) RoleVersions(key serval.RoleKey) ([]Role, error) {
+	versions, err := all(v, scanRole, `select `+versionColumns+` from role_version
+		where account_id = $1 and role_id = $2 order by number desc`, key.AccountID, key.RoleID)
+	if err != nil {
+		return nil, fmt.Errorf("listing the versions of %s: %w", key.ARN, err)
+	}
+	return versions, nil
+}
+
+// RoleVersion returns one version of a role, without documents.
+func (v *View) RoleVersion(key serval.RoleKey, number int64) (Role, error) {
+	return one(v, "That version of the role is not kept any more.", scanRole, `select `+versionColumns+` from role_version
+		where account_id = $1 and role_id = $2 and number = $3`, key.AccountID, key.RoleID, number)
+}
+
+// An Approved is what a role was when an allocation was approved.
+type Approved struct {
+	Allocation int
+	Version    int64
+	Ability    string
+}
+
+// noteApproved keeps which version of its role an allocation of r was approved
+// for, once. Where the role has changed since, nobody knows, and nothing is kept.
+func (t *Tx) noteApproved(r *serval.Request, number int, decided time.Time) error {
+	return t.exec("keeping what request "+r.ID+" was approved for", `insert into approved_version (request_id, number, account_id, role_id, version, ability)
+		select cast($1 as text), cast($2 as bigint), account_id, role_id, version, ability from role
+		where account_id = $3 and role_id = $4 and changed_at <= $5
+		on conflict (request_id, number) do nothing`, r.ID, number, r.Role.AccountID, r.Role.RoleID, micros(decided))
+}
+
+// ApprovedVersion returns what the role of a request was when what is active was
+// approved; NotFound where nobody knows.
+func (v *View) ApprovedVersion(requestID string) (Approved, error) {
+	return one(v, "Nobody knows what the role was when it was approved.", func(row scanner) (a Approved, err error) {
+		err = row.Scan(&a.Allocation, &a.Version, &a.Ability)
+		return a, err
+	}, `select approved_version.number, version, ability from approved_version
+		join allocation on allocation.request_id = approved_version.request_id and allocation.number = approved_version.number
+		where approved_version.request_id = $1 and allocation.state = 'active'`, requestID)
+}
+
+// A KnownAbility is what is remembered of what a role can do.
+type KnownAbility struct {
+	Key     serval.RoleKey
+	Digest  string
+	Ability string
+}
+
+// KnownAbilities returns what the listed roles of an account can do, by role id.
+func (v *View) KnownAbilities(accountID string) (map[string]KnownAbility, error) {
+	list, err := all(v, func(row scanner) (k KnownAbility, err error) {
+		k.Key.AccountID = accountID
+		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Ability)
+		return k, err
+	}, `select role_id, partition, arn, digest, ability from role where account_id = $1 and removed_at = 0`, accountID)
+	if err != nil {
+		return nil, fmt.Errorf("listing what the roles of account %s can do: %w", accountID, err)
+	}
+	known := make(map[string]KnownAbility, len(list))
+	for _, k := range list {
+		known[k.Key.RoleID] = k
+	}
+	return known, nil
+}
