@@ -317,6 +317,7 @@ type file struct {
 		AllowSelfApproval    bool `yaml:"allow_self_approval"`
 		AllowChaining        bool `yaml:"allow_chaining"`
 		BreakGlass           bool `yaml:"break_glass"`
+		SuspendOnEscalation  bool `yaml:"suspend_on_escalation"`
 	} `yaml:"access_policies"`
 	Admins         people `yaml:"admins"`
 	Auditors       people `yaml:"auditors"`
@@ -398,7 +399,7 @@ func (f file) check(s source) (File, []Fault) {
 			Approval:   serval.Approval{Automatic: p.Approval.Automatic},
 			MaxMinutes: p.MaxMinutes, MaxTotalMinutes: p.MaxTotalMinutes, RecommendedMinutes: p.RecommendedMinutes,
 			RequireJustification: p.RequireJustification, AllowSelfApproval: p.AllowSelfApproval, AllowChaining: p.AllowChaining,
-			BreakGlass: p.BreakGlass,
+			BreakGlass: p.BreakGlass, SuspendOnEscalation: p.SuspendOnEscalation,
 		}
 		for _, step := range p.Approval.Steps {
 			policy.Approval.Steps = append(policy.Approval.Steps, step.serval())

@@ -78,7 +78,7 @@ type Plane struct {
 
 	appointed atomic.Pointer[Appointed]
 	policies  atomic.Pointer[policySet] // as last read; see inForce
-	parsed    parsed
+	parsed    trust.Parsed
 	rosters   rosters
 	exports   atomic.Int32 // that are under way
 

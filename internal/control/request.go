@@ -12,6 +12,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/history"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -45,6 +46,9 @@ type Request struct {
 	// Notices are of what people had to be told; read where one request is asked
 	// for or changed, and not in lists.
 	Notices []serval.Notice
+
+	// Explained is what is approved, or would be; read as notices are.
+	Explained *history.Explained
 }
 
 // Request asks for roles: one request each, all or none. Where the policy
@@ -272,6 +276,9 @@ func (p *Plane) usable(v *store.View, r *serval.Request, person serval.Person) (
 		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "not_eligible"},
 			Reason: "No access policy makes you eligible for this role any more. The approval stands and can be used again when one does." + groupsCause(person)})
 	}
+	if err := history.Escalated(v, r, role, policy); err != nil {
+		return refuse(err)
+	}
 	return role, policy, nil
 }
 
@@ -283,6 +290,7 @@ var suspensions = map[string]string{
 	"role_gone":        "The role is not there any more, or is no longer tagged.",
 	"role_held":        "The role was missing from the last sync together with most others of its account, and that is not confirmed yet.",
 	"finding":          "The role's trust policy would let somebody in without asking here, or cannot be looked at; whoever owns it has to mend it.",
+	"role_escalated":   "Since it was approved the role has come to make whoever holds it an administrator. It is used again when it is approved again, by an extension.",
 	"not_eligible":     "No access policy makes the person eligible for this role any more.",
 }
 
@@ -301,7 +309,10 @@ func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
-	list[0].Notices, err = v.NoticesOf(r.ID)
+	if list[0].Notices, err = v.NoticesOf(r.ID); err != nil {
+		return Request{}, err
+	}
+	list[0].Explained, err = history.Explain(v, r)
 	return list[0], err
 }
 

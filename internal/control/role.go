@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
+	"github.com/serval-bridge/serval-bridge/internal/history"
+	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
@@ -23,6 +25,9 @@ type Role struct {
 	// Blocked is why no session is opened with the role, whoever asks; empty where
 	// one is.
 	Blocked string
+	// Card is what the role can do; read where one role is asked for, and nil in
+	// lists.
+	Card *insight.Card
 }
 
 // A RoleFilter chooses roles of the catalogue; empty fields choose all.
@@ -30,6 +35,8 @@ type RoleFilter struct {
 	AccountID string
 	Tag       string // key, or key=value
 	Text      string // in ARN, description, account name or tags; without regard to ASCII case
+	Abilities string // what the role can do, all of them, with commas between; see insight.ParseAbility
+	Unused    int    // days that it was not used for at least; 0 for any
 	After     string // an ARN: those behind it
 	Limit     int
 }
@@ -74,7 +81,7 @@ func catalogueKey(who serval.Principal, f RoleFilter) string {
 	for _, part := range append([]string{
 		who.Person.ID, who.Person.Subject, who.Person.Email, who.Person.AuthorizedParty, who.Person.Suspended, who.Person.GroupsNote,
 		strconv.FormatBool(who.Admin), strconv.FormatBool(who.Auditor),
-		f.AccountID, f.Tag, f.Text, f.After, strconv.Itoa(f.Limit),
+		f.AccountID, f.Tag, f.Text, f.Abilities, strconv.Itoa(f.Unused), f.After, strconv.Itoa(f.Limit),
 	}, who.Person.Groups...) {
 		b.WriteString(strconv.Itoa(len(part)))
 		b.WriteByte(':')
@@ -87,6 +94,10 @@ func catalogueKey(who serval.Principal, f RoleFilter) string {
 func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (roles []Role, more bool, err error) {
 	if who.Person.Suspended != "" {
 		return nil, false, suspended(who.Person) // what the mailbox was eligible for is not theirs to see
+	}
+	can, err := history.Choose(f.Abilities, f.Unused, p.now())
+	if err != nil {
+		return nil, false, err
 	}
 	mine, err := p.openByRole(v, who)
 	if err != nil {
@@ -103,7 +114,7 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 		if len(theirs) == 0 {
 			return false, nil
 		}
-		if !hasTag(r.Tags, f.Tag) || !strings.Contains(r.text, text) {
+		if !hasTag(r.Tags, f.Tag) || !strings.Contains(r.text, text) || !can(r.Role) {
 			return true, nil
 		}
 		policy, ok := access.Decide(theirs, target(r.Role), who.Person)
@@ -137,44 +148,72 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 		if who.Person.Suspended != "" {
 			return suspended(who.Person)
 		}
-		policies, err := p.inForce(v)
-		if err != nil {
+		if role, err = p.eligible(v, who, accountID, name); err != nil {
 			return err
-		}
-		known, err := v.Roster(accountID)
-		if serval.IsRefusal(err, serval.NotFound) {
-			return noRole(who.Person)
-		}
-		if err != nil {
-			return err
-		}
-		of, err := p.roster(v, known)
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(of.roles, func(r listedRole) bool { return r.Name == name })
-		if i < 0 {
-			return noRole(who.Person)
-		}
-		r := of.roles[i].Role
-		policy, ok := access.Decide(policies, target(r), who.Person)
-		if !ok {
-			return noRole(who.Person)
 		}
 		mine, err := p.openByRole(v, who)
 		if err != nil {
 			return err
 		}
-		role = Role{Role: r, AccountName: of.account, Policy: policy, MyRequest: mine[r.Key]}
-		if role.Trust, err = p.judge(v, r, who.Person); err != nil {
+		role.MyRequest = mine[role.Key]
+		if role.Trust, err = p.judge(v, role.Role, who.Person); err != nil {
 			return err
 		}
-		if role.Blocked, err = p.whyBlocked(v, r); err != nil {
+		if role.Blocked, err = p.whyBlocked(v, role.Role); err != nil {
 			return err
 		}
-		return v.FillDocuments(&role.Role)
+		if err := v.FillDocuments(&role.Role); err != nil {
+			return err
+		}
+		role.Card = history.Card(role.Role)
+		return nil
 	})
 	return role, err
+}
+
+// eligible returns the role by its name, with its account's and the policy that
+// lets who have it.
+func (p *Plane) eligible(v *store.View, who serval.Principal, accountID, name string) (role Role, err error) {
+	policies, err := p.inForce(v)
+	if err != nil {
+		return Role{}, err
+	}
+	known, err := v.Roster(accountID)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return Role{}, noRole(who.Person)
+	}
+	if err != nil {
+		return Role{}, err
+	}
+	of, err := p.roster(v, known)
+	if err != nil {
+		return Role{}, err
+	}
+	i := slices.IndexFunc(of.roles, func(r listedRole) bool { return r.Name == name })
+	if i < 0 {
+		return Role{}, noRole(who.Person)
+	}
+	role = Role{Role: of.roles[i].Role, AccountName: of.account}
+	var ok bool
+	if role.Policy, ok = access.Decide(policies, target(role.Role), who.Person); !ok {
+		return Role{}, noRole(who.Person)
+	}
+	return role, nil
+}
+
+// RoleHistory returns what a role that who is eligible for was and is.
+func (p *Plane) RoleHistory(ctx context.Context, who serval.Principal, accountID, name string) (h history.History, err error) {
+	err = p.view(ctx, who, serval.RoleRead, accountID+"/"+name, func(v *store.View) error {
+		if who.Person.Suspended != "" {
+			return suspended(who.Person)
+		}
+		role, err := p.eligible(v, who, accountID, name)
+		if err == nil {
+			h, err = history.Of(v, role.Role)
+		}
+		return err
+	})
+	return h, err
 }
 
 func target(r store.Role) access.Target {

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -265,41 +264,11 @@ func (p *Plane) trustPolicy(v *store.View, r store.Role) (*trust.Policy, error) 
 	if r.TrustDigest() == "" {
 		return nil, serval.Refuse(serval.FailedPrecondition, "the trust policy could not be read")
 	}
-	return p.parsed.get(r.TrustDigest(), func() (*trust.Policy, error) {
+	return p.parsed.Get(r.TrustDigest(), func() (*trust.Policy, error) {
 		document, err := v.TrustPolicy(r)
 		if err != nil {
 			return nil, err
 		}
 		return trust.Parse(document)
 	})
-}
-
-// parsedMost is how many trust policies are kept parsed.
-const parsedMost = 4096
-
-// parsed keeps trust policies that were parsed, by the digests of their texts.
-type parsed struct {
-	mu       sync.Mutex
-	policies map[string]*trust.Policy
-}
-
-// get returns the policy with the digest, parsing it at the first time.
-func (p *parsed) get(digest string, parse func() (*trust.Policy, error)) (*trust.Policy, error) {
-	p.mu.Lock()
-	policy := p.policies[digest]
-	p.mu.Unlock()
-	if policy != nil {
-		return policy, nil
-	}
-	policy, err := parse()
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.policies == nil || len(p.policies) >= parsedMost {
-		p.policies = make(map[string]*trust.Policy) // begun anew: what is used comes back
-	}
-	p.policies[digest] = policy
-	return policy, nil
 }

@@ -250,6 +250,21 @@ func Page(q url.Values) (size int, after string, err error) {
 	return size, string(token), nil
 }
 
+// maxDays is how many days may be asked for: what AWS remembers is less.
+const maxDays = 3650
+
+// Days reads a number of days; 0 where there is none.
+func Days(text string) (int, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > maxDays {
+		return 0, serval.Refuse(serval.Invalid, "Days are a number from 1 to %d.", maxDays)
+	}
+	return n, nil
+}
+
 // PageToken names the last item of a page; empty where no page follows.
 func PageToken(more bool, last string) string {
 	if !more {

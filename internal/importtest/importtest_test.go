@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire shell probe settings checkup api "
-	bridgeRooms = "trace awssts tokenreview login store door signin control intake workflow notify edge shape pages web bridge "
+	bridgeRooms = "trace awssts tokenreview login store history door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -81,13 +81,14 @@ var table = map[string]rule{
 		theirs: "modernc.org/sqlite github.com/jackc/pgx/v5 github.com/pressly/goose/v3 github.com/gofrs/flock"},
 	"internal/door":     {ours: "serval store", theirs: zap},
 	"internal/signin":   {ours: "serval store door", theirs: zap},
-	"internal/control":  {ours: "serval access trust insight connect store door signin", theirs: zap},
+	"internal/history":  {ours: "serval insight store"},
+	"internal/control":  {ours: "serval access trust insight history connect store door signin", theirs: zap},
 	"internal/intake":   {ours: "serval insight connect store door"},
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify": {ours: "serval store door",
 		theirs: zap + "github.com/wneessen/go-mail github.com/standard-webhooks/standard-webhooks github.com/coder/websocket"},
 	"internal/edge":  {ours: "serval wire"},
-	"internal/shape": {ours: "serval wire signin control workflow store"},
+	"internal/shape": {ours: "serval wire signin control workflow store insight history"},
 	"internal/pages": {ours: "serval wire signin control workflow edge shape"},
 	"internal/web":   {ours: "serval wire signin control intake workflow login edge shape pages trace", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
 

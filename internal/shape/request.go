@@ -30,6 +30,13 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 	if a := r.Active(); a != nil {
 		request.BreakGlass = a.BreakGlass
 	}
+	if e := r.Explained; e != nil {
+		request.Insight = Insight(e.Card)
+		if e.Since != nil {
+			since := Change(*e.Since)
+			request.SinceApproval = &since
+		}
+	}
 	for _, n := range r.Notices {
 		request.Notices = append(request.Notices, Notice(n))
 	}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -25,6 +26,15 @@ func Role(r control.Role, who serval.Principal, now time.Time) wire.Role {
 	if r.Complete {
 		role.Completeness = "complete"
 	}
+	index := insight.Index(r.Ability)
+	role.Marks, role.MarksAtLeast = []string{}, index.AtLeast() || !index.IsKnown()
+	for _, k := range index.Kinds() {
+		role.Marks = append(role.Marks, string(k))
+	}
+	if r.LastUsedAt != nil {
+		role.LastUsedAt = wire.Time{Time: *r.LastUsedAt}
+	}
+	role.Insight = Insight(r.Card)
 	for _, step := range r.Policy.Approval.Steps {
 		role.Approval.Steps = append(role.Approval.Steps, People(step))
 	}

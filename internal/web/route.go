@@ -95,6 +95,8 @@ var table = []route{
 	on("GET", "/api/v1/me", Person, (*Server).me),
 	on("GET", "/api/v1/roles", Person, (*Server).roles),
 	on("GET", "/api/v1/roles/{account_id}/{role_name}", Person, (*Server).role),
+	on("GET", "/api/v1/roles/{account_id}/{role_name}/versions", Person, (*Server).roleVersions),
+	on("GET", "/api/v1/roles/{account_id}/{role_name}/changes", Person, (*Server).roleChanges),
 	on("POST", "/api/v1/requests", Person, (*Server).createRequests),
 	on("GET", "/api/v1/requests", Person, (*Server).requests),
 	on("GET", "/api/v1/requests/{id}", Person, (*Server).request),

@@ -83,6 +83,15 @@ type Role struct {
 	BreakGlass           bool        `json:"break_glass"`
 	Approval             Approval    `json:"approval"`
 
+	// Marks are the kinds of what is dangerous that the role can do, the gravest
+	// first; MarksAtLeast says that not all of it could be looked at, or nothing
+	// was yet.
+	Marks        []string `json:"marks"`
+	MarksAtLeast bool     `json:"marks_at_least"`
+	LastUsedAt   Time     `json:"last_used_at"`
+
+	// Insight is there when one role is asked for, and null in lists.
+	Insight *Insight `json:"insight"`
 	// Documents is there when one role is asked for, and null in lists.
 	Documents *Documents `json:"documents"`
 }
@@ -224,6 +233,11 @@ type Request struct {
 	Suspended    string   `json:"suspended"`   // why what is approved cannot be used now; empty where it can
 	BreakGlass   bool     `json:"break_glass"` // what is in force was approved by its requester, past the steps
 	Notices      []Notice `json:"notices"`     // empty in lists
+
+	// Insight is what the role can do now, and SinceApproval what changed since
+	// what is in force was approved: null where nobody knows, and in lists.
+	Insight       *Insight `json:"insight"`
+	SinceApproval *Change  `json:"since_approval"`
 
 	// Live is there when one request is asked for and sessions under it still
 	// work, and null otherwise.

@@ -84,8 +84,17 @@ func shapes() map[string]any {
 		Eligible: serval.People{Groups: []string{"engineering"}, Emails: []string{"ana@example.com"}},
 		Approval: serval.Approval{Automatic: true, Steps: []serval.People{{Groups: []string{"leads"}, Emails: []string{bo}}}},
 
-		MaxMinutes: 60, MaxTotalMinutes: 180, RecommendedMinutes: 30, RequireJustification: true, AllowSelfApproval: true, BreakGlass: true, AllowChaining: true,
+		MaxMinutes: 60, MaxTotalMinutes: 180, RecommendedMinutes: 30, RequireJustification: true, AllowSelfApproval: true, BreakGlass: true, AllowChaining: true, SuspendOnEscalation: true,
 	}
+	mark := Mark{"privilege_escalation", "iam-005", "write itself an inline policy", "https://pathfinding.cloud/paths/iam-005",
+		Statement{"deploy", 2, "Roles"}, []string{"iam:PutRolePolicy"}, 3, []string{"*"}, true, true}
+	reach := []ServiceReach{{"iam", "IAM", []Reach{{"permissions", 1, 1, 20}}}}
+	insight := Insight{"It can change IAM.", []string{"It can change 1 service."}, []Mark{mark}, reach, []string{"not all"}, "a boundary", []string{"s3:getobjekt"}, "2026-09-26"}
+	gained := ChangedActions{1, 1, []string{"iam:PutRolePolicy"}, reach}
+	text2 := []ChangedText{{"added", "deploy", "{}"}}
+	change := Change{[]string{"It gains 1 action."}, true, gained, gained, []Mark{mark}, []Mark{mark}, []ChangedPolicy{{"changed", "deploy", "from v1 to v2"}}, text2, text2,
+		[]ChangedFact{{"tag team", "a", "b"}}, []string{"not all"}}
+	version := RoleVersion{2, at(3), true, &change}
 	request := Request{
 		ID: "r1", BatchID: text("b1"), Person: Person{"ana@example.com"}, RoleARN: roleARN, AccountID: "111122223333",
 		Status: "expired", EndedBy: text("time"), Minutes: 60, ClockStartedAt: at(5), EndsAt: at(65), Policy: "dev",
@@ -94,7 +103,8 @@ func shapes() map[string]any {
 		Allocations: []Allocation{{60, "active", "a <b> reason", at(0), text(bo), at(2), at(3), "fine", true}}, MayDecide: true, MayBreakGlass: true,
 		AccountName: "prod", RoleName: "dev", PolicyDigest: "d1", Suspended: "it is gone", BreakGlass: true,
 		Notices: []Notice{{"request.break_glass", "mail", People{[]string{"leads"}, []string{bo}}, at(1), "failed", 3, at(4), "refused"}},
-		Live:    &Live{[]LiveSession{{"s1", "console", "ana@example.com", "AROA1:ana@example.com", at(5), at(65)}}, "{}", true},
+		Insight: &insight, SinceApproval: &change,
+		Live: &Live{[]LiveSession{{"s1", "console", "ana@example.com", "AROA1:ana@example.com", at(5), at(65)}}, "{}", true},
 	}
 	role := Role{
 		ARN: roleARN, RoleID: "AROA1", AccountID: "111122223333", AccountName: "prod", Name: "dev", Description: "for developers",
@@ -102,6 +112,7 @@ func shapes() map[string]any {
 		Completeness: "incomplete", StaleSince: at(1), StaleReason: "iam:GetRole answered AccessDenied", Held: true, MyRequest: &request,
 		Entitlement: Entitlement{"Assume Role", "Ability to assume this AWS IAM role"}, MaxMinutes: 120, RecommendedMinutes: 60,
 		RequireJustification: true, BreakGlass: true, Blocked: "a finding", Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
+		Marks: []string{"privilege_escalation"}, MarksAtLeast: true, LastUsedAt: at(4), Insight: &insight,
 		Documents: &Documents{json.RawMessage(`{"Version":"2012-10-17"}`), "arn:aws:iam::aws:policy/B", []any{}, []any{}},
 	}
 	identity := Identity{"p1", "ana@example.com", "anna@example.com", "https://acme.okta.com", "00u1", []string{"leads"}, at(0), "none came", "because", at(0)}
@@ -110,6 +121,8 @@ func shapes() map[string]any {
 		"error":            Error{"conflict", "Another worker has it.", map[string]string{"until": "2026-01-05T09:10:00Z"}},
 		"me":               Me{"p1", "ana@example.com", []string{"leads"}, at(0), true, true, "l1", at(480), at(60), "because", "none came"},
 		"roles":            Roles{[]Role{role}, "next"},
+		"role-versions":    RoleVersions{[]RoleVersion{version}},
+		"role-change":      RoleChange{version, version, change},
 		"new-request":      NewRequest{"", []string{roleARN, "b"}, 60, "a reason", "T-1", at(60), true},
 		"batch":            Batch{"b1", []Request{request}},
 		"requests":         Requests{[]Request{request}, "next"},

@@ -1,0 +1,241 @@
+// Package history answers what roles that the store remembers can do, and what
+// changed of them: it brings together the store, which keeps versions of roles
+// and their documents, and the insight room, which reads them. It is asked inside
+// of somebody's view of the store, who may see the role.
+package history
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/insight"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// Card returns what a role with its documents can do.
+func Card(r store.Role) *insight.Card {
+	c := insight.AWS().Look(r.Role, "").Card()
+	return &c
+}
+
+// maxAbilities is how many abilities one search may ask for.
+const maxAbilities = 10
+
+// Choose returns what chooses the roles that have all abilities of a list with
+// commas between (see insight.ParseAbility), and that were not used for so many
+// days at now; an empty list and no days choose all. What cannot be searched for
+// is refused.
+func Choose(list string, days int, now time.Time) (func(store.Role) bool, error) {
+	aws := insight.AWS()
+	var wanted []insight.Ability
+	if strings.TrimSpace(list) != "" {
+		for text := range strings.SplitSeq(list, ",") {
+			a, err := aws.ParseAbility(text)
+			if err != nil {
+				return nil, err
+			}
+			if wanted = append(wanted, a); len(wanted) > maxAbilities {
+				return nil, serval.Refuse(serval.Invalid, "At most %d abilities can be asked for at once.", maxAbilities)
+			}
+		}
+	}
+	return func(r store.Role) bool {
+		for _, a := range wanted {
+			if !aws.Has(insight.Index(r.Ability), a) {
+				return false
+			}
+		}
+		return isUnused(r, days, now)
+	}, nil
+}
+
+// isUnused reports whether the role was not used for so many days. One of which
+// AWS knows no use was not used since it was made, or not for as long as AWS
+// remembers: 400 days (IAM User Guide, "Role last used").
+func isUnused(r store.Role, days int, now time.Time) bool {
+	if days == 0 {
+		return true
+	}
+	since := r.CreatedAt
+	if r.LastUsedAt != nil {
+		since = *r.LastUsedAt
+	}
+	return now.Sub(since) >= time.Duration(days)*24*time.Hour
+}
+
+// An Explained is what a request's role can do now, and what it gained and lost
+// since the request was approved.
+type Explained struct {
+	Card *insight.Card
+	// Since is what changed since what is in force was approved; nil where nothing
+	// is, or nobody knows what the role was then.
+	Since *insight.Change
+}
+
+// Explain returns what the role of r can do; nil where it is gone.
+func Explain(v *store.View, r *serval.Request) (*Explained, error) {
+	role, err := v.RoleByKey(r.Role)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := v.FillDocuments(&role); err != nil {
+		return nil, err
+	}
+	e := &Explained{Card: Card(role)}
+	approved, err := v.ApprovedVersion(r.ID)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return e, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	before := role
+	if approved.Version != role.Version {
+		before, err = v.RoleVersion(role.Key, approved.Version)
+		if serval.IsRefusal(err, serval.NotFound) {
+			return e, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := v.FillDocuments(&before); err != nil {
+			return nil, err
+		}
+	}
+	change := compare(before, role)
+	e.Since = &change
+	return e, nil
+}
+
+// compare returns what changed between two states of a role with their documents.
+func compare(before, after store.Role) insight.Change {
+	if before.Digest == after.Digest {
+		return insight.Change{}
+	}
+	return insight.AWS().Compare(insight.State{Role: before.Role}, insight.State{Role: after.Role})
+}
+
+// Escalated refuses to use what was approved before the role could make whoever
+// holds it an administrator, where the policy of then or of today wants that.
+// What nobody knows suspends nothing.
+func Escalated(v *store.View, r *serval.Request, role store.Role, policy serval.AccessPolicy) error {
+	if !r.Terms.SuspendOnEscalation && !policy.SuspendOnEscalation || !insight.Index(role.Ability).AdministratorGrade() {
+		return nil
+	}
+	approved, err := v.ApprovedVersion(r.ID)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if was := insight.Index(approved.Ability); !was.IsKnown() || was.AdministratorGrade() {
+		return nil
+	}
+	return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_escalated"},
+		Reason: "Since this was approved the role has come to make whoever holds it an administrator, so it has to be approved again: ask for an extension."}
+}
+
+// A Version is a state of a role that is kept.
+type Version struct {
+	Number  int64
+	At      time.Time // when it was taken in; zero where that is not known
+	Current bool
+	Change  insight.Change // from the one before; empty of the first that is kept
+}
+
+// A History is a role's versions that are kept, the newest first, with their
+// documents.
+type History struct{ kept []store.Role }
+
+// Of returns the history of a role. What was here before versions were kept has
+// itself as its only version.
+func Of(v *store.View, role store.Role) (History, error) {
+	kept, err := v.RoleVersions(role.Key)
+	if err != nil {
+		return History{}, err
+	}
+	if len(kept) == 0 || kept[0].Version != role.Version {
+		itself := role
+		itself.SeenAt = role.ChangedAt
+		kept = append([]store.Role{itself}, kept...)
+	}
+	for i := range kept {
+		if err := v.FillDocuments(&kept[i]); err != nil {
+			return History{}, err
+		}
+	}
+	return History{kept}, nil
+}
+
+// maxShown is how many versions are compared for one answer.
+const maxShown = 20
+
+// Versions returns the newest versions, each with what changed from the one
+// before.
+func (h History) Versions() (versions []Version) {
+	for i := range h.kept[:min(len(h.kept), maxShown)] {
+		version := h.version(i)
+		if i+1 < len(h.kept) {
+			version.Change = compare(h.kept[i+1], h.kept[i])
+		}
+		versions = append(versions, version)
+	}
+	return versions
+}
+
+func (h History) version(i int) Version {
+	return Version{Number: h.kept[i].Version, At: h.kept[i].SeenAt, Current: i == 0}
+}
+
+// A Compared is the difference between two versions of a role.
+type Compared struct {
+	From, To Version // without their own changes
+	Change   insight.Change
+}
+
+// Compare returns what changed from one version to another. Each is a version's
+// number, or an instant, and then the version that was in force; from is the one
+// before to where it is empty, and to the newest.
+func (h History) Compare(from, to string) (c Compared, err error) {
+	after := 0
+	if to != "" {
+		if after, err = h.find(to); err != nil {
+			return c, err
+		}
+	}
+	before := min(after+1, len(h.kept)-1)
+	if from != "" {
+		if before, err = h.find(from); err != nil {
+			return c, err
+		}
+	}
+	return Compared{h.version(before), h.version(after), compare(h.kept[before], h.kept[after])}, nil
+}
+
+// find returns the place of a version.
+func (h History) find(text string) (int, error) {
+	if number, err := strconv.ParseInt(text, 10, 64); err == nil {
+		for i, one := range h.kept {
+			if one.Version == number {
+				return i, nil
+			}
+		}
+		return 0, serval.Refuse(serval.NotFound, "Version %d of the role is not kept.", number)
+	}
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		return 0, serval.Refuse(serval.Invalid, "A version is a number, or an instant in RFC 3339 such as 2026-03-01T12:00:00Z.")
+	}
+	for i, one := range h.kept {
+		if !one.SeenAt.After(at) {
+			return i, nil
+		}
+	}
+	return 0, serval.Refuse(serval.NotFound, "No version of the role is kept from before %s.", at.UTC().Format(time.RFC3339))
+}
