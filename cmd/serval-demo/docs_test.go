@@ -49,8 +49,14 @@ func TestTroubleshooting(t *testing.T) {
 		"account":   func(name string) bool { return slices.Contains(fields(wire.Account{}), name) },
 		"role":      func(name string) bool { return slices.Contains(fields(wire.Role{}), name) },
 		"request":   func(name string) bool { return slices.Contains(fields(wire.Request{}), name) },
-		"event":     func(name string) bool { return name == string(serval.InventoryAccept) },
-		"refusal":   func(name string) bool { return strings.Contains(control, `"cause": "`+name+`"`) },
+		"event": func(name string) bool {
+			return name == string(serval.InventoryAccept) || strings.Contains(read(t, "../../internal/signin/login.go"), `d["`+name+`"] = `)
+		},
+		"probe": func(name string) bool {
+			probes := read(t, "../../internal/bridge/cause.go")
+			return strings.Contains(probes, `cause("`+name+`", `) || strings.Contains(probes, `Cause{ID: "`+name+`", `)
+		},
+		"refusal": func(name string) bool { return strings.Contains(control, `"cause": "`+name+`"`) },
 	}
 	told := regexp.MustCompile("\\| `([a-z]+)/([a-z_.-]+)` \\|\n")
 	rows := told.FindAllStringSubmatch(page, -1)

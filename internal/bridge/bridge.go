@@ -406,6 +406,7 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate,
 		EgressAddresses: texts(c.EgressCIDRs), VPCEndpoint: c.VPCEndpoint, BlockFindings: trust.Severity(c.BlockFindings),
 		Networks: c.File.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
+		Probe:  newCauses(c, provider).find,
 		Packed: func(percent int) { packed.Observe(float64(percent)) },
 		Admins: c.File.Admins, Auditors: c.File.Auditors,
 		ExternalID: serval.ExternalID(c.ExternalIDSecret, c.File.Team), TrustedAccount: c.TrustedAccount, File: c.FilePath,

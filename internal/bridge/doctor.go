@@ -236,15 +236,19 @@ func checkIssuerForAWS(ctx context.Context, c Config) []Finding {
 
 // checkSTS asks STS for nothing: any answer will do.
 func checkSTS(ctx context.Context, c Config) []Finding {
-	const id = "sts"
+	endpoint := c.stsEndpoint()
+	mend := "Let the bridge reach " + endpoint + ": look at egress rules and network policies. AWS traffic uses no proxy. SERVAL_STS_REGION chooses another region."
+	return checkup.Knock(ctx, "sts", endpoint, "SERVAL_STS_ENDPOINT and SERVAL_STS_REGION", mend)
+}
+
+// stsEndpoint returns where STS is asked, for the partition of the settings.
+func (c Config) stsEndpoint() string {
 	region := cmp.Or(c.STSRegion, serval.DefaultSTSRegion(serval.PartitionAWS))
 	suffix := ""
 	if strings.HasPrefix(region, "cn-") {
 		suffix = ".cn"
 	}
-	endpoint := cmp.Or(c.STSEndpoint, "https://sts."+region+".amazonaws.com"+suffix)
-	mend := "Let the bridge reach " + endpoint + ": look at egress rules and network policies. AWS traffic uses no proxy. SERVAL_STS_REGION chooses another region."
-	return checkup.Knock(ctx, id, endpoint, "SERVAL_STS_ENDPOINT and SERVAL_STS_REGION", mend)
+	return cmp.Or(c.STSEndpoint, "https://sts."+region+".amazonaws.com"+suffix)
 }
 
 // checkSignin asks the federation endpoint, which opens the console, for nothing.

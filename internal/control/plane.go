@@ -59,6 +59,11 @@ type Settings struct {
 	// took; nil tells nobody.
 	Packed func(percent int)
 
+	// Probe looks, from where this runs, for what is behind a session that was not
+	// opened and of which AWS's code tells too little; ok is false where nothing is
+	// found. Nil looks for nothing.
+	Probe func(ctx context.Context, code string) (c Cause, ok bool)
+
 	// Until Appoint names others.
 	Admins   serval.People
 	Auditors serval.People
@@ -67,6 +72,13 @@ type Settings struct {
 	ExternalID     string // of every account that is connected over the API
 	TrustedAccount string // what trust policies name; empty: the worker's own, as it says
 	File           string // where the configuration file is, for sentences; may be empty
+}
+
+// A Cause is why no session can be opened, as a probe found it.
+type Cause struct {
+	ID       string // dns, connect, tls, clock, discovery, jwks or issuer
+	Sentence string // what it is, and who can mend it how
+	MendedBy string // operator, or provider for who runs the identity provider
 }
 
 // A Plane is the control plane. It is safe for concurrent use.

@@ -137,7 +137,7 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 			}
 		}
 		if err != nil {
-			return Opened{}, p.explainDenied(ctx, who, i, p.fail(ctx, who, i, err))
+			return Opened{}, p.explain(ctx, who, i, p.fail(ctx, who, i, err))
 		}
 		p.packed(i, minted)
 		if i.bare { // nothing but the credentials ends it

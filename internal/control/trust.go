@@ -191,6 +191,36 @@ func (p *Plane) whyBlocked(v *store.View, r store.Role) (string, error) {
 // accessDenied is AWS's code for a refusal that says nothing else.
 const accessDenied = "AccessDenied"
 
+// explain returns cause with more of why than AWS tells: by the role's trust policy
+// where AWS denied, and otherwise by what a probe finds.
+func (p *Plane) explain(ctx context.Context, who serval.Principal, i intent, cause error) error {
+	refusal, ok := errors.AsType[*serval.Refusal](cause)
+	if !ok {
+		return cause
+	}
+	if refusal.Detail["code"] == accessDenied {
+		return p.explainDenied(ctx, who, i, cause)
+	}
+	said := refusal.Detail["code"] == "InvalidIdentityToken" && refusal.Kind != serval.Unavailable
+	if p.settings.Probe == nil || refusal.Detail["code"] == "" || said {
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	found, ok := p.settings.Probe(ctx, refusal.Detail["code"])
+	if !ok {
+		return cause
+	}
+	told := *refusal
+	told.Detail = maps.Clone(refusal.Detail)
+	told.Detail["probe"], told.Detail["mended_by"] = found.ID, found.MendedBy
+	told.Reason = "No session was opened. " + found.Sentence
+	return &told
+}
+
+// probeTime is how long a probe may take: somebody waits for the page.
+const probeTime = 4 * time.Second
+
 // explainDenied returns cause with what the role's trust policy tells of it,
 // where it is AWS's AccessDenied and names no other action: the condition that refuses, or what is left
 // where the policy accepts, and who can mend it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -156,6 +157,61 @@ func TestExplainTrust(t *testing.T) {
 
 // Where AWS says AccessDenied and nothing else, the refusal says what the trust
 // policy tells, and who can mend it; the record keeps AWS's own.
+// What AWS's code tells too little of is looked for, and what is found is said to
+// the person and not in AWS's place in the record.
+func TestProbesExplain(t *testing.T) {
+	w := newWorld(t).stock()
+	var asked []string
+	found := true
+	w.usePlane(w.newPlane(w.store, func(s *Settings) {
+		s.Probe = func(ctx context.Context, code string) (Cause, bool) {
+			if _, bounded := ctx.Deadline(); !bounded {
+				t.Error("a probe has no deadline")
+			}
+			asked = append(asked, code)
+			return Cause{"dns", "sts.example has no address. The operator of Serval can mend that.", "operator"}, found
+		}
+	}))
+	ana := w.engineer("ana@example.com")
+	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	said := &serval.Refusal{Kind: serval.Unavailable, Reason: "AWS did not answer."}
+	fails := func(code string) *serval.Refusal {
+		t.Helper()
+		refusal := *said
+		refusal.Detail = map[string]string{"code": code}
+		w.sts.say(func(context.Context, serval.Mint, serval.Minted) (serval.Minted, error) {
+			return serval.Minted{}, &refusal
+		})
+		_, err := w.tryOpen(ana, opening(r.ID))
+		got, ok := errors.AsType[*serval.Refusal](err)
+		if !ok || got.Kind != said.Kind {
+			t.Fatalf("%s: %v, want it refused as before", code, err)
+		}
+		return got
+	}
+	before := w.head()
+	if got := fails("NoAnswer"); got.Detail["probe"] != "dns" || got.Detail["mended_by"] != "operator" || got.Detail["code"] != "NoAnswer" ||
+		got.Reason != "No session was opened. sts.example has no address. The operator of Serval can mend that." {
+		t.Errorf("probed: %+v", got)
+	}
+	for _, e := range w.events(before) {
+		if e.Action == serval.SessionFail && e.Reason != said.Reason {
+			t.Errorf("recorded as %q, want what AWS came to", e.Reason)
+		}
+	}
+	found = false
+	for _, code := range []string{"NoAnswer", "AccessDenied", ""} { // AccessDenied is the trust policy's to explain
+		if got := fails(code); got.Detail["probe"] != "" || !strings.HasPrefix(got.Reason, said.Reason) {
+			t.Errorf("%q, and nothing is found: %+v", code, got)
+		}
+	}
+	said = &serval.Refusal{Kind: serval.FailedPrecondition, Reason: "The account does not know your identity provider."}
+	fails("InvalidIdentityToken") // AWS has said it
+	if !slices.Equal(asked, []string{"NoAnswer", "NoAnswer"}) {
+		t.Errorf("probed for %q, want NoAnswer twice", asked)
+	}
+}
+
 func TestAccessDeniedIsExplained(t *testing.T) {
 	w := newWorld(t)
 	other := `{"StringEquals":{"acme.okta.example:aud":"another"}}`

@@ -185,6 +185,9 @@ type Identity struct {
 	RefreshToken serval.Secret // empty unless Offline is set and it was given
 
 	AuthorizedParty string // the claim azp, this client's id; "" where the token has none
+	// AWSClaims are the token's claims that AWS makes session tags or a source
+	// identity of, by name: every role has to allow that, or refuses everybody.
+	AWSClaims []string
 
 	IssuedAt, ExpiresAt time.Time // of the ID token
 	AuthTime            time.Time // when the person signed in at the provider; zero if it does not say

@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // claims are the members of a token's payload or of a UserInfo answer, as
@@ -116,6 +119,20 @@ func (c claims) textOrList(name string) (list []string, present bool, err error)
 		return []string{one}, true, nil
 	}
 	return c.list(name)
+}
+
+// forAWS returns the names of the claims that AWS reads as session tags, nested or
+// flattened, and as a source identity (IAM User Guide, "Pass session tags in AWS
+// STS" and "Monitor and control actions taken with assumed roles").
+func (c claims) forAWS() (names []string) {
+	const tags, source = "https://aws.amazon.com/tags", "https://aws.amazon.com/source_identity"
+	for name := range c {
+		if name == tags || strings.HasPrefix(name, tags+"/") || name == source {
+			names = append(names, serval.Clip(name, 200))
+		}
+	}
+	slices.Sort(names)
+	return names[:min(len(names), 20)]
 }
 
 // truth returns a claim that is true or false, written as a boolean or, as

@@ -47,10 +47,31 @@ func (p *Provider) Examine(ctx context.Context) []Check {
 	if note := IssuerNote(p.c.Issuer); note != "" {
 		add("issuer", CheckWarn, note, "%s does not look like an issuer of this provider.", p.c.Issuer)
 	}
-	checks = append(checks, p.examineReach(ctx)...)
+	reach, m := p.examineKeys(ctx)
+	checks = append(checks, reach...)
+	if m == nil {
+		return checks
+	}
+	return append(checks, p.examineClient(ctx, m), p.examineRedirect(ctx, m), p.examineScopes(m))
+}
+
+// ExamineReach looks at the provider from its name to its keys, which is what AWS
+// looks at too. The provider sees nothing of a sign-in.
+func (p *Provider) ExamineReach(ctx context.Context) []Check {
+	checks, _ := p.examineKeys(ctx)
+	return checks
+}
+
+// examineKeys is ExamineReach, and returns what the provider says of itself; nil
+// where it says nothing.
+func (p *Provider) examineKeys(ctx context.Context) ([]Check, *metadata) {
+	checks := p.examineReach(ctx)
+	add := func(id, state, mend, format string, args ...any) {
+		checks = append(checks, Check{id, state, fmt.Sprintf(format, args...), mend})
+	}
 	m, err := p.discover(ctx)
 	if err != nil {
-		return append(checks, failed("discovery", err))
+		return append(checks, failed("discovery", err)), nil
 	}
 	add("discovery", CheckOK, "", "%s describes itself, and by the name that is configured.", p.c.Issuer)
 	checks = append(checks, p.examineClock(ctx))
@@ -61,7 +82,7 @@ func (p *Provider) Examine(ctx context.Context) []Check {
 	} else {
 		add("jwks", CheckOK, "", "%d keys are published.", len(keys))
 	}
-	return append(checks, p.examineClient(ctx, m), p.examineRedirect(ctx, m), p.examineScopes(m))
+	return checks, m
 }
 
 // failed turns a refusal into a check: its sentence, and what was behind it.

@@ -191,6 +191,7 @@ func (p *Provider) checkClaims(c claims, want expected) (Identity, error) {
 	}
 	id := Identity{Issuer: p.c.Issuer}
 	id.AuthorizedParty, _, _ = c.text("azp") // checkAudience has seen it
+	id.AWSClaims = c.forAWS()
 	var err error
 	if id.Subject, err = subject(c); err != nil {
 		return Identity{}, err

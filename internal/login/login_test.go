@@ -38,6 +38,22 @@ func TestDotsAreCountedFirst(t *testing.T) {
 	}
 }
 
+// Claims that AWS makes session tags or a source identity of are named.
+func TestAWSClaims(t *testing.T) {
+	for _, name := range []string{"", "https://aws.amazon.com/tags", "https://aws.amazon.com/tags/principal_tags/Team", "https://aws.amazon.com/source_identity"} {
+		w := newWorld(t, nil)
+		var want []string
+		if name != "" {
+			w.idp.Misbehave(set(name, "x"))
+			want = []string{name}
+		}
+		id, err := w.signIn()
+		if err != nil || !slices.Equal(id.AWSClaims, want) {
+			t.Errorf("named %q, %v; want %q", id.AWSClaims, err, want)
+		}
+	}
+}
+
 // A token's azp, or that it has none, is told apart: AWS does.
 func TestAuthorizedParty(t *testing.T) {
 	for _, want := range []string{"", testClient} {

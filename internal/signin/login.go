@@ -3,6 +3,7 @@ package signin
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -49,6 +50,7 @@ type Identity struct {
 	ExpiresAt  time.Time // of the ID token
 
 	AuthorizedParty string        // the ID token's claim azp; empty where it has none
+	AWSClaims       []string      // of the ID token: what AWS makes session tags or a source identity of
 	AuthTime        time.Time     // of the sign-in at the provider; zero where it does not say
 	RefreshToken    serval.Secret // empty where there is none
 }
@@ -145,6 +147,8 @@ func (s *Logins) SignIn(ctx context.Context, who serval.Principal, state, browse
 		return SignedIn{}, err
 	}
 
+	s.noteAWSClaims(id.AWSClaims)
+
 	in := SignedIn{Token: door.NewToken(), ReturnTo: back.ReturnTo}
 	loginID := door.NewID("login")
 	in.LoginID = loginID
@@ -223,7 +227,22 @@ func identityDetail(id Identity, known serval.Person) map[string]string {
 	if known.Suspended != "" {
 		d["suspended"] = known.Suspended
 	}
+	if len(id.AWSClaims) > 0 {
+		d["aws_claims"] = strings.Join(id.AWSClaims, " ")
+	}
 	return d
+}
+
+// noteAWSClaims warns, once for each set of them, of claims that change what AWS
+// asks of every role.
+func (s *Logins) noteAWSClaims(names []string) {
+	said := strings.Join(names, " ")
+	if before := s.awsClaims.Swap(&said); said == "" || before != nil && *before == said {
+		return
+	}
+	s.door.Log.Warn("the identity provider's ID tokens carry session tags or a source identity for AWS: every role must allow sts:TagSession, "+
+		"or sts:SetSourceIdentity, in its trust policy, or it refuses everybody; take the claims out of the app if nobody needs them",
+		zap.Strings("claims", names))
 }
 
 // A Login is a login, recognised.

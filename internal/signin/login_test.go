@@ -239,6 +239,30 @@ func testRecogniseIdentity(t *testing.T, w *world) {
 	}
 }
 
+// Claims that AWS makes session tags of are recorded with each sign-in, and warned
+// of when they are others than before.
+func TestAWSClaimsAreNoticed(t *testing.T) {
+	w := newWorld(t)
+	const tags, source = "https://aws.amazon.com/tags", "https://aws.amazon.com/source_identity"
+	for i, test := range []struct {
+		claims []string
+		warned int // so far
+	}{{nil, 0}, {[]string{source, tags}, 1}, {[]string{source, tags}, 1}, {[]string{tags}, 2}, {nil, 2}, {[]string{tags}, 3}} {
+		id := w.identity("ana@example.com")
+		id.AWSClaims = test.claims
+		if _, _, err := w.signInAs(id); err != nil {
+			t.Fatal(err)
+		}
+		warnings := w.logs.FilterMessageSnippet("session tags").All()
+		if len(warnings) != test.warned {
+			t.Errorf("%d: %d warnings, want %d", i, len(warnings), test.warned)
+		}
+		if e := w.events(w.head() - 1)[0]; e.Detail["aws_claims"] != strings.Join(test.claims, " ") {
+			t.Errorf("%d: recorded %q, want %q", i, e.Detail["aws_claims"], test.claims)
+		}
+	}
+}
+
 // A mailbox that was given to somebody else makes nobody an admin or auditor.
 func TestStandingByConfiguration(t *testing.T) {
 	w := newWorld(t)

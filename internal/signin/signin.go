@@ -43,7 +43,8 @@ type Logins struct {
 
 	appointed atomic.Pointer[appointed]
 
-	failures failures
+	failures  failures
+	awsClaims atomic.Pointer[string] // of the last sign-in
 
 	mostDevices int
 }

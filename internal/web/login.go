@@ -125,7 +125,7 @@ func (s *Server) identify(ctx context.Context, state serval.Secret, kept signin.
 func Identity(id login.Identity) signin.Identity {
 	return signin.Identity{
 		Issuer: id.Issuer, Subject: id.Subject, Email: id.Email, Groups: id.Groups, GroupsNote: id.GroupsNote,
-		IDToken: id.IDToken, ExpiresAt: id.ExpiresAt, AuthorizedParty: id.AuthorizedParty, AuthTime: id.AuthTime, RefreshToken: id.RefreshToken,
+		IDToken: id.IDToken, ExpiresAt: id.ExpiresAt, AuthorizedParty: id.AuthorizedParty, AWSClaims: id.AWSClaims, AuthTime: id.AuthTime, RefreshToken: id.RefreshToken,
 	}
 }
 
