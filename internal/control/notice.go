@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -18,7 +19,7 @@ func (p *Plane) Notices(ctx context.Context, who serval.Principal, state serval.
 			return serval.Refuse(serval.Invalid, "state is pending, sent or failed.")
 		}
 		f := store.NoticeFilter{State: state, Limit: limit + 1}
-		if f.BeforeAt, f.BeforeID, err = readPlace(after); err != nil {
+		if f.BeforeAt, f.BeforeID, err = door.ReadPlace(after); err != nil {
 			return err
 		}
 		if list, err = v.Notices(f); err != nil {
@@ -26,7 +27,7 @@ func (p *Plane) Notices(ctx context.Context, who serval.Principal, state serval.
 		}
 		if len(list) > limit {
 			list = list[:limit]
-			next = place(list[limit-1].CreatedAt, list[limit-1].ID)
+			next = door.Place(list[limit-1].CreatedAt, list[limit-1].ID)
 		}
 		return nil
 	})

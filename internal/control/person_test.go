@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 )
 
 // arrives signs in an identity with a subject of its own.
@@ -82,35 +83,35 @@ func testRelink(t *testing.T, w *world, kind string, same bool) {
 		t.Error("before an admin has spoken a session opens")
 	}
 
-	list, next, err := w.plane.People(t.Context(), p.adm, PersonFilter{Suspended: true, Limit: 9})
+	list, next, err := w.logins.People(t.Context(), p.adm, signin.PersonFilter{Suspended: true, Limit: 9})
 	if err != nil || len(list) != 1 || list[0].ID != comes.Person.ID || next != "" {
 		t.Errorf("suspended people: %+v, %q, %v; want who came", list, next, err)
 	}
 	before := w.head()
 	for name, who := range map[string]serval.Principal{"oneself": comes, "a colleague": p.bob, "an auditor": p.aud} {
-		_, err := w.plane.Relink(t.Context(), who, comes.Person.ID, Relinking{SamePerson: same})
+		_, err := w.logins.Relink(t.Context(), who, comes.Person.ID, signin.Relinking{SamePerson: same})
 		wantKind(t, "linked by "+name, err, serval.Denied)
 	}
 	own := comes
 	own.Admin = true
-	_, err = w.plane.Relink(t.Context(), own, comes.Person.ID, Relinking{})
+	_, err = w.logins.Relink(t.Context(), own, comes.Person.ID, signin.Relinking{})
 	wantKind(t, "linked by an admin who is it", err, serval.Denied)
 	twin := p.adm
 	twin.Person.Email = strings.ToUpper(email)
-	_, err = w.plane.Relink(t.Context(), twin, comes.Person.ID, Relinking{})
+	_, err = w.logins.Relink(t.Context(), twin, comes.Person.ID, signin.Relinking{})
 	wantKind(t, "linked by an admin with the email", err, serval.Denied)
-	_, err = w.plane.Relink(t.Context(), p.adm, "person_none", Relinking{})
+	_, err = w.logins.Relink(t.Context(), p.adm, "person_none", signin.Relinking{})
 	wantKind(t, "nobody", err, serval.NotFound)
-	_, err = w.plane.Relink(t.Context(), p.adm, p.bob.Person.ID, Relinking{})
+	_, err = w.logins.Relink(t.Context(), p.adm, p.bob.Person.ID, signin.Relinking{})
 	wantKind(t, "who is not suspended", err, serval.FailedPrecondition)
-	_, err = w.plane.Relink(t.Context(), p.adm, comes.Person.ID, Relinking{Reason: strings.Repeat("x", serval.MaxJustification+1)})
+	_, err = w.logins.Relink(t.Context(), p.adm, comes.Person.ID, signin.Relinking{Reason: strings.Repeat("x", serval.MaxJustification+1)})
 	wantKind(t, "a book as the reason", err, serval.Invalid)
 	if n := len(w.events(before)); n != 8 {
 		t.Errorf("%d rows tell of 8 refusals", n)
 	}
 
 	before = w.head()
-	done, err := w.plane.Relink(t.Context(), p.adm, comes.Person.ID, Relinking{SamePerson: same, Reason: "HR-7"})
+	done, err := w.logins.Relink(t.Context(), p.adm, comes.Person.ID, signin.Relinking{SamePerson: same, Reason: "HR-7"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +184,7 @@ func TestRelinkOfWhoDecided(t *testing.T) {
 	}
 	free := w.ask(p.ana, roleARN(prod, "admin"), 60).ID
 	ana := w.arrives("lea@example.com", "00u-ana", "engineering", "leads")
-	done, err := w.plane.Relink(t.Context(), p.adm, ana.Person.ID, Relinking{SamePerson: true})
+	done, err := w.logins.Relink(t.Context(), p.adm, ana.Person.ID, signin.Relinking{SamePerson: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +209,7 @@ func TestRelinkAfterGoingBack(t *testing.T) {
 	if back.Person.Suspended == "" || back.Person.NewEmail != "" {
 		t.Fatalf("back at the old email: %+v", back.Person)
 	}
-	if _, err := w.plane.Relink(t.Context(), p.adm, back.Person.ID, Relinking{}); err != nil {
+	if _, err := w.logins.Relink(t.Context(), p.adm, back.Person.ID, signin.Relinking{}); err != nil {
 		t.Fatal(err)
 	}
 	if who := w.engineer("ana@example.com"); who.Person.Suspended != "" || who.Person.Email != "ana@example.com" {
@@ -222,7 +223,7 @@ func TestPeople(t *testing.T) {
 		var got []string
 		token := ""
 		for {
-			list, next, err := w.plane.People(t.Context(), p.adm, PersonFilter{Limit: 3, After: token})
+			list, next, err := w.logins.People(t.Context(), p.adm, signin.PersonFilter{Limit: 3, After: token})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,15 +238,15 @@ func TestPeople(t *testing.T) {
 		if len(got) != 7 || len(sorted(got)) != 7 {
 			t.Errorf("people in pages of three: %v", got)
 		}
-		list, _, err := w.plane.People(t.Context(), p.adm, PersonFilter{Email: "BOB@example.com", Limit: 9})
+		list, _, err := w.logins.People(t.Context(), p.adm, signin.PersonFilter{Email: "BOB@example.com", Limit: 9})
 		if err != nil || len(list) != 1 || list[0].Email != "bob@example.com" {
 			t.Errorf("by email: %+v, %v", list, err)
 		}
 		for name, who := range map[string]serval.Principal{"a person": p.ana, "an auditor": p.aud} {
-			_, _, err := w.plane.People(t.Context(), who, PersonFilter{Limit: 3})
+			_, _, err := w.logins.People(t.Context(), who, signin.PersonFilter{Limit: 3})
 			wantKind(t, name, err, serval.Denied)
 		}
-		_, _, err = w.plane.People(t.Context(), p.adm, PersonFilter{Limit: 3, After: "x"})
+		_, _, err = w.logins.People(t.Context(), p.adm, signin.PersonFilter{Limit: 3, After: "x"})
 		wantKind(t, "a token of another list", err, serval.Invalid)
 	})
 }

@@ -124,7 +124,7 @@ func (p *Plane) Policies(ctx context.Context, who serval.Principal, f PolicyFilt
 		}
 		i := slices.IndexFunc(list, func(k store.Policy) bool { return k.Name == f.After })
 		if i < 0 {
-			return noPage()
+			return door.NoPage()
 		}
 		list = list[i+1:]
 		return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -209,7 +210,7 @@ func readRolePlace(token string) (serval.RoleKey, error) {
 	text, id, found := strings.Cut(token, " ")
 	arn, err := serval.ParseRoleARN(text)
 	if err != nil || !found {
-		return serval.RoleKey{}, noPage()
+		return serval.RoleKey{}, door.NoPage()
 	}
 	return serval.RoleKey{AccountID: arn.AccountID, ARN: text, RoleID: id}, nil
 }

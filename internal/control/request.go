@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -393,7 +391,7 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 			}
 			filter.PersonID, filter.Email = "", f.Email
 		}
-		if filter.BeforeAt, filter.BeforeID, err = readPlace(f.After); err != nil {
+		if filter.BeforeAt, filter.BeforeID, err = door.ReadPlace(f.After); err != nil {
 			return err
 		}
 		found, err := v.Requests(filter)
@@ -402,7 +400,7 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 		}
 		if len(found) > f.Limit {
 			found = found[:f.Limit]
-			next = place(found[f.Limit-1].CreatedAt, found[f.Limit-1].ID)
+			next = door.Place(found[f.Limit-1].CreatedAt, found[f.Limit-1].ID)
 		}
 		list, err = p.listed(v, found)
 		return err
@@ -410,32 +408,13 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 	return list, next, err
 }
 
-// place names the place of what was made at an instant in a list that is newest
-// first, and readPlace reads it. It says nothing about whether that is there.
-func place(at time.Time, id string) string { return fmt.Sprint(at.UnixMicro(), ".", id) }
-
-func readPlace(token string) (at time.Time, id string, err error) {
-	if token == "" {
-		return time.Time{}, "", nil
-	}
-	text, id, _ := strings.Cut(token, ".")
-	us, err := strconv.ParseInt(text, 10, 64)
-	if err != nil || us <= 0 || id == "" {
-		return time.Time{}, "", noPage()
-	}
-	return time.UnixMicro(us).UTC(), id, nil
-}
-
-// noPage is the answer for a page token that this list did not give.
-func noPage() error { return serval.Refuse(serval.Invalid, "This page_token is not of this list.") }
-
 // Approvals returns the requests that wait for a decision which who may make,
 // newest first, and the token of the page behind; empty where there is none. A
 // page may hold fewer than limit where many others wait, even none.
 func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after string, limit int) (list []Request, next string, err error) {
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
 		filter := store.RequestFilter{Awaiting: true, Limit: p.mostAwaiting / 4}
-		if filter.BeforeAt, filter.BeforeID, err = readPlace(after); err != nil {
+		if filter.BeforeAt, filter.BeforeID, err = door.ReadPlace(after); err != nil {
 			return err
 		}
 		if who.Person.Suspended != "" {
@@ -453,7 +432,7 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 					continue
 				}
 				if len(mine) == limit {
-					next = place(mine[limit-1].CreatedAt, mine[limit-1].ID)
+					next = door.Place(mine[limit-1].CreatedAt, mine[limit-1].ID)
 					break
 				}
 				mine = append(mine, r)
@@ -463,7 +442,7 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 			}
 			last := waiting[len(waiting)-1]
 			if filter.BeforeAt, filter.BeforeID = last.CreatedAt, last.ID; seen >= p.mostAwaiting {
-				next = place(last.CreatedAt, last.ID)
+				next = door.Place(last.CreatedAt, last.ID)
 				break
 			}
 		}

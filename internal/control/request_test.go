@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -383,7 +384,7 @@ func TestLists(t *testing.T) {
 			wantKind(t, "approvals behind "+token, err, serval.Invalid)
 		}
 		// S-71: a place tells nothing of what is there.
-		other, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 9, After: place(theirs.CreatedAt, theirs.ID)})
+		other, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 9, After: door.Place(theirs.CreatedAt, theirs.ID)})
 		if err != nil || len(other) != len(ids) {
 			t.Errorf("behind another's request: %d, %v; want all %d", len(other), err, len(ids))
 		}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
@@ -116,7 +117,7 @@ func searched(r store.Role, account string) string {
 func (p *Plane) each(v *store.View, accountID string, after string, f func(of *roster, i int) (bool, error)) error {
 	behind, err := serval.ParseRoleARN(after)
 	if after != "" && err != nil {
-		return noPage()
+		return door.NoPage()
 	}
 	connected, err := v.Rosters()
 	if err != nil {

@@ -566,7 +566,7 @@ func (p *Plane) Sessions(ctx context.Context, who serval.Principal, f SessionFil
 		if f.After != "" {
 			last, err := v.Session(f.After)
 			if serval.IsRefusal(err) || err == nil && last.PersonID != who.Person.ID {
-				return noPage()
+				return door.NoPage()
 			}
 			if err != nil {
 				return err

@@ -7,7 +7,8 @@
 // Identity, and whom that is known as a person; a login is theirs until it ends.
 // The ID token of a login rests sealed and never leaves but by Logins.IDToken, for
 // the one call that a session is opened with. A client on a laptop is let in by
-// somebody who is signed in, and gets a login of its own.
+// somebody who is signed in, and gets a login of its own. Whose email or subject
+// changed is suspended until an admin has said, by Logins.Relink, who that is.
 package signin
 
 import (

@@ -3,9 +3,9 @@ package web
 import (
 	"net/http"
 
-	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/shape"
+	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -15,14 +15,14 @@ func (s *Server) people(w http.ResponseWriter, r *http.Request, v *visit) error 
 	if err != nil {
 		return err
 	}
-	filter := control.PersonFilter{Email: q.Get("email")}
+	filter := signin.PersonFilter{Email: q.Get("email")}
 	if filter.Suspended, err = edge.Yes(q, "suspended"); err != nil {
 		return err
 	}
 	if filter.Limit, filter.After, err = edge.Page(q); err != nil {
 		return err
 	}
-	found, next, err := s.c.Plane.People(r.Context(), v.who, filter)
+	found, next, err := s.c.Logins.People(r.Context(), v.who, filter)
 	if err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *Server) relink(w http.ResponseWriter, r *http.Request, v *visit) error 
 	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
-	done, err := s.c.Plane.Relink(r.Context(), v.who, r.PathValue("id"), control.Relinking{SamePerson: body.SamePerson, Reason: body.Reason})
+	done, err := s.c.Logins.Relink(r.Context(), v.who, r.PathValue("id"), signin.Relinking{SamePerson: body.SamePerson, Reason: body.Reason})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package control
+package signin
 
 import (
 	"cmp"
@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"unicode/utf8"
 
+	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -21,15 +22,15 @@ type PersonFilter struct {
 
 // People returns the people who have ever signed in, the newest first, and the
 // token of the page behind; empty where there is none.
-func (p *Plane) People(ctx context.Context, who serval.Principal, f PersonFilter) (list []serval.Person, next string, err error) {
-	err = p.view(ctx, who, serval.PersonRead, "", func(v *store.View) error {
+func (s *Logins) People(ctx context.Context, who serval.Principal, f PersonFilter) (list []serval.Person, next string, err error) {
+	err = s.view(ctx, who, serval.PersonRead, "", func(v *store.View) error {
 		filter := store.PersonFilter{Email: f.Email, Suspended: f.Suspended, Limit: f.Limit + 1}
-		if filter.BeforeAt, filter.BeforeID, err = readPlace(f.After); err != nil {
+		if filter.BeforeAt, filter.BeforeID, err = door.ReadPlace(f.After); err != nil {
 			return err
 		}
 		if list, err = v.People(filter); len(list) > f.Limit {
 			list = list[:f.Limit]
-			next = place(list[f.Limit-1].CreatedAt, list[f.Limit-1].ID)
+			next = door.Place(list[f.Limit-1].CreatedAt, list[f.Limit-1].ID)
 		}
 		return err
 	})
@@ -58,8 +59,8 @@ type Relinked struct {
 // this person under another email, is revoked, unless the admin says that it
 // is the same human; so is then what this identity itself has decided. Nobody
 // says it of themselves.
-func (p *Plane) Relink(ctx context.Context, who serval.Principal, id string, ask Relinking) (done Relinked, err error) {
-	err = p.act(ctx, who, serval.PersonRelink, id, func(tx *store.Tx, e *serval.Event) error {
+func (s *Logins) Relink(ctx context.Context, who serval.Principal, id string, ask Relinking) (done Relinked, err error) {
+	err = s.act(ctx, who, serval.PersonRelink, id, func(tx *store.Tx, e *serval.Event) error {
 		done = Relinked{Carried: []string{}, Revoked: []string{}}
 		if utf8.RuneCountInString(ask.Reason) > serval.MaxJustification {
 			return serval.Refuse(serval.Invalid, "A reason has at most %d characters.", serval.MaxJustification)
@@ -112,7 +113,7 @@ func (p *Plane) Relink(ctx context.Context, who serval.Principal, id string, ask
 			// Whose email is new here is one person with who they were, and not with
 			// whoever else has that email: what is open of theirs is nobody's.
 			same := ask.SamePerson && (id == person.ID || serval.SameEmail(was, email))
-			if err := p.settle(tx, who, id, person, same, &done); err != nil {
+			if err := s.settle(tx, who, id, person, same, &done); err != nil {
 				return err
 			}
 		}
@@ -121,13 +122,13 @@ func (p *Plane) Relink(ctx context.Context, who serval.Principal, id string, ask
 	if err != nil {
 		return Relinked{}, err
 	}
-	p.door.Changed.Raise()
+	s.door.Changed.Raise()
 	return done, nil
 }
 
 // settle hands what a person has open to another identity of the same human, or
 // revokes it.
-func (p *Plane) settle(tx *store.Tx, who serval.Principal, from string, to serval.Person, same bool, done *Relinked) error {
+func (s *Logins) settle(tx *store.Tx, who serval.Principal, from string, to serval.Person, same bool, done *Relinked) error {
 	open, err := tx.OpenRequests(from)
 	if err != nil {
 		return err
@@ -153,10 +154,11 @@ func (p *Plane) settle(tx *store.Tx, who serval.Principal, from string, to serva
 		if err := tx.SaveRequest(r); err != nil {
 			return err
 		}
-		e := requestEvent(who, act, r)
+		e := door.Event(who, act, r.ID, serval.OutcomeDone)
+		e.Detail = r.Facts()
 		e.Reason = "the email " + to.Email + " was linked to another identity"
 		e.Detail["from_person"], e.Detail["to_person"] = from, to.ID
-		if err := p.door.TellOf(tx, who, act, r, e.Reason); err != nil {
+		if err := s.door.TellOf(tx, who, act, r, e.Reason); err != nil {
 			return err
 		}
 		if err := tx.Append(e); err != nil {
