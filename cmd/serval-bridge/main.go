@@ -64,7 +64,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit{exitUsage, err} })
-	root.AddCommand(serve(environ), migrate(environ), doctor(environ), audit(environ), configuration(environ), explain(),
+	root.AddCommand(serve(environ), migrate(environ), backup(environ), restored(environ), doctor(environ), audit(environ), configuration(environ), explain(),
 		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error {
 			fmt.Fprintln(c.OutOrStdout(), version())
 			return nil
@@ -183,6 +183,59 @@ func migrate(environ []string) *cobra.Command {
 		}
 		defer func() { err = errors.Join(err, s.Close()) }()
 		return s.Migrate(command.Context())
+	}
+	return command
+}
+
+func backup(environ []string) *cobra.Command {
+	var c Database
+	command := &cobra.Command{
+		Use: "backup FILE", Short: "Write the SQLite database to a new file, while it is being served", Args: cobra.ExactArgs(1),
+		Long: "Write the SQLite database to a new file, while it is being served.\n\nThe file holds what the database holds; SERVAL_SECRET is not in it, and without it\nnothing that is sealed opens. PostgreSQL has its own tools. See docs/backup.md.",
+	}
+	settings.Flags(command.Flags(), &c)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if faults := settings.Read(&c, environ, command.Flags()); len(faults) > 0 {
+			return wrong(faults)
+		}
+		return bridge.Backup(command.Context(), c.DatabaseURL, args[0])
+	}
+	return command
+}
+
+func restored(environ []string) *cobra.Command {
+	var c Database
+	var audit string
+	var revoke bool
+	command := &cobra.Command{
+		Use: "restored", Short: "Make a database that was restored from a backup safe to serve", Args: noArgs,
+		Long: "Make a database that was restored from a backup safe to serve, before any bridge\ndoes: logins end, every account is read in full, what workers had opened is nobody's.\n\nWith --audit and an export of the audit log from after the backup, each access that\nwas ended since and is open again is listed, and ended with --revoke. See docs/backup.md.",
+	}
+	settings.Flags(command.Flags(), &c)
+	command.Flags().StringVar(&audit, "audit", "", "an export of the audit log (JSON lines) from after the backup")
+	command.Flags().BoolVar(&revoke, "revoke", false, "end once more what was ended after the backup")
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		if faults := settings.Read(&c, environ, command.Flags()); len(faults) > 0 {
+			return wrong(faults)
+		}
+		root, older := secrets(c.RootSecret)
+		r := bridge.Restore{DatabaseURL: c.DatabaseURL, Secret: root, Older: older, Revoke: revoke, Log: zap.NewNop()}
+		if audit != "" {
+			f, err := os.Open(audit)
+			if err != nil {
+				return exit{exitUsage, fmt.Errorf("--audit: %w", err)}
+			}
+			defer f.Close() // read only
+			r.Audit = f
+		} else if revoke {
+			return exit{exitUsage, errors.New("--revoke needs --audit: what was ended after the backup only a later log knows")}
+		}
+		done, err := r.Run(command.Context())
+		if err != nil {
+			return err
+		}
+		fmt.Fprint(command.OutOrStdout(), done)
+		return nil
 	}
 	return command
 }

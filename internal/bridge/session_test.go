@@ -41,6 +41,7 @@ type estate struct {
 	logs  *observer.ObservedLogs
 	running
 	token serval.Secret // of the worker
+	trust string        // of the role
 }
 
 // newEstate runs a bridge with its configuration changed, and has a worker push
@@ -83,21 +84,28 @@ func newEstate(t *testing.T, change func(c *Config)) *estate {
 	worker := e.client()
 	var opened wire.Sync
 	e.json(worker, "POST", "/api/v1/upstream/accounts/"+prod+"/syncs", wire.OpenSync{Worker: "w"}, 200, &opened)
+	e.trust = trust
+	e.json(worker, "PUT", "/api/v1/upstream/accounts/"+prod+"/inventory", inventoryOf(e, opened.Generation), 200, nil)
+	return e
+}
+
+// inventoryOf returns the account with its one role, as of a generation.
+func inventoryOf(e *estate, generation int64) json.RawMessage {
+	e.t.Helper()
 	inv := serval.Inventory{
-		AccountID: prod, AccountName: "prod", Generation: opened.Generation, Complete: true, ReadBy: serval.ByRoles, StartedAt: time.Now(), FinishedAt: time.Now(),
+		AccountID: prod, AccountName: "prod", Generation: generation, Complete: true, ReadBy: serval.ByRoles, StartedAt: time.Now(), FinishedAt: time.Now(),
 		Roles: []serval.Role{{
 			ARN: e.aws.RoleARN("dev"), RoleID: e.aws.RoleID("dev"), Name: "dev", Path: "/", CreatedAt: time.Now(), MaxSessionSeconds: 14400,
-			Tags: map[string]string{"serval": ""}, TrustPolicy: serval.Document(trust),
+			Tags: map[string]string{"serval": ""}, TrustPolicy: serval.Document(e.trust),
 			InlinePolicies: serval.InlinePolicies{Status: serval.ListRead}, ManagedPolicies: serval.ManagedPolicies{Status: serval.ListRead},
 		}},
 	}
 	inv.Normalize()
 	var body bytes.Buffer
 	if err := wire.WriteInventory(&body, inv); err != nil {
-		t.Fatal(err)
+		e.t.Fatal(err)
 	}
-	e.json(worker, "PUT", "/api/v1/upstream/accounts/"+prod+"/inventory", json.RawMessage(body.Bytes()), 200, nil)
-	return e
+	return body.Bytes()
 }
 
 // client returns a browser without anybody in it.

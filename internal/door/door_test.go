@@ -67,7 +67,8 @@ func TestPermits(t *testing.T) {
 		serval.RunRead: admins, serval.RunStart: admins, serval.RunDecide: admins, serval.RunExpire: system,
 		serval.TaskClaim: worker, serval.TaskFinish: worker, serval.TaskLapse: system,
 		serval.NoticeRead: admins, serval.NoticeRetry: admins, serval.NoticeSend: system,
-		serval.AuditRead: audits, serval.AuditExport: audits, serval.ReportRead: audits, serval.EdgeRefuse: people,
+		serval.StoreRestore: system,
+		serval.AuditRead:    audits, serval.AuditExport: audits, serval.ReportRead: audits, serval.EdgeRefuse: people,
 	}
 	for action := range permits {
 		if want[action] == nil {

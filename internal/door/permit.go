@@ -135,6 +135,8 @@ var permits = map[serval.Action]permit{
 	serval.NoticeRetry: admin,
 	serval.NoticeSend:  system,
 
+	serval.StoreRestore: system,
+
 	serval.AuditRead:   auditor,
 	serval.AuditExport: auditor,
 	serval.ReportRead:  auditor,

@@ -110,8 +110,9 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		return done, err
 	}
 	quiet := false
+	var regressed error
 	err = t.act(ctx, who, p.what, accountID, func(tx *store.Tx, e *serval.Event) error {
-		done, quiet = Pushed{}, false
+		done, quiet, regressed = Pushed{}, false, nil
 		a, err := tx.Account(accountID)
 		if serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
@@ -125,6 +126,12 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
 		case h.generation <= a.AcceptedGeneration:
 			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", h.generation, a.AcceptedGeneration)
+		case h.generation > a.Generation:
+			// Somebody issued it, and this database has forgotten: it was set back.
+			regressed = serval.Refuse(serval.Conflict, "Generation %d was never issued here; the last is %d. The database may have been restored from a backup: "+
+				"see serval-bridge restored. The account is to be read anew.", h.generation, a.Generation)
+			e.Outcome, e.Reason = serval.OutcomeRefused, regressed.Error()
+			return tx.RequestSync(accountID)
 		case h.generation != a.Generation || !isOpen(who, a) || !staging:
 			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", h.generation)
 		}
@@ -166,6 +173,10 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		// What was untagged may be tagged again; what was deleted never returns.
 		return t.door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
 	})
+	if err == nil && regressed != nil {
+		t.door.Changed.Raise()
+		err = regressed
+	}
 	if err != nil {
 		return Pushed{}, err
 	}

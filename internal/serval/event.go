@@ -110,6 +110,8 @@ const (
 	TaskFinish Action = "task.finish"
 	TaskLapse  Action = "task.lapse" // nobody finished it
 
+	StoreRestore Action = "store.restore" // the database was set back to an earlier state
+
 	AuditRead   Action = "audit.read"
 	AuditExport Action = "audit.export"
 	ReportRead  Action = "report.read"
