@@ -325,8 +325,6 @@ func (b *board) remove(s set) {
 
 func (b *board) clear() { clear(b.words) }
 
-func (b *board) has(i int) bool { return b.words[i/64]&(1<<(i%64)) != 0 }
-
 // isEmpty reports whether none of a range of actions is on the board.
 func (b *board) isEmpty(from, to int) bool {
 	if from == to {

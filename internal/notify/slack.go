@@ -146,13 +146,13 @@ func call(ctx context.Context, client *http.Client, api, method string, token se
 		Error string `json:"error"`
 	}
 	if err := json.Unmarshal(text, &said); err != nil {
-		return fmt.Errorf("Slack's answer to %s is no JSON", method)
+		return fmt.Errorf("the answer to %s is no JSON", method)
 	}
 	if !said.OK {
-		return fmt.Errorf("Slack refuses %s: %s", method, serval.Clip(said.Error, 100))
+		return fmt.Errorf("calling Slack's %s: it was refused: %s", method, serval.Clip(said.Error, 100))
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return errors.New("Slack's answer to " + method + " is of another form")
+		return errors.New("the answer to " + method + " is of another form")
 	}
 	return nil
 }

@@ -171,7 +171,7 @@ func (s *Socket) connect(ctx context.Context) error {
 func checkSocket(text string) error {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "wss" && !(u.Scheme == "ws" && serval.IsLoopback(u.Hostname())) {
-		return errors.New("Slack names an address that is no wss://")
+		return errors.New("an address that Slack names is no wss://")
 	}
 	return nil
 }
@@ -252,11 +252,11 @@ func (s *Socket) email(ctx context.Context, user, team, own string) (string, err
 	u := answer.User
 	switch {
 	case u.ID != user || u.TeamID != own:
-		return "", errors.New("Slack answered with somebody else")
+		return "", errors.New("the answer of Slack is about somebody else")
 	case u.Deleted || u.IsBot || u.IsRestricted || u.IsUltraRestrict || u.IsStranger:
 		return "", errors.New("they are no full member of the workspace")
 	case !u.EmailConfirmed:
-		return "", errors.New("Slack has not verified their email address")
+		return "", errors.New("their email address is not verified at Slack")
 	}
 	return serval.ParseEmail(u.Profile.Email)
 }
@@ -264,7 +264,7 @@ func (s *Socket) email(ctx context.Context, user, team, own string) (string, err
 // say answers a click at the address that came with it.
 func (s *Socket) say(ctx context.Context, to, text string, everybody bool) error {
 	if err := serval.CheckEndpoint(to); err != nil {
-		return fmt.Errorf("Slack names an address for answers that cannot be used: %w", err)
+		return fmt.Errorf("an address for answers that Slack names cannot be used: %w", err)
 	}
 	answer := map[string]any{"text": slackText(text), "replace_original": everybody}
 	if !everybody {

@@ -209,7 +209,6 @@ type visit struct {
 	route *route        // nil where there is none
 	from  string        // page of ours that a posted form stands on, where that is not to be seen from the address
 	again bool          // they come back from a silent sign-in
-	place string        // in the navigation, where that is not the page's own
 	fault error
 }
 
