@@ -22,6 +22,9 @@ type rolesView struct {
 	Query    string
 	Account  string
 	Tag      string
+	Ability  string // that the roles have
+	Unused   string // days that they were not used for; empty for any
+	Wrong    string // why that cannot be searched for
 	Count    int
 	More     bool
 	Groups   []string
@@ -64,11 +67,19 @@ func (p *Pages) Roles(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	q := r.URL.Query()
 	view := rolesView{
 		Query: serval.Clip(q.Get("q"), 200), Account: serval.Clip(q.Get("account_id"), 40), Tag: serval.Clip(q.Get("tag"), 400),
+		Ability: serval.Clip(q.Get("ability"), 400), Unused: serval.Clip(q.Get("unused_days"), 10),
 		Groups: v.Who.Person.Groups, GroupsAt: wire.Time{Time: v.Who.Person.GroupsAt},
 	}
+	unused, err := edge.Days(view.Unused)
+	if err != nil {
+		view.Wrong, unused = err.Error(), 0
+	}
 	roles, more, err := p.c.Plane.Roles(r.Context(), v.Who, control.RoleFilter{
-		AccountID: view.Account, Tag: view.Tag, Text: view.Query, Limit: edge.MaxPage,
+		AccountID: view.Account, Tag: view.Tag, Text: view.Query, Abilities: view.Ability, Unused: unused, Limit: edge.MaxPage,
 	})
+	if serval.IsRefusal(err, serval.Invalid) {
+		view.Wrong, err = err.Error(), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -94,6 +105,7 @@ type rolePageView struct {
 	Boundary  string
 	LastUsed  wire.Time
 	Created   wire.Time
+	Changes   []wire.RoleVersion // those that changed something, the newest first
 
 	Form  formView
 	Wrong string // why what was sent is not taken
@@ -133,6 +145,15 @@ func (p *Pages) showRole(w http.ResponseWriter, r *http.Request, v *Visit, accou
 	}
 	if l := role.ManagedPolicies; l.Status != serval.ListRead {
 		view.Unread = append(view.Unread, "Not all attached policies could be read: "+l.Action+" "+string(l.Status)+".")
+	}
+	h, err := p.c.Plane.RoleHistory(r.Context(), v.Who, accountID, name)
+	if err != nil {
+		return err
+	}
+	for _, version := range shape.Versions(h.Versions()).Versions {
+		if version.Change != nil && len(version.Change.Sentences) > 0 {
+			view.Changes = append(view.Changes, version)
+		}
 	}
 	status := http.StatusOK
 	if wrong != "" {
