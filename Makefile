@@ -60,7 +60,7 @@ demo: bin/serval-demo ## Run all of Serval on loopback, with a local AWS and ide
 demo-check: bin/serval-demo ## Tell the whole story over HTTP and exit
 	@exec bin/serval-demo --check
 
-test: ## Run every test; what is not at hand is skipped by name (with CI=true it fails)
+test: $(if $(filter true,$(CI)),$(MINIO)) ## Run every test; what is not at hand is skipped by name (with CI=true it fails)
 ifeq ($(RACE),)
 	@if [ "$(CI)" = true ]; then echo "a C compiler is needed: Debian package gcc"; exit 1; fi
 	@echo "No C compiler: tests run without the race detector."
