@@ -16,6 +16,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -100,6 +101,8 @@ type Config struct {
 
 	lookEvery time.Duration // at the configuration file; 0: lookEvery; set by tests only
 	serving   string        // where a bridge is to be examined that serves
+
+	verifyEvery time.Duration // the audit chain; 0: verifyEvery; set by tests only
 
 	// Serving, if set, is called once with the addresses when everything is
 	// ready to be used.
@@ -358,6 +361,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	defer c.notify(ctx, d, plane, channels, registry)()
 	server.RegisterOnShutdown(edge.Drain)
+	watch := newWatch(&c, d.Store, registry)
 	ready.open(edge)
 	c.Log.Info("serving", zap.String("url", c.PublicURL), zap.Stringer("listen", pages.Addr()),
 		zap.Stringer("admin_listen", admin.Addr()), zap.String("version", c.Version))
@@ -365,7 +369,10 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Serving(pages.Addr(), admin.Addr())
 	}
 
+	var background sync.WaitGroup
+	background.Go(func() { c.guard("walk", func() { watch.walk(ctx) }) })
 	c.tick(ctx, plane, runs, file, heads)
+	background.Wait()
 
 	// Told to stop: not ready first, so that nobody is sent here any more.
 	probes.SetDraining()

@@ -471,6 +471,14 @@ func (t *Tx) MarkStale(accountID, reason string) error {
 	return t.turnRoster(accountID)
 }
 
+// HeldRoles returns how many roles' removal is held, in all accounts.
+func (v *View) HeldRoles() (n int64, err error) {
+	if err := v.scan(`select count(*) from role where held_since <> 0 and removed_at = 0`, nil, &n); err != nil {
+		return 0, fmt.Errorf("counting held roles: %w", err)
+	}
+	return n, nil
+}
+
 // RemoveHeld removes the roles of an account whose removal is held, and returns
 // them.
 func (t *Tx) RemoveHeld(accountID string) ([]serval.RoleKey, error) {

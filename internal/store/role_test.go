@@ -288,8 +288,21 @@ func TestApplyDifference(t *testing.T) {
 		// Held, then confirmed by an admin.
 		step(all("a", "b", "c", "d", "e", "f"), "a, b, c, d, e, f")
 		step(all(), "a held, b held, c held, d held, e held, f held")
+		held := func() (n int64) {
+			t.Helper()
+			if err := d.Read(t.Context(), func(v *View) (err error) { n, err = v.HeldRoles(); return err }); err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		if n := held(); n != 6 {
+			t.Errorf("HeldRoles is %d, want 6", n)
+		}
 		var removed []serval.RoleKey
 		d.act(t, now, func(tx *Tx) (err error) { removed, err = tx.RemoveHeld(prod); return err })
+		if n := held(); n != 0 {
+			t.Errorf("HeldRoles is %d when they are removed, want 0", n)
+		}
 		slices.SortFunc(removed, func(a, b serval.RoleKey) int { return strings.Compare(a.ARN, b.ARN) })
 		var want []serval.RoleKey
 		for _, r := range named(prod, "a", "b", "c", "d", "e", "f") {
