@@ -22,16 +22,13 @@ CONTROL_PLANE    := internal/kubetest/testdata/control-plane
 pinned            = $(shell awk '{for (i = 1; i < NF; i++) if ($$i == "$(1)" && $$(i + 1) ~ /^v/) print $$(i + 1)}' $(CONTROL_PLANE)/go.mod)
 ETCD_VERSION     := $(call pinned,go.etcd.io/etcd/server/v3)
 KUBE_VERSION     := $(call pinned,k8s.io/kubernetes)
-KWOK_VERSION     := v0.8.0
 HELM_VERSION     := v3.22.0
 ETCD             := $(TOOLS)/etcd-$(ETCD_VERSION)/etcd
 KUBE_APISERVER   := $(TOOLS)/kube-apiserver-$(KUBE_VERSION)/kube-apiserver
 CYCLONEDX_VERSION := v1.9.0
 CYCLONEDX        := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)/cyclonedx-gomod
-KUBE_CLUSTER     := $(foreach name,kube-controller-manager kube-scheduler kubectl,$(TOOLS)/$(name)-$(KUBE_VERSION)/$(name))
-KWOK             := $(TOOLS)/kwok-$(KWOK_VERSION)/kwok
-HELM             := $(TOOLS)/helm-$(HELM_VERSION)/helm
-SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CLUSTER) $(KWOK) $(HELM))))
+KUBE_CONTROL     := $(foreach name,kube-controller-manager kube-scheduler,$(TOOLS)/$(name)-$(KUBE_VERSION)/$(name))
+SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM))))
 
 # The race detector needs a C compiler. SQLite is C turned into Go and keeps what it knows where the detector does not
 # look; to watch it all the same finds nothing and takes three times as long.
@@ -39,7 +36,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools kube-cluster clean
+.PHONY: terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -166,25 +163,22 @@ $(STATICCHECK):
 $(GOVULNCHECK):
 	GOBIN=$(dir $@) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
-kube-tools: $(ETCD) $(KUBE_APISERVER) $(HELM) ## Build etcd, kube-apiserver and helm from their modules, once (some nine minutes)
-
-kube-cluster: kube-tools $(KUBE_CLUSTER) $(KWOK) ## Build the rest of a cluster too: controllers, scheduler, kubectl, kwok
+kube-tools: $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) ## Build a Kubernetes control plane and helm from their modules, once (some eleven minutes)
 
 # One at a time, whatever -j says: each takes both cores and two gigabytes.
-.NOTPARALLEL: kube-tools kube-cluster
+.NOTPARALLEL: kube-tools
 
 $(ETCD):
 	cd $(CONTROL_PLANE) && CGO_ENABLED=0 nice $(GO) build -trimpath -ldflags '-s -w' -o $@ go.etcd.io/etcd/server/v3
 
 # Without a version stamped in, the server says one that clients refuse.
-$(KUBE_APISERVER) $(KUBE_CLUSTER):
+$(KUBE_APISERVER) $(KUBE_CONTROL):
 	cd $(CONTROL_PLANE) && CGO_ENABLED=0 nice $(GO) build -trimpath -o $@ -ldflags '-s -w $(foreach v,gitVersion=$(KUBE_VERSION) \
 		gitMajor=$(patsubst v%,%,$(word 1,$(subst ., ,$(KUBE_VERSION)))) gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))' \
 		k8s.io/kubernetes/cmd/$(notdir $@)
 
 $(KWOK):
-	GOBIN=$(dir $@) nice $(GO) install sigs.k8s.io/kwok/cmd/kwok@$(KWOK_VERSION)
-
+	GOBIN=$(dir $@) nice $(GO) install sigs.k8s.io/kwok/cmd/kwok@$(
 $(CYCLONEDX):
 	GOBIN=$(dir $@) nice $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // Each setting is one of the chart's values, or the chart gives it by itself; and
@@ -19,7 +21,10 @@ func TestChartKnowsTheSettings(t *testing.T) {
 	var schema struct {
 		Properties map[string]struct {
 			Properties struct {
-				Settings struct{ Properties map[string]any }
+				Settings       struct{ Properties map[string]any }
+				SecretSettings struct {
+					Items struct{ Enum []string }
+				}
 			}
 		}
 	}
@@ -38,6 +43,16 @@ func TestChartKnowsTheSettings(t *testing.T) {
 		}
 	}
 	taken := schema.Properties["bridge"].Properties.Settings.Properties
+	secret := reflect.TypeFor[serval.Secret]()
+	for f := range reflect.TypeFor[Config]().Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+		if _, plain := taken[name]; plain && f.Type == secret {
+			t.Errorf("%s is a secret, and a plain value of the chart", name)
+		}
+	}
+	for _, name := range schema.Properties["bridge"].Properties.SecretSettings.Items.Enum {
+		taken[name] = true
+	}
 	for _, name := range names {
 		if _, ok := taken[name]; ok == slices.Contains(given, name) {
 			t.Errorf("%s is to be either a value of the chart or given by it", name)

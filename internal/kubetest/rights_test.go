@@ -2,6 +2,8 @@ package kubetest
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -45,29 +47,22 @@ func bind(account, kind, role string) object {
 	}
 }
 
-// install creates what the chart does: the two service accounts, and the one
-// right that each of them needs.
-func install(c *Cluster) {
-	in := func(collection string) string { return fmt.Sprintf(collection, namespace) }
-	c.Create(Namespaces, named(namespace, nil))
-	for _, account := range []string{workerAccount, bridgeAccount} {
-		c.Create(in(ServiceAccounts), named(account, nil))
+// install installs the chart, without pods: there is nobody here to run them.
+func install(t *testing.T, c *Cluster) {
+	t.Helper()
+	helm := exec.Command(Tool(t, "helm"), "install", "serval", "../../charts/serval", "--namespace", namespace, "--create-namespace", "--set",
+		"tls.terminatedElsewhere=true,worker.serviceAccount.create=true,bridge.replicaCount=0,worker.replicaCount=0,bridge.persistence.enabled=false")
+	helm.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig())
+	if text, err := helm.CombinedOutput(); err != nil {
+		t.Fatalf("helm install: %v\n%s", err, text)
 	}
-	c.Create(in(Roles), named("serval-worker", object{"rules": []object{
-		rule("coordination.k8s.io", "leases", nil, "create"),
-		rule("coordination.k8s.io", "leases", []string{"serval-worker-0"}, "get", "update"),
-	}}))
-	c.Create(in(RoleBindings), named("serval-worker", bind(workerAccount, "Role", "serval-worker")))
-	c.Create(ClusterRoles, named("serval-bridge-tokenreview", object{"rules": []object{
-		rule("authentication.k8s.io", "tokenreviews", nil, "create"),
-	}}))
-	c.Create(ClusterRoleBindings, named("serval-bridge-tokenreview", bind(bridgeAccount, "ClusterRole", "serval-bridge-tokenreview")))
 }
 
 // TestKubernetes is all that needs a real API server, before one.
 func TestKubernetes(t *testing.T) {
 	c := Start(t)
-	install(c)
+	install(t, c)
+	t.Run("examples", func(t *testing.T) { testExamples(t, c) })
 	t.Run("rights", func(t *testing.T) { testRights(t, c) })
 	t.Run("token reviews", func(t *testing.T) { testTokenReviews(t, c) })
 	t.Run("workers", func(t *testing.T) { testWorkers(t, c) })

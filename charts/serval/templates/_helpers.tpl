@@ -136,6 +136,10 @@ imagePullSecrets:
   value: /etc/serval/secrets/{{ . }}
 {{- end }}
 {{- end }}
+{{- range $b.secretSettings }}
+- name: {{ . }}_FILE
+  value: /etc/serval/secrets/{{ . }}
+{{- end }}
 {{- if eq $b.database.type "postgresql" }}
 - name: SERVAL_DATABASE_URL_FILE
   value: /etc/serval/secrets/SERVAL_DATABASE_URL
