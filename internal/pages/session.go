@@ -6,13 +6,12 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
-	"strings"
-	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/shape"
+	"github.com/serval-bridge/serval-bridge/internal/shell"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -78,45 +77,21 @@ func narrowedWords(f url.Values) (words []string) {
 // profileName is what a profile may be called without quotes.
 var profileName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
-// powershell doubles what PowerShell takes for a single quote.
-var powershell = strings.NewReplacer(`'`, `''`, "\u2018", "\u2018\u2018", "\u2019", "\u2019\u2019", "\u201a", "\u201a\u201a", "\u201b", "\u201b\u201b")
-
 // CredentialsForms returns credentials in every form that a page shows.
 func CredentialsForms(c wire.Credentials) ([]CredentialsForm, error) {
-	variables := [][2]string{
-		{"AWS_ACCESS_KEY_ID", c.AccessKeyID},
-		{"AWS_SECRET_ACCESS_KEY", c.SecretAccessKey},
-		{"AWS_SESSION_TOKEN", c.SessionToken},
-		{"AWS_CREDENTIAL_EXPIRATION", c.Expiration.UTC().Format(time.RFC3339)},
-	}
-	lines := func(format string, quote func(string) string) string {
-		var b strings.Builder
-		for _, v := range variables {
-			fmt.Fprintf(&b, format+"\n", v[0], quote(v[1]))
-		}
-		return b.String()
-	}
 	name := "serval"
 	if arn, err := serval.ParseRoleARN(c.RoleARN); err == nil {
 		name = "serval-" + arn.AccountID + "-" + profileName.ReplaceAllString(arn.Name, "-")
 	}
-	// What credential_process reads, and no more.
-	process, err := json.MarshalIndent(struct {
-		Version         int
-		AccessKeyID     string `json:"AccessKeyId"`
-		SecretAccessKey string
-		SessionToken    string
-		Expiration      string
-	}{1, c.AccessKeyID, c.SecretAccessKey, c.SessionToken, c.Expiration.UTC().Format(time.RFC3339)}, "", "  ")
+	lines := func(kind shell.Kind) string { return shell.Lines(kind, c.Variables()) }
+	process, err := json.MarshalIndent(c.Process(), "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encoding credentials: %w", err)
 	}
 	return []CredentialsForm{
-		{"bash", "bash, zsh", "Paste into a shell.", lines("export %s=%s", func(t string) string { return `'` + strings.ReplaceAll(t, `'`, `'\''`) + `'` })},
-		{"fish", "fish", "Paste into a shell.", lines("set -gx %s %s", func(t string) string {
-			return `'` + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(t) + `'`
-		})},
-		{"powershell", "PowerShell", "Paste into a shell.", lines("$Env:%s = %s", func(t string) string { return `'` + powershell.Replace(t) + `'` })},
+		{"bash", "bash, zsh", "Paste into a shell.", lines(shell.Bash)},
+		{"fish", "fish", "Paste into a shell.", lines(shell.Fish)},
+		{"powershell", "PowerShell", "Paste into a shell.", lines(shell.PowerShell)},
 		{"file", "Credentials file", "Add to ~/.aws/credentials and use --profile " + name + ".", fmt.Sprintf(
 			"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n", name, c.AccessKeyID, c.SecretAccessKey, c.SessionToken)},
 		{"json", "JSON", "The form that credential_process reads.", string(process) + "\n"},
