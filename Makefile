@@ -123,6 +123,10 @@ build: ## Build the programs into bin/
 LAPTOPS    := linux/amd64 darwin/arm64 windows/amd64
 MAX_CLIENT := 15000000
 
+.PHONY: bench-client
+bench-client: ## Measure the client's size, start and kept credentials (docs/client.md), some ten seconds
+	$(GO) test -v -count=1 -run '^TestClientCosts$$' ./cmd/serval -args -client
+
 .PHONY: build-client
 build-client: ## Build the client for every laptop into dist/, and weigh it
 	@for laptop in $(LAPTOPS); do \

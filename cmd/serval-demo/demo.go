@@ -234,7 +234,7 @@ func (d *demo) welcome(w io.Writer, took time.Duration) {
 	fmt.Fprintf(w, `
 Serval runs (ready in %.1f s). Open
 
-    %s
+    %[2]s
 
 and sign in as the requester: you see the roles that are tagged "serval" in four AWS accounts; those of workshop have the mistakes that trust
 policies often have, and say so. Start a sandbox role at
@@ -242,9 +242,15 @@ once; request prod-readonly, then sign in as the approver in another browser (or
 admin sees accounts and the audit log. Credentials that you are given work against the demo's own AWS; paste them into a
 shell and, with the AWS CLI,
 
-    AWS_ENDPOINT_URL=%s AWS_REGION=us-west-1 aws sts get-caller-identity
+    AWS_ENDPOINT_URL=%[3]s AWS_REGION=us-west-1 aws sts get-caller-identity
 
-What runs: bridge %s, identity provider %s, AWS %s, a worker. All on loopback, nothing is kept.
+The same from a terminal (build the client into bin/ with: make build):
+
+    bin/serval login %[2]s
+    bin/serval request sandbox/sandbox-readonly --for 1h
+    AWS_ENDPOINT_URL=%[3]s bin/serval exec --region us-west-1 sandbox/sandbox-readonly -- aws sts get-caller-identity
+
+What runs: bridge %[2]s, identity provider %[4]s, AWS %[3]s, a worker. All on loopback, nothing is kept.
 Stop with Ctrl-C. The whole story by itself: make demo-check
-`, took.Seconds(), d.url, d.aws, d.url, d.issuer, d.aws)
+`, took.Seconds(), d.url, d.aws, d.issuer)
 }
