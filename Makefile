@@ -36,7 +36,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools clean
+.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ ifeq ($(RACE),)
 endif
 	$(GO) test $(RACE) $(if $(filter true,$(CI)),-count=1,) -timeout 20m ./...
 
-test-kube: kube-tools build ## Run the tests of the chart, and those before a real Kubernetes API server (two minutes)
+test-kube: kube-tools build ## Run the tests of the chart, and install it in a Kubernetes cluster on loopback (three minutes)
 	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) $(GO) test -v -count=1 -timeout 10m ./charts ./internal/kubetest
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
@@ -137,6 +137,15 @@ build-client: ## Build the client for every laptop into dist/, and weigh it
 
 release-dry-run: $(HELM) $(CYCLONEDX) ## Build all that a release has into dist/: images, chart, client, what they are made of, checksums
 	release/dry-run.sh $(HELM) $(CYCLONEDX)
+
+HELM_DOCS_VERSION := v1.14.2
+HELM_DOCS         := $(TOOLS)/helm-docs-$(HELM_DOCS_VERSION)/helm-docs
+
+chart-docs: $(HELM_DOCS) ## Write the chart's README from its values
+	$(HELM_DOCS) --chart-search-root charts --sort-values-order file --log-level warning
+
+$(HELM_DOCS):
+	GOBIN=$(dir $@) $(GO) install github.com/norwoodj/helm-docs/cmd/helm-docs@$(HELM_DOCS_VERSION)
 
 test-release: ## Build the images as the Dockerfile says, twice, and look into them (a minute; buildah, as root)
 	TEST_RELEASE=1 $(GO) test -v -count=1 -timeout 15m ./release

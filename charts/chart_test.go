@@ -362,3 +362,28 @@ func TestValuesHaveASchema(t *testing.T) {
 	}
 	compare(".", values, schema)
 }
+
+// The chart's README is written from its values (make chart-docs), so every value
+// and what is said of it are there.
+func TestReadme(t *testing.T) {
+	readme, err := os.ReadFile("serval/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile("serval/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	for line := range strings.Lines(string(text)) {
+		if comment, ok := strings.CutPrefix(strings.TrimSpace(line), "# -- "); ok {
+			said++
+			if !strings.Contains(string(readme), " | "+comment) {
+				t.Errorf("the README does not say %q: run make chart-docs", comment)
+			}
+		}
+	}
+	if rows := strings.Count(string(readme), "\n| `"); rows != said || said < 100 {
+		t.Errorf("the README has %d values, and the chart %d: run make chart-docs", rows, said)
+	}
+}
