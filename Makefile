@@ -28,6 +28,7 @@ KUBE_APISERVER   := $(TOOLS)/kube-apiserver-$(KUBE_VERSION)/kube-apiserver
 CYCLONEDX_VERSION := v1.9.0
 CYCLONEDX        := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)/cyclonedx-gomod
 KUBE_CONTROL     := $(foreach name,kube-controller-manager kube-scheduler,$(TOOLS)/$(name)-$(KUBE_VERSION)/$(name))
+HELM             := $(TOOLS)/helm-$(HELM_VERSION)/helm
 SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM))))
 
 # The race detector needs a C compiler. SQLite is C turned into Go and keeps what it knows where the detector does not
