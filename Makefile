@@ -37,7 +37,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge oidc-provider iam-data fuzz build check tools kube-tools clean
+.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge bench-control oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ bench-ingest: ## Measure the reading of accounts (docs/performance.md), some thr
 bench-bridge: ## Measure what the bridge costs beside a bare handler, and a session beside STS's own time (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestBridgeCosts$$' -timeout 20m ./cmd/serval-bridge -args -bridge
 	$(GO) test -run '^$$' -bench '^BenchmarkMint$$' -benchtime 500x ./internal/control
+
+bench-control: ## Measure what acts and reads of the control plane cost at scale (docs/performance.md), some five minutes
+	$(GO) test -v -count=1 -run '^TestScale$$' -timeout 30m ./internal/control -args -control
 
 bench: ## Run the benchmarks, as ratios measured side by side
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...

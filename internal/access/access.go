@@ -6,6 +6,7 @@ package access
 
 import (
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -76,7 +77,8 @@ func missingTags(m serval.RoleMatch, role Target) (missing []string) {
 // character for itself in its own case. It takes time proportional to the
 // product of the lengths at worst, whatever the pattern.
 func MatchPattern(pattern, text string) bool {
-	if isASCII(pattern) && isASCII(text) {
+	// Only ? counts characters; all else is the same byte by byte.
+	if !strings.Contains(pattern, "?") || isASCII(text) {
 		return match([]byte(pattern), []byte(text))
 	}
 	return match([]rune(pattern), []rune(text))

@@ -75,22 +75,6 @@ func (p *Plane) roster(v *store.View, known store.Roster) (*roster, error) {
 	return read, nil
 }
 
-// forgetRosters forgets the accounts that are not connected any more.
-func (p *Plane) forgetRosters(connected []store.Roster) {
-	p.rosters.mu.Lock()
-	defer p.rosters.mu.Unlock()
-	if len(p.rosters.of) <= len(connected) {
-		return
-	}
-	kept := make(map[string]*roster, len(connected))
-	for _, k := range connected {
-		if r := p.rosters.of[k.AccountID]; r != nil {
-			kept[k.AccountID] = r
-		}
-	}
-	p.rosters.of = kept
-}
-
 // between stands between the fields that are searched, and in no text of ours.
 const between = "\xff"
 
@@ -123,7 +107,11 @@ func (p *Plane) each(v *store.View, accountID string, after string, f func(of *r
 	if err != nil {
 		return err
 	}
-	p.forgetRosters(connected)
+	p.rosters.mu.Lock()
+	if len(p.rosters.of) > len(connected) {
+		p.rosters.of = nil // begun anew, without accounts that are gone
+	}
+	p.rosters.mu.Unlock()
 	for _, k := range connected {
 		if accountID != "" && k.AccountID != accountID || k.AccountID < behind.AccountID {
 			continue

@@ -233,10 +233,13 @@ func (p *Plane) explainDenied(ctx context.Context, who serval.Principal, i inten
 	var seen time.Time
 	err := p.view(ctx, who, serval.RoleRead, i.session.Role.ARN, func(v *store.View) error {
 		r, err := v.RoleByKey(i.session.Role)
-		if err == nil {
-			seen = r.SeenAt
-			verdict, err = p.judge(v, r, who.Person)
+		if err != nil {
+			return err
 		}
+		if seen, err = lastRead(v, r); err != nil {
+			return err
+		}
+		verdict, err = p.judge(v, r, who.Person)
 		return err
 	})
 	if err != nil {
@@ -260,6 +263,19 @@ func (p *Plane) explainDenied(ctx context.Context, who serval.Principal, i inten
 		told.Reason = fmt.Sprintf("%s Whether the trust policy is the reason cannot be told: %s", refusal.Reason, sentence(strings.TrimPrefix(verdict.Reason, "cannot tell: ")))
 	}
 	return &told
+}
+
+// lastRead returns when a role was last read. A complete sync has read every role,
+// and writes those that it has not seen the same.
+func lastRead(v *store.View, r store.Role) (time.Time, error) {
+	account, err := v.Account(r.Key.AccountID)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if r.StaleSince.IsZero() && r.HeldSince.IsZero() && account.Complete && account.AcceptedAt.After(r.SeenAt) {
+		return account.AcceptedAt, nil
+	}
+	return r.SeenAt, nil
 }
 
 // sentence returns text with a full stop at its end.

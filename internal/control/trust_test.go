@@ -100,6 +100,10 @@ func TestFindings(t *testing.T) {
 		case test.refused != "" && (!refused || refusal.Kind != serval.FailedPrecondition || refusal.Detail["cause"] != "finding" || !strings.Contains(refusal.Reason, test.refused)):
 			t.Errorf("%s with findings blocked from %q: %v, want it refused: %s", test.role, test.block, err, test.refused)
 		}
+		x, explainErr := plane.Explain(t.Context(), p.adm, "ana@example.com", roleARN(prod, test.role))
+		if explainErr != nil || !x.May || x.Blocked != role.Blocked || !strings.HasSuffix(x.Why, role.Blocked) {
+			t.Errorf("%s with findings blocked from %q is explained so: %v, %q, blocked %q, %v; want what blocks it", test.role, test.block, x.May, x.Why, x.Blocked, explainErr)
+		}
 		if (role.Blocked == "") != (test.refused == "") || refused && role.Blocked != refusal.Reason {
 			t.Errorf("%s with findings blocked from %q: the role says %q, the refusal %v", test.role, test.block, role.Blocked, err)
 		}

@@ -790,3 +790,71 @@ func TestWaitAccounts(t *testing.T) {
 	wantKind(t, "an admin", err, serval.Unauthenticated)
 	wantKind(t, "a sync of no account", w.plane.RequestSync(ctx, adm, "000000000000"), serval.NotFound)
 }
+
+// What a push has seen the same is not written again; what differs only in when it
+// was last used, or in what AWS refused meanwhile, is.
+func TestPushSeenTheSame(t *testing.T) { each(t, testPushSeenTheSame) }
+
+func testPushSeenTheSame(t *testing.T, w *world) {
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	roles := func() []serval.Role { return []serval.Role{aRole(prod, "a"), aRole(prod, "b"), aRole(prod, "c")} }
+	w.push(prod, roles()...)
+	first := w.clock.now()
+	w.clock.move(time.Hour)
+	again := roles()
+	used := w.clock.now().Truncate(time.Second)
+	again[1].LastUsedAt = &used
+	must(w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.LowerMaxSession(again[2].Key(), 3600) }))
+	if done := w.push(prod, again...); done != (Pushed{}) {
+		t.Errorf("pushed %+v, want nothing changed", done)
+	}
+	kept := w.stored()
+	for name, want := range map[string]time.Time{"a": first, "b": w.clock.now(), "c": w.clock.now()} {
+		if got := kept[roleARN(prod, name)].SeenAt; !got.Equal(want) {
+			t.Errorf("%s was written at %s, want %s", name, got, want)
+		}
+	}
+	if b := kept[roleARN(prod, "b")]; b.LastUsedAt == nil || !b.LastUsedAt.Equal(used) || kept[roleARN(prod, "c")].MaxSessionSeconds != again[2].MaxSessionSeconds {
+		t.Errorf("b was last used at %v, and c's maximum is %d; want what was read", b.LastUsedAt, kept[roleARN(prod, "c")].MaxSessionSeconds)
+	}
+	if path, ok := strings.CutPrefix(w.url, "sqlite://"); ok { // what it can do was worked out by older rules
+		db, err := sql.Open("sqlite", path)
+		must(err)
+		_, err = db.ExecContext(t.Context(), `update role set ability = 'old' where name = 'a'`)
+		must(errors.Join(err, db.Close()))
+		w.clock.move(time.Minute)
+		w.push(prod, again...)
+		if got := w.stored()[roleARN(prod, "a")].SeenAt; !got.Equal(w.clock.now()) {
+			t.Errorf("a, which was looked at by older rules, was written at %s, want now", got)
+		}
+	}
+	// What is seen the same is there: the others are gone.
+	if done := w.push(prod, again[0]); done != (Pushed{Removed: 2}) || len(w.stored()) != 1 {
+		t.Errorf("pushed %+v, %d roles; want two removed", done, len(w.stored()))
+	}
+
+	// What became of a role while it was on its way is not undone unseen.
+	g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
+	must(err)
+	read := reading(inventory(prod, g, w.clock.now()), again[0])
+	stale := true
+	push := func() (Pushed, error) {
+		return w.intake.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+			if stale {
+				must(w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.MarkStale(prod, "AWS is away") }))
+			}
+			return read(take)
+		})
+	}
+	_, err = push()
+	wantKind(t, "a role that was marked stale meanwhile", err, serval.Exhausted)
+	stale = false
+	if done, err := push(); err != nil || done != (Pushed{}) || !w.stored()[roleARN(prod, "a")].StaleSince.IsZero() {
+		t.Errorf("pushed again %+v, %v; want it taken, and the role fresh", done, err)
+	}
+}

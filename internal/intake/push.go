@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -51,6 +52,7 @@ type head struct {
 func (t *Intake) take(ctx context.Context, who serval.Principal, accountID string, p push) (Pushed, error) {
 	var done Pushed
 	var account store.Account
+	var settled map[string]store.Settled
 	var end func()
 	var known map[string]store.KnownAbility
 	err := t.view(ctx, who, p.what, accountID, func(v *store.View) (err error) {
@@ -70,7 +72,19 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if end, ok = t.door.Store.BeginPush(accountID); !ok {
 			return serval.Refuse(serval.Exhausted, "Another push of this account is under way. Push again when it has ended.")
 		}
-		known, err = v.KnownAbilities(accountID)
+		if !isOpen(who, account) {
+			return nil // what it brings is read for its digest alone
+		}
+		if known, err = v.KnownAbilities(accountID); err != nil {
+			return err
+		}
+		roles, err := v.SettledRoles(accountID)
+		settled = make(map[string]store.Settled, len(roles))
+		for _, r := range roles {
+			if insight.Index(known[r.Key.RoleID].Ability).IsKnown() { // else it is looked at by the rules of today
+				settled[r.Key.RoleID] = r
+			}
+		}
 		return err
 	})
 	if end != nil {
@@ -104,7 +118,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		}
 		return t.door.Store.Stage(ctx, id, accountID, t.door.Now(), staged)
 	}
-	h, n, err := stage(account.Account, keep, p)
+	h, n, same, err := stage(account.Account, settled, keep, p)
 	if err != nil {
 		t.door.Refused(ctx, who, p.what, accountID, err)
 		return done, err
@@ -143,14 +157,18 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if err != nil {
 			return err
 		}
-		if len(staged) != n {
-			return fmt.Errorf("%d of %d staged roles are there", len(staged), n)
+		if len(staged) != n-len(same) {
+			return fmt.Errorf("%d of %d staged roles are there", len(staged), n-len(same))
 		}
+		if err := stillSettled(known, same); err != nil {
+			return err
+		}
+		staged = append(staged, same...)
 		d, err := p.compare(known, staged, tx.Now)
 		if err != nil {
 			return err
 		}
-		if n > 0 || !d.IsEmpty() {
+		if n > len(same) || !d.IsEmpty() {
 			if err := tx.ApplyDifference(id, accountID, d); err != nil {
 				return err
 			}
@@ -186,11 +204,28 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 	return done, nil
 }
 
-// stage reads a push and hands its roles to keep in batches, checking each. It
-// returns how many there were.
-func stage(account serval.Account, keep func([]serval.Role) error, p push) (h head, n int, err error) {
+// stillSettled refuses a push where what it has seen the same is not as it was when
+// the push began.
+func stillSettled(known []serval.Known, same []serval.Seen) error {
+	now := make(map[string]serval.Known, len(known))
+	for _, k := range known {
+		now[k.Key.RoleID] = k
+	}
+	for _, s := range same {
+		if k, there := now[s.Key.RoleID]; !there || k.Key != s.Key || k.Digest != s.Digest || k.Stale || !k.HeldSince.IsZero() {
+			return serval.Refuse(serval.Exhausted, "What is known of role %s has changed while it was pushed. Push again.", s.Key.ARN)
+		}
+	}
+	return nil
+}
+
+// stage reads a push and hands its roles to keep in batches, checking each, but for
+// those that are settled as they are: they are returned as same. It returns how
+// many there were in all.
+func stage(account serval.Account, settled map[string]store.Settled, keep func([]serval.Role) error, p push) (h head, n int, same []serval.Seen, err error) {
 	var batch []serval.Role
 	var size int
+	ids, arns := map[string]bool{}, map[string]bool{}
 	flush := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -205,6 +240,15 @@ func stage(account serval.Account, keep func([]serval.Role) error, p push) (h he
 		}
 		if err := checkRole(r, account); err != nil {
 			return err
+		}
+		if ids[r.RoleID] || arns[r.ARN] {
+			return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
+		}
+		ids[r.RoleID], arns[r.ARN] = true, true
+		was, there := settled[r.RoleID]
+		if there && was.Key.ARN == r.ARN && was.MaxSessionSeconds == r.MaxSessionSeconds && isUsed(r, was.LastUsedAt) && was.Digest == r.Digest() {
+			same = append(same, serval.Seen{Key: was.Key, Digest: was.Digest})
+			return nil
 		}
 		batch = append(batch, r)
 		for _, d := range documents(r) {
@@ -225,5 +269,13 @@ func stage(account serval.Account, keep func([]serval.Role) error, p push) (h he
 	case h.generation < 1:
 		err = serval.Refuse(serval.Invalid, "The %s bears no generation: it is pushed with the one that its sync was opened with.", p.noun)
 	}
-	return h, n, err
+	return h, n, same, err
+}
+
+// isUsed reports whether r was last used at the instant; zero for never.
+func isUsed(r serval.Role, at time.Time) bool {
+	if r.LastUsedAt == nil {
+		return at.IsZero()
+	}
+	return r.LastUsedAt.Truncate(time.Microsecond).Equal(at)
 }

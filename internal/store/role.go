@@ -20,7 +20,7 @@ type Role struct {
 	Key         serval.RoleKey
 	Complete    bool // every policy document was read
 	Digest      string
-	SeenAt      time.Time
+	SeenAt      time.Time // when it was last taken in; what is seen unchanged is not
 	StaleSince  time.Time // its last state could not be confirmed since then
 	StaleReason string
 	HeldSince   time.Time // its removal waits to be confirmed; not to be minted
@@ -221,6 +221,31 @@ func (v *View) KnownRoles(accountID string) ([]serval.Known, error) {
 		return nil, fmt.Errorf("listing the known roles of account %s: %w", accountID, err)
 	}
 	return known, nil
+}
+
+// A Settled role is listed, neither held nor stale; one that is seen the same again
+// needs no writing.
+type Settled struct {
+	Key               serval.RoleKey
+	Digest            string
+	MaxSessionSeconds int // as it is kept: AWS may have refused what was read
+	LastUsedAt        time.Time
+}
+
+// SettledRoles returns those of an account.
+func (v *View) SettledRoles(accountID string) ([]Settled, error) {
+	settled, err := all(v, func(row scanner) (s Settled, err error) {
+		var used int64
+		s.Key.AccountID = accountID
+		err = row.Scan(&s.Key.RoleID, &s.Key.Partition, &s.Key.ARN, &s.Digest, &s.MaxSessionSeconds, &used)
+		s.LastUsedAt = instant(used)
+		return s, err
+	}, `select role_id, partition, arn, digest, max_session_seconds, last_used_at from role
+		where account_id = $1 and removed_at = 0 and held_since = 0 and stale_since = 0`, accountID)
+	if err != nil {
+		return nil, fmt.Errorf("listing the settled roles of account %s: %w", accountID, err)
+	}
+	return settled, nil
 }
 
 // CountRoles returns how many roles of an account are listed, and how many of

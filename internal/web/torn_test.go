@@ -3,6 +3,7 @@ package web_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -147,5 +149,53 @@ func TestTornPushes(t *testing.T) {
 	err := w.store.Read(t.Context(), func(v *store.View) error { _, err := v.VerifyChain(store.Head{}); return err })
 	if err != nil {
 		t.Errorf("the audit chain: %v", err)
+	}
+}
+
+// A worker's token that is taken away while it pushes, or that loses the account, has
+// no power left at the end of the push.
+func TestTokenTakenAwayWhilePushing(t *testing.T) {
+	tokens := func(list []web.UpstreamToken) []web.UpstreamToken { return list }
+	w := newWorld(t, func(c *web.Config) {
+		all := c.UpstreamTokens
+		c.UpstreamTokens = func() []web.UpstreamToken { return tokens(all()) }
+	})
+	for name, taken := range map[string]func(list []web.UpstreamToken) []web.UpstreamToken{
+		"the token is gone": func(list []web.UpstreamToken) []web.UpstreamToken { return list[1:] },
+		"the account is another's": func(list []web.UpstreamToken) []web.UpstreamToken {
+			list[0].Accounts = []string{dev}
+			return list
+		},
+	} {
+		worker := w.worker(hubToken)
+		var opened wire.Sync
+		worker.json("POST", "/api/v1/upstream/accounts/"+prod+"/syncs", wire.OpenSync{Worker: "w1"}, 200, &opened)
+		var text bytes.Buffer
+		if err := wire.WriteInventory(&text, w.inventory(opened.Generation)); err != nil {
+			t.Fatal(err)
+		}
+		asked := 0
+		tokens = func(list []web.UpstreamToken) []web.UpstreamToken {
+			if asked++; asked == 1 { // when the push begins
+				return list
+			}
+			return taken(list)
+		}
+		worker.json("PUT", "/api/v1/upstream/accounts/"+prod+"/inventory", json.RawMessage(text.Bytes()), 401, nil)
+		tokens = func(list []web.UpstreamToken) []web.UpstreamToken { return list }
+		var events wire.Events
+		w.as("aud").json("GET", "/api/v1/audit?action=inventory.accept&outcome=refused&page_size=1", nil, 200, &events)
+		if len(events.Events) != 1 || !strings.Contains(events.Events[0].Reason, "taken away") {
+			t.Errorf("%s: the audit log has %+v", name, events.Events)
+		}
+		err := w.store.Read(t.Context(), func(v *store.View) error {
+			if roles, err := v.Roles(prod); err != nil || len(roles) != 0 {
+				t.Errorf("%s: %d roles were taken in, %v", name, len(roles), err)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }

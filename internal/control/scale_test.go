@@ -1,0 +1,360 @@
+package control
+
+import (
+	"context"
+	"database/sql"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/pgtest"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+var scale = flag.Bool("control", false, "measure what acts and reads cost at scale; see docs/performance.md")
+
+// What is measured.
+const (
+	scaleAccounts = 500
+	scaleRoles    = 40 // of each account
+	scalePeople   = 2000
+	scaleTeams    = 50
+	scaleEvents   = 1_000_000
+	scalePush     = 5000
+)
+
+// TestScale prints what make bench-control measures. It fails where something is not
+// done, never because it was slow.
+func TestScale(t *testing.T) {
+	if !*scale {
+		t.Skip("only with -control: it takes some minutes")
+	}
+	t.Run("sqlite", func(t *testing.T) {
+		url := "sqlite://" + filepath.Join(t.TempDir(), "serval.db") // on a disk
+		must(t, migrate(url))
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+		newBigWorld(t, url).measure()
+	})
+	t.Run("postgres", func(t *testing.T) { newBigWorld(t, pgtest.URLOf(t, migrate)).measure() })
+}
+
+// A bigWorld is a world of many accounts, roles, people and events.
+type bigWorld struct {
+	*world
+	people []serval.Principal
+}
+
+func newBigWorld(t *testing.T, url string) *bigWorld {
+	t.Helper()
+	e := &bigWorld{world: worldOver(t, url)}
+	var all []serval.Account
+	for i := range scaleAccounts {
+		a := serval.Account{ID: fmt.Sprintf("%012d", 100_000_000_000+i), Name: fmt.Sprintf("account-%03d", i), Partition: "aws", ExternalID: "x1"}
+		a.RoleARN = "arn:aws:iam::" + a.ID + ":role/serval-ingestion"
+		all = append(all, a)
+	}
+	var policies []serval.AccessPolicy
+	for i := range scaleTeams {
+		group := serval.People{Groups: []string{fmt.Sprintf("team-%02d", i)}}
+		policies = append(policies,
+			serval.AccessPolicy{Name: fmt.Sprintf("team-%02d-read", i), Roles: serval.RoleMatch{ARNs: []string{fmt.Sprintf("arn:aws:iam::*:role/team-%02d-reader-*", i)}},
+				Eligible: group, Approval: serval.Approval{Automatic: true}, MaxMinutes: 480},
+			serval.AccessPolicy{Name: fmt.Sprintf("team-%02d-admin", i), Roles: serval.RoleMatch{ARNs: []string{fmt.Sprintf("arn:aws:iam::*:role/team-%02d-*", i)}},
+				Eligible: group, Approval: serval.Approval{Steps: []serval.People{group}}, MaxMinutes: 480})
+	}
+	must(t, e.plane.Declare(t.Context(), serval.System(), append(all, accounts()...), policies))
+	for i, a := range all {
+		var roles []serval.Role
+		for j := range scaleRoles {
+			name := fmt.Sprintf("team-%02d-reader-%d", (i+j)%scaleTeams, j)
+			if j%2 == 1 {
+				name = fmt.Sprintf("team-%02d-admin-%d", (i+j)%scaleTeams, j)
+			}
+			roles = append(roles, scaleRole(a.ID, name, ""))
+		}
+		e.push(a.ID, roles...)
+	}
+	e.fillLog()
+	must(t, e.store.Write(t.Context(), e.clock.now(), func(tx *store.Tx) error {
+		e.people = nil
+		for i := range scalePeople {
+			p := serval.Person{
+				ID: fmt.Sprintf("person_%04d", i), Issuer: issuer, Subject: fmt.Sprintf("00u%04d", i), Email: fmt.Sprintf("person%04d@example.com", i),
+				Groups: []string{"everybody", fmt.Sprintf("team-%02d", i%scaleTeams)}, GroupsAt: tx.Now,
+			}
+			e.people = append(e.people, serval.Principal{Kind: serval.KindPerson, Person: p})
+			if err := tx.SavePerson(p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return e
+}
+
+// scaleRole is a role such as they are: a trust policy of its own, an inline policy
+// and a managed one.
+func scaleRole(account, name, mark string) serval.Role {
+	return aRole(account, name, func(r *serval.Role) {
+		r.RoleID = fmt.Sprintf("AROA%s%s", account, strings.ToUpper(strings.ReplaceAll(name, "-", "")))
+		r.Description = "What the team of this role works with" + mark
+		r.Tags = map[string]string{"serval": "", "team": name[:min(7, len(name))], "stage": "prod"}
+		trusting(closed)(r)
+		r.TrustPolicy = serval.Document(strings.Replace(string(r.TrustPolicy), `"Version"`, `"Id":"`+name+`","Version"`, 1))
+		r.InlinePolicies.Policies = []serval.InlinePolicy{{Name: "own", Document: serval.Document(`{"Version":"2012-10-17","Statement":[{"Sid":"` + strings.ReplaceAll(name, "-", "") +
+			`","Effect":"Allow","Action":["s3:GetObject","s3:ListBucket","dynamodb:Query"],"Resource":"*"}]}`)}}
+		r.ManagedPolicies.Policies = []serval.ManagedPolicy{{ARN: "arn:aws:iam::aws:policy/ReadOnlyAccess", Name: "ReadOnlyAccess", Version: "v1",
+			Document: serval.Document(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"ec2:Describe*","Resource":"*"}]}`)}}
+	})
+}
+
+// fillLog puts rows into the audit log as somebody would who has the database: they
+// are no chain, and nothing here verifies one.
+func (e *bigWorld) fillLog() {
+	e.t.Helper()
+	head := e.head()
+	e.exec(fmt.Sprintf(`insert into event (seq, at, actor_kind, actor_id, actor, action, target, outcome, reason, request_id, address, detail, key_id, hash)
+		with recursive n (i) as (select %d union all select i + 1 from n where i < %d)
+		select i, %d + i * 100000, 'person', 'person_' || (i %% 2000), 'person' || (i %% 2000) || '@example.com',
+			case i %% 10 when 0 then 'session.open' when 1 then 'session.issue' when 2 then 'request.create' else 'role.read' end, 'req_' || (i / 7),
+			case when i %% 1000 = 0 then 'failed' when i %% 10 = 0 then 'started' else 'done' end, '', 'r', '203.0.113.7', '{}', 'k', 'h' from n`,
+		head+1, scaleEvents, noon.UnixMicro()))
+	e.exec(fmt.Sprintf(`update chain set seq = %d`, scaleEvents))
+	e.clock.move(28 * time.Hour)
+	if strings.HasPrefix(e.url, "postgres") {
+		e.exec(`analyze`)
+	}
+}
+
+// exec runs a statement past the store.
+func (e *bigWorld) exec(statement string) {
+	e.t.Helper()
+	db, err := sql.Open("pgx", e.url)
+	if path, ok := strings.CutPrefix(e.url, "sqlite://"); ok {
+		db, err = sql.Open("sqlite", path)
+	}
+	must(e.t, err)
+	defer db.Close()
+	if _, err := db.ExecContext(e.t.Context(), statement); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// A turn is what something took: on the wall's clock, and of the processor in this
+// process, which others on the machine do not lengthen.
+type turn struct{ wall, cpu time.Duration }
+
+// measured returns what f took.
+func measured(f func()) turn {
+	used := func() time.Duration {
+		var u syscall.Rusage
+		_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	cpu, began := used(), time.Now()
+	f()
+	return turn{time.Since(began), used() - cpu}
+}
+
+// took prints the percentiles of some turns.
+func (e *bigWorld) took(what string, turns []turn) {
+	percentile := func(of func(turn) time.Duration, percent int) float64 {
+		all := make([]time.Duration, len(turns))
+		for i, one := range turns {
+			all[i] = of(one)
+		}
+		slices.Sort(all)
+		return float64(all[(len(all)-1)*percent/100]) / float64(time.Millisecond)
+	}
+	wall, cpu := func(t turn) time.Duration { return t.wall }, func(t turn) time.Duration { return t.cpu }
+	e.t.Logf("%-42s p50 %8.2f ms  p99 %8.2f ms  of the processor %8.2f and %8.2f ms  (%d)", what,
+		percentile(wall, 50), percentile(wall, 99), percentile(cpu, 50), percentile(cpu, 99), len(turns))
+}
+
+// time measures n turns.
+func (e *bigWorld) time(what string, n int, f func(i int) error) {
+	e.t.Helper()
+	var all []turn
+	for i := range n {
+		all = append(all, measured(func() {
+			if err := f(i); err != nil {
+				e.t.Fatalf("%s: %v", what, err)
+			}
+		}))
+		e.clock.move(100 * time.Millisecond)
+	}
+	e.took(what, all)
+}
+
+func (e *bigWorld) measure() {
+	ctx, t := e.t.Context(), e.t
+	who := func(i int) serval.Principal { return e.people[i%len(e.people)] }
+	e.time("the first look at every role", 1, func(int) error {
+		_, _, err := e.plane.Roles(ctx, who(0), RoleFilter{Text: "no such role", Limit: 100})
+		return err
+	})
+	list := func(f RoleFilter) func(int) error {
+		return func(i int) error {
+			f.Limit = 100
+			_, _, err := e.plane.Roles(ctx, who(i), f)
+			return err
+		}
+	}
+	e.time("roles, the first page", 500, list(RoleFilter{}))
+	e.time("roles with a text", 500, list(RoleFilter{Text: "account-49"}))
+	e.time("roles with a text that none has", 500, list(RoleFilter{Text: "no such role"}))
+	e.time("roles with a tag", 500, list(RoleFilter{Tag: "stage=prod"}))
+	aud := serval.Principal{Kind: serval.KindPerson, Person: who(0).Person, Auditor: true}
+	e.time("findings, the first page", 50, func(int) error {
+		_, _, err := e.plane.Findings(ctx, aud, FindingFilter{Limit: 100})
+		return err
+	})
+	e.time("a page of the access report", 20, func(int) error {
+		_, _, err := e.plane.AccessReport(ctx, aud, ReportFilter{From: noon.Add(-time.Hour), To: noon.Add(24 * time.Hour), Limit: 100})
+		return err
+	})
+
+	arn := func(i int, kind string) string { // one that who(i) is eligible for
+		team := i % scaleTeams
+		j := 0
+		if kind == "admin" {
+			j = 1
+		}
+		account := (team - j + scaleTeams) % scaleTeams
+		return fmt.Sprintf("arn:aws:iam::%012d:role/team-%02d-%s-%d", 100_000_000_000+account, team, kind, j)
+	}
+	const acts = 300
+	made := make([]string, acts)
+	ask := func(kind string) func(int) error {
+		return func(i int) error {
+			r, err := e.plane.Request(ctx, who(i), Ask{RoleARNs: []string{arn(i, kind)}, Ask: serval.Ask{Minutes: 60, Justification: "to see what it costs"}})
+			if err == nil {
+				made[i] = r[0].ID
+			}
+			return err
+		}
+	}
+	e.time("request", acts, ask("admin"))
+	e.time("decide", acts, func(i int) error {
+		by := who(i + scaleTeams) // of the same team
+		by.Person.GroupsAt = e.clock.now()
+		_, err := e.decide(by, made[i], true)
+		return err
+	})
+
+	id := e.identity("opener@example.com", "team-00")
+	id.ExpiresAt = e.clock.now().Add(24 * time.Hour)
+	opener, _, err := e.signInAs(e.plane, id)
+	must(t, err)
+	r := e.ask(opener, arn(0, "reader"), 480)
+	open := func(int) error {
+		e.clock.move(1100 * time.Millisecond) // nobody opens more than 60 in a minute
+		_, err := e.plane.Open(ctx, opener, opening(r.ID))
+		return err
+	}
+	e.time("open a session, without STS", acts, open)
+
+	for _, f := range []struct {
+		what string
+		AuditFilter
+	}{
+		{"the newest", AuditFilter{}}, {"a target", AuditFilter{Target: "req_777"}}, {"an actor", AuditFilter{Actor: "person77@example.com"}},
+		{"an action", AuditFilter{Action: serval.SessionIssue}}, {"an outcome", AuditFilter{Outcome: serval.OutcomeFailed}},
+		{"a time", AuditFilter{From: noon.Add(5 * time.Hour), To: noon.Add(10 * time.Hour)}},
+		{"an action and an outcome", AuditFilter{Action: serval.SessionOpen, Outcome: serval.OutcomeFailed}},
+		{"two that never come together", AuditFilter{Action: serval.RoleRead, Outcome: serval.OutcomeStarted}},
+		{"far behind", AuditFilter{Before: 1000, Action: serval.SessionIssue}},
+	} {
+		f.Limit = 100
+		e.time("audit log: "+f.what, 50, func(int) error { _, _, _, err := e.plane.Events(ctx, aud, f.AuditFilter); return err })
+	}
+
+	// A push of one large account: all of it new, then nothing changed, then all.
+	account := prod
+	large := func(mark string) (roles []serval.Role) {
+		for i := range scalePush {
+			roles = append(roles, scaleRole(account, fmt.Sprintf("big-%04d", i), mark))
+		}
+		return roles
+	}
+	e.pushText(account, large(""))
+	var changed, unchanged []turn
+	push := func(into *[]turn, roles []serval.Role) {
+		*into = append(*into, measured(func() { e.pushText(account, roles) }))
+		e.clock.move(time.Second)
+	}
+	for i := range 3 {
+		roles := large(fmt.Sprint(" ", i))
+		push(&changed, roles)
+		push(&unchanged, roles)
+	}
+	e.took("push of 5,000 roles, all changed", changed)
+	e.took("push of 5,000 roles, none changed", unchanged)
+
+	idle := e.during(open, func(context.Context) { time.Sleep(5 * time.Second) })
+	e.took("open a session, nothing else going on", idle)
+	i := 10
+	beside := e.during(open, func(context.Context) {
+		for range 3 {
+			i++
+			e.pushText(account, large(fmt.Sprint(" ", i)))
+		}
+	})
+	e.took("open a session, during changed pushes", beside)
+	roles := large(fmt.Sprint(" ", i))
+	beside = e.during(open, func(context.Context) {
+		for range 10 {
+			e.pushText(account, roles)
+		}
+	})
+	e.took("open a session, during unchanged pushes", beside)
+}
+
+// pushText pushes an account's roles, with a digest as cheap as that of a text.
+func (e *bigWorld) pushText(account string, roles []serval.Role) {
+	opened, err := e.intake.OpenSync(e.t.Context(), hub(), account, "pod-1", serval.SyncFull)
+	if err != nil {
+		e.t.Error(err)
+		return
+	}
+	_, err = e.intake.Push(e.t.Context(), hub(), account, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+		for _, r := range roles {
+			if err := take(r); err != nil {
+				return serval.Inventory{}, "", err
+			}
+		}
+		return inventory(account, opened.Generation, e.clock.now()), fmt.Sprint("digest ", opened.Generation), nil
+	})
+	if err != nil {
+		e.t.Error(err)
+	}
+}
+
+// during measures f for as long as what goes on beside.
+func (e *bigWorld) during(f func(int) error, beside func(context.Context)) (all []turn) {
+	e.t.Helper()
+	var wg sync.WaitGroup
+	done := make(chan struct{})
+	wg.Go(func() { defer close(done); beside(e.t.Context()) })
+	for {
+		select {
+		case <-done:
+			wg.Wait()
+			return all
+		default:
+			all = append(all, measured(func() {
+				if err := f(0); err != nil {
+					e.t.Fatal(err)
+				}
+			}))
+		}
+	}
+}
