@@ -239,6 +239,7 @@ type bench struct {
 	cookie  string
 	started time.Duration // to the first answer, of a bridge whose database is there; median
 	idle    int           // bytes, resident
+	idp     *idptest.Provider
 }
 
 func newBench(t testing.TB, roles int) *bench {
@@ -283,7 +284,7 @@ upstream_tokens:
 		}
 		return cmd
 	}
-	b := &bench{}
+	b := &bench{idp: idp}
 	var took []time.Duration
 	for i := range 6 { // the first makes the database
 		b.served = serveApart(t, address, command())

@@ -96,17 +96,16 @@ func (s *Logins) trade(ctx context.Context, who serval.Principal, k store.IDToke
 	}
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
-	var ended error // kept apart: what was traded is kept all the same
 	err := s.act(ctx, who, serval.LoginRefresh, who.LoginID, func(tx *store.Tx, e *serval.Event) error {
-		if _, ended = Current(&tx.View, who, tx.Now); ended != nil && !serval.IsRefusal(ended) {
-			return ended
-		}
 		l, err := tx.LoginByID(who.LoginID)
 		if err != nil {
 			return err
 		}
 		if l.IDToken.Refresh != k.Refresh || !l.IDToken.ClaimedUntil.Equal(k.ClaimedUntil) {
-			return cmp.Or(ended, serval.Refuse(serval.Unavailable, "The identity provider took too long to say whether you are still you. Try again."))
+			if _, err := Current(&tx.View, who, tx.Now); err != nil {
+				return err // nothing is kept for who has signed out
+			}
+			return serval.Refuse(serval.Unavailable, "The identity provider took too long to say whether you are still you. Try again.")
 		}
 		if failed != nil {
 			kept := l.IDToken
@@ -133,7 +132,7 @@ func (s *Logins) trade(ctx context.Context, who serval.Principal, k store.IDToke
 		}
 		return tx.SaveIDToken(fresh)
 	})
-	return cmp.Or(failed, err, ended)
+	return cmp.Or(failed, err)
 }
 
 // failures are the trades that failed, by person, within one minute: nobody has

@@ -23,6 +23,9 @@ func ReturnTo() func(text string) string {
 // SetMaxComing sets how many may be coming back from signing in at a time.
 func (s *Server) SetMaxComing(n int) { s.coming = make(chan struct{}, n) }
 
+// SetMaxGoing sets how many may be beginning to sign in at a time.
+func (s *Server) SetMaxGoing(n int) { s.going = make(chan struct{}, n) }
+
 // Forms returns credentials in every form, by its id.
 func Forms(c wire.Credentials) (map[string]string, error) {
 	forms, err := pages.CredentialsForms(c)

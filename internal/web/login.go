@@ -22,6 +22,12 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 	if err := s.logins.Take(v.who.Address, s.c.Now()); err != nil {
 		return err
 	}
+	select {
+	case s.going <- struct{}{}:
+		defer func() { <-s.going }()
+	default:
+		return crowded()
+	}
 	returnTo := s.returnTo(r.URL.Query().Get("return_to"))
 	if v.who.Kind == serval.KindPerson && r.Header.Get("Sec-Fetch-Site") == "cross-site" {
 		return s.redirect(w, returnTo)
@@ -64,6 +70,12 @@ func (v *visit) nobody() serval.Principal {
 	return serval.Principal{Kind: serval.KindNobody, RequestID: v.who.RequestID, Address: v.who.Address}
 }
 
+// crowded is said where too many sign in at the same moment. Nothing was taken.
+func crowded() error {
+	return &serval.Refusal{Kind: serval.Unavailable, Reason: "Too many people are signing in right now. Load this page again in a few seconds.",
+		Detail: map[string]string{"retry_after": "5"}}
+}
+
 // finishLogin takes a browser back from the identity provider. An attempt that
 // is not there, any more or for this browser, changes nothing: whoever is signed
 // in stays so.
@@ -75,8 +87,7 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 	case s.coming <- struct{}{}:
 		defer func() { <-s.coming }()
 	default:
-		return &serval.Refusal{Kind: serval.Unavailable, Reason: "Too many people are signing in right now. Load this page again in a few seconds.",
-			Detail: map[string]string{"retry_after": "5"}}
+		return crowded()
 	}
 	answer, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil || len(answer["state"]) != 1 {

@@ -105,6 +105,25 @@ func TestSecretRotatesOverReplicas(t *testing.T) {
 	}
 }
 
+// beyond so many at a time nobody begins to sign in, and whoever is signed in
+// notices nothing.
+func TestTooManyBegin(t *testing.T) {
+	w := newWorld(t)
+	ana := w.as("ana")
+	w.edge.SetMaxGoing(0)
+	res, text := w.browser().do("GET", "/oidc/auth/login", nil)
+	if res.StatusCode != 503 || res.Header.Get("Retry-After") != "5" || !strings.Contains(text, "Load this page again") || len(res.Cookies()) != 0 {
+		t.Errorf("one too many was answered %d with Retry-After %q, want 503 and a time", res.StatusCode, res.Header.Get("Retry-After"))
+	}
+	ana.page("/roles", 200)
+	w.edge.SetMaxGoing(1)
+	for range 2 { // a place is given back
+		if res, _ := w.browser().do("GET", "/oidc/auth/login", nil); res.StatusCode != 303 {
+			t.Errorf("answered %d, want 303", res.StatusCode)
+		}
+	}
+}
+
 // a provider that does not answer keeps those waiting who sign in, in
 // bounded number, and nobody else.
 func TestSlowProvider(t *testing.T) {

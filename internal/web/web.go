@@ -120,7 +120,8 @@ type Server struct {
 	pages   *pages.Pages
 	logins  *edge.Limiter
 	returns *edge.Limiter
-	coming  chan struct{} // who is coming back from signing in, right now
+	going   chan struct{} // who is beginning to sign in right now,
+	coming  chan struct{} // and who is coming back
 	cross   *http.CrossOriginProtection
 
 	patience  time.Duration // with a body that nobody reads any more
@@ -145,10 +146,11 @@ const (
 	returnRate = 120
 )
 
-// maxComing is how many may be coming back at a time: each waits for the identity
-// provider, which may be slow. Beyond that they are told to try again, and have
-// lost nothing.
-const maxComing = 1000
+// maxComing is how many may be on either half of signing in at a time: each waits
+// for the database or for the identity provider, which may be slow. Beyond that
+// they are told to try again, and have lost nothing: it is sooner done than
+// waiting behind a thousand others.
+const maxComing = 250
 
 // New returns the edge, or all that is wrong with its configuration.
 func New(c Config) (*Server, error) {
@@ -186,8 +188,8 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		c: c, origin: origin, mux: http.NewServeMux(), cookies: newCookies(c.Secret, c.OlderSecrets),
 		logins: &edge.Limiter{Most: loginRate}, returns: &edge.Limiter{Most: returnRate},
-		coming: make(chan struct{}, maxComing),
-		cross:  http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
+		going: make(chan struct{}, maxComing), coming: make(chan struct{}, maxComing),
+		cross: http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.pages, err = pages.New(pages.Config{
