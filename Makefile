@@ -117,6 +117,21 @@ $(BINDINGS)/done: terraform/testdata/bindings/package-lock.json
 	cd $(BINDINGS) && npm ci --legacy-peer-deps --ignore-scripts --no-audit --no-fund
 	touch $@
 
+# What looks at every page as somebody does who needs more of it, from npm, outside of the checkout.
+AXE := $(TOOLS)/axe-core-4.14.1
+
+.PHONY: axe-core screenshots
+axe-core: $(AXE)/done ## Install axe-core, for the tests of the pages in Debian's Chromium
+
+$(AXE)/done: internal/web/testdata/axe-core/package-lock.json
+	mkdir -p $(AXE)
+	cp internal/web/testdata/axe-core/package.json internal/web/testdata/axe-core/package-lock.json $(AXE)
+	cd $(AXE) && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
+
+screenshots: ## Renew docs/screenshots: every page, on two screens and in two schemes (needs chromium)
+	$(GO) test -count=1 -timeout 15m -run '^TestScreenshots$$' ./internal/web -args -screenshots $(CURDIR)/docs/screenshots
+
 fuzz: ## Fuzz every parser of foreign text for FUZZTIME each
 	@grep -rlE '^func Fuzz' --include='*_test.go' internal cmd | xargs -n1 dirname | sort -u | while read -r dir; do \
 		for f in $$(grep -hoE '^func (Fuzz[A-Za-z0-9_]+)' "$$dir"/*_test.go | awk '{print $$2}'); do \

@@ -12,9 +12,9 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
-// maxPolicies is how many access policies may be made over the API. Each is
+// MaxPolicies is how many access policies may be made over the API. Each is
 // looked at for each role that somebody sees.
-const maxPolicies = 2000
+const MaxPolicies = 2000
 
 // The priorities that may be given over the API, and the one where none is.
 const (
@@ -165,7 +165,7 @@ func (p *Plane) CreatePolicy(ctx context.Context, who serval.Principal, policy s
 				return serval.Refuse(serval.Conflict, "There is an access policy of this name. Choose another, or change that one.")
 			}
 		}
-		if n >= maxPolicies {
+		if n >= MaxPolicies {
 			return serval.Refuse(serval.FailedPrecondition, "There are %d access policies, and no more are taken. Delete some, or let one say what several say.", n)
 		}
 		made, err = p.savePolicy(tx, e, policy, priority)

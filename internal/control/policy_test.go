@@ -241,7 +241,7 @@ func TestPoliciesAreBounded(t *testing.T) {
 	w := newWorld(t)
 	ctx, adm := t.Context(), w.signIn("adm@example.com")
 	err := w.store.Write(ctx, w.clock.now(), func(tx *store.Tx) error {
-		for i := range maxPolicies {
+		for i := range MaxPolicies {
 			if err := tx.SavePolicy(store.Policy{AccessPolicy: made(fmt.Sprint("p", i), "ana@example.com"), Source: store.SourceAPI}); err != nil {
 				return err
 			}

@@ -48,6 +48,10 @@ type Request struct {
 
 	// Explained is what is approved, or would be; read as notices are.
 	Explained *history.Explained
+
+	// Earlier is what the person asked before for the same role; read for whoever
+	// decides, and not in other lists.
+	Earlier Earlier
 }
 
 // Request asks for roles: one request each, all or none. Where the policy
@@ -308,6 +312,9 @@ func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
+	if list[0].Earlier, err = p.earlier(v, r); err != nil {
+		return Request{}, err
+	}
 	if list[0].Notices, err = v.NoticesOf(r.ID); err != nil {
 		return Request{}, err
 	}
@@ -447,8 +454,15 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 				break
 			}
 		}
-		list, err = p.listed(v, mine)
-		return err
+		if list, err = p.listed(v, mine); err != nil {
+			return err
+		}
+		for i := range list {
+			if list[i].Earlier, err = p.earlier(v, mine[i]); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	return list, next, err
 }

@@ -28,16 +28,20 @@ type Role struct {
 	// Card is what the role can do; read where one role is asked for, and nil in
 	// lists.
 	Card *insight.Card
+	// InUse are the requests of everybody whose clock runs for it; read where one
+	// role is asked for, and not in lists.
+	InUse []*serval.Request
 }
 
 // A RoleFilter chooses roles of the catalogue; empty fields choose all.
 type RoleFilter struct {
 	AccountID string
-	Tag       string // key, or key=value
-	Text      string // in ARN, description, account name or tags; without regard to ASCII case
-	Abilities string // what the role can do, all of them, with commas between; see insight.ParseAbility
-	Unused    int    // days that it was not used for at least; 0 for any
-	After     string // an ARN: those behind it
+	Tag       string   // key, or key=value
+	Text      string   // in ARN, description, account name or tags; without regard to ASCII case
+	Abilities string   // what the role can do, all of them, with commas between; see insight.ParseAbility
+	Unused    int      // days that it was not used for at least; 0 for any
+	IDs       []string // role ids: these alone; nil: all
+	After     string   // an ARN: those behind it
 	Limit     int
 }
 
@@ -81,7 +85,7 @@ func catalogueKey(who serval.Principal, f RoleFilter) string {
 	for _, part := range append([]string{
 		who.Person.ID, who.Person.Subject, who.Person.Email, who.Person.AuthorizedParty, who.Person.Suspended, who.Person.GroupsNote,
 		strconv.FormatBool(who.Admin), strconv.FormatBool(who.Auditor),
-		f.AccountID, f.Tag, f.Text, f.Abilities, strconv.Itoa(f.Unused), f.After, strconv.Itoa(f.Limit),
+		f.AccountID, f.Tag, f.Text, strings.Join(f.IDs, ","), f.Abilities, strconv.Itoa(f.Unused), f.After, strconv.Itoa(f.Limit),
 	}, who.Person.Groups...) {
 		b.WriteString(strconv.Itoa(len(part)))
 		b.WriteByte(':')
@@ -114,7 +118,7 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 		if len(theirs) == 0 {
 			return false, nil
 		}
-		if !hasTag(r.Tags, f.Tag) || !strings.Contains(r.text, text) || !can(r.Role) {
+		if f.IDs != nil && !slices.Contains(f.IDs, r.RoleID) || !hasTag(r.Tags, f.Tag) || !strings.Contains(r.text, text) || !can(r.Role) {
 			return true, nil
 		}
 		policy, ok := access.Decide(theirs, target(r.Role), who.Person)
@@ -160,6 +164,9 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 			return err
 		}
 		if role.Blocked, err = p.whyBlocked(v, role.Role); err != nil {
+			return err
+		}
+		if role.InUse, err = p.inUse(v, role.Key); err != nil {
 			return err
 		}
 		if err := v.FillDocuments(&role.Role); err != nil {

@@ -91,7 +91,7 @@ func New(c Config) (*Pages, error) {
 		p.static["/"+name] = staticFile{text, kinds[path.Ext(name)], hex.EncodeToString(sum[:8])}
 	}
 	layout, err := template.New("layout.html").Funcs(template.FuncMap{
-		"rfc": rfc, "utc": utc, "long": long, "seconds": func(n int) string { return long(n / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "tone": severityTone, "severities": func() any { return severities }, "kind": kind, "kindsOf": kindsOf, "abilities": func() []string { return abilities },
+		"rfc": rfc, "utc": utc, "long": long, "seconds": func(n int) string { return long(n / 60) }, "ago": func(seconds *int) string { return long(*seconds / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "tone": severityTone, "severities": func() any { return severities }, "kind": kind, "kindsOf": kindsOf, "abilities": func() []string { return abilities },
 		"join": func(t []string) string { return strings.Join(t, ", ") },
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/insight.html")
 	if err != nil {

@@ -2,9 +2,11 @@ package pages
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,6 +38,10 @@ type requestView struct {
 	MayCancel   bool
 	MayRevoke   bool
 	NeedsReason bool
+	Earlier     string        // how often this was asked for before, in words; for whoever decides
+	LastTime    *wire.Request // the last of those times
+	Inbox       bool          // it is shown among all that wait
+	Choices     []choice      // of minutes, to approve or extend by
 }
 
 // may reports whether the table has act for who in the request's state.
@@ -70,9 +76,15 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 		}
 	}
 	if view.Running {
-		view.Left = long(int(r.EndsAt.Sub(now) / time.Minute))
+		view.Left = p.left(r.EndsAt)
 	}
 	view.State, view.Tone = p.standing(r.Request)
+	view.Earlier = earlierWords(r.Earlier)
+	if last := r.Earlier.Last; last != nil {
+		one := shape.Request(control.Request{Request: last}, v.Who, now)
+		view.LastTime = &one
+	}
+	view.Choices = choices(view.MaxMinutes, 0, strconv.Itoa(view.Asked))
 	open := !due && v.Who.Person.Suspended == ""
 	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
 	view.MayExtend = open && view.Extension == nil && may(r.Request, v.Who, serval.ActExtend)
@@ -82,6 +94,25 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 	view.MayRevoke = open && !view.Mine && may(r.Request, v.Who, serval.ActRevoke)
 	return view
 }
+
+// earlierWords says how often somebody asked for a role before.
+func earlierWords(e control.Earlier) string {
+	switch {
+	case e.Times == 0:
+		return "Never before."
+	case e.More:
+		return fmt.Sprintf("More than %d times before; of the last %d, %d were approved.", e.Times, e.Times, e.Approved)
+	case e.Times == 1 && e.Approved == 1:
+		return "Once before; it was approved."
+	case e.Times == 1:
+		return "Once before; it was not approved."
+	default:
+		return fmt.Sprintf("%d times before, %d of them approved.", e.Times, e.Approved)
+	}
+}
+
+// left says how long it is until an end.
+func (p *Pages) left(end time.Time) string { return long(int(end.Sub(p.c.Now()) / time.Minute)) }
 
 // standing says where a request stands.
 func (p *Pages) standing(r *serval.Request) (words, tone string) {
@@ -211,43 +242,26 @@ func (p *Pages) Request(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	return p.show(w, v, http.StatusOK, "request", "Request for "+view.RoleName, view)
 }
 
+// pageApprovals is how many requests that wait are on a page.
+const pageApprovals = 20
+
 // Approvals shows what waits for somebody's decision.
 func (p *Pages) Approvals(w http.ResponseWriter, r *http.Request, v *Visit) error {
-	waiting, _, err := p.c.Plane.Approvals(r.Context(), v.Who, "", edge.MaxPage)
+	_, after, err := edge.Page(url.Values{"page_token": r.URL.Query()["page_token"]})
 	if err != nil {
 		return err
 	}
-	var view requestsView
+	waiting, next, err := p.c.Plane.Approvals(r.Context(), v.Who, after, pageApprovals)
+	if err != nil {
+		return err
+	}
+	view := requestsView{Next: edge.PageToken(next != "", next)}
 	for _, one := range waiting {
-		view.Requests = append(view.Requests, p.viewRequest(one, v))
+		shown := p.viewRequest(one, v)
+		shown.Inbox = true
+		view.Requests = append(view.Requests, shown)
 	}
 	return p.show(w, v, http.StatusOK, "approvals", "Approvals", view)
-}
-
-// Ask asks for a role from its page, which comes back with what was
-// entered where that is not taken.
-func (p *Pages) Ask(w http.ResponseWriter, r *http.Request, v *Visit) error {
-	f, err := edge.Form(r)
-	if err != nil {
-		return err
-	}
-	n, err := minutes(f.Get("minutes"))
-	var made []control.Request
-	if err == nil {
-		made, err = p.c.Plane.Request(r.Context(), v.Who, control.Ask{RoleARNs: f["role_arn"], Ask: serval.Ask{
-			Minutes: n, Justification: strings.TrimSpace(f.Get("justification")), Ticket: strings.TrimSpace(f.Get("ticket")),
-		}})
-	}
-	if serval.IsRefusal(err, serval.Invalid) {
-		if arn, notARN := serval.ParseRoleARN(f.Get("role_arn")); notARN == nil {
-			return p.showRole(w, r, v, arn.AccountID, arn.Name,
-				formView{Minutes: f.Get("minutes"), Justification: f.Get("justification"), Ticket: f.Get("ticket")}, err.Error())
-		}
-	}
-	if err != nil {
-		return err
-	}
-	return p.redirect(w, edge.Path("/requests/%s", made[0].ID))
 }
 
 // afterPost leads from a change back to where it was made.

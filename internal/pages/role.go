@@ -3,11 +3,16 @@ package pages
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
-	"strconv"
+	"net/url"
+	"regexp"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
@@ -16,9 +21,13 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
+// pageRoles is how many roles a page of the catalogue shows.
+const pageRoles = 50
+
 // A rolesView is the catalogue, by account.
 type rolesView struct {
-	Accounts []accountRoles
+	First    []roleList // favourites, and what was asked for lately
+	Accounts []roleList
 	Query    string
 	Account  string
 	Tag      string
@@ -26,23 +35,47 @@ type rolesView struct {
 	Unused   string // days that they were not used for; empty for any
 	Wrong    string // why that cannot be searched for
 	Count    int
-	More     bool
+	Next     string // page token
 	Groups   []string
 	GroupsAt wire.Time
 }
 
-type accountRoles struct {
-	ID, Name string
+// roleFilters are the parameters that choose roles of the catalogue.
+var roleFilters = []string{"q", "account_id", "tag", "ability", "unused_days"}
+
+// Filters returns those that are given.
+func (v rolesView) Filters() (given []fact) {
+	for i, value := range []string{v.Query, v.Account, v.Tag, v.Ability, v.Unused} {
+		if value != "" {
+			given = append(given, fact{roleFilters[i], value})
+		}
+	}
+	return given
+}
+
+// More returns the address of the page behind this one.
+func (v rolesView) More() string {
+	q := url.Values{"page_token": {v.Next}}
+	for _, f := range v.Filters() {
+		q.Set(f.Name, f.Value)
+	}
+	return "/roles?" + q.Encode()
+}
+
+// A roleList is some roles under a heading.
+type roleList struct {
+	ID, Name string // of the account, where it is one
 	Roles    []roleView
 }
 
 // A roleView is a role with what its page adds.
 type roleView struct {
 	wire.Role
-	Mine    *requestView
-	Path    string // of its page
-	Minutes int    // that the form begins with
-	Filter  string // what typing looks through
+	Mine      *requestView
+	Path      string // of its page
+	Minutes   int    // that the form begins with
+	Favourite bool
+	Where     bool // its account is said with it
 }
 
 func (p *Pages) viewRole(r control.Role, v *Visit) roleView {
@@ -50,15 +83,14 @@ func (p *Pages) viewRole(r control.Role, v *Visit) roleView {
 		Role: shape.Role(r, v.Who, p.c.Now()), Path: edge.Path("/roles/%s/%s", r.Key.AccountID, r.Name),
 		Minutes: cmp.Or(r.Policy.RecommendedMinutes, min(60, r.Policy.MaxMinutes)),
 	}
+	if value, tagged := view.Tags[serval.TagKey]; tagged && value == "" {
+		view.Tags = maps.Clone(view.Tags)
+		delete(view.Tags, serval.TagKey) // all of them have it
+	}
 	if r.MyRequest != nil {
 		mine := p.viewRequest(*r.MyRequest, v)
 		view.Mine = &mine
 	}
-	text := []string{view.ARN, view.Description, view.AccountName}
-	for key, value := range view.Tags {
-		text = append(text, key, value)
-	}
-	view.Filter = strings.ToLower(strings.Join(text, " "))
 	return view
 }
 
@@ -74,8 +106,18 @@ func (p *Pages) Roles(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	if err != nil {
 		view.Wrong, unused = err.Error(), 0
 	}
+	_, after, err := edge.Page(url.Values{"page_token": q["page_token"]})
+	if err != nil {
+		return err
+	}
+	favourites := readFavourites(r)
+	if len(view.Filters()) == 0 && after == "" {
+		if view.First, err = p.first(r.Context(), v, favourites); err != nil {
+			return err
+		}
+	}
 	roles, more, err := p.c.Plane.Roles(r.Context(), v.Who, control.RoleFilter{
-		AccountID: view.Account, Tag: view.Tag, Text: view.Query, Abilities: view.Ability, Unused: unused, Limit: edge.MaxPage,
+		AccountID: view.Account, Tag: view.Tag, Text: view.Query, Abilities: view.Ability, Unused: unused, After: after, Limit: pageRoles,
 	})
 	if serval.IsRefusal(err, serval.Invalid) {
 		view.Wrong, err = err.Error(), nil
@@ -83,22 +125,128 @@ func (p *Pages) Roles(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	if err != nil {
 		return err
 	}
-	view.More, view.Count = more, len(roles)
+	view.Count = len(roles)
+	if more {
+		view.Next = edge.PageToken(more, roles[len(roles)-1].ARN)
+	}
 	for _, role := range roles {
 		if n := len(view.Accounts); n == 0 || view.Accounts[n-1].ID != role.Key.AccountID {
-			view.Accounts = append(view.Accounts, accountRoles{ID: role.Key.AccountID, Name: role.AccountName})
+			view.Accounts = append(view.Accounts, roleList{ID: role.Key.AccountID, Name: role.AccountName})
 		}
 		last := &view.Accounts[len(view.Accounts)-1]
-		last.Roles = append(last.Roles, p.viewRole(role, v))
+		one := p.viewRole(role, v)
+		one.Favourite = slices.Contains(favourites, role.RoleID)
+		last.Roles = append(last.Roles, one)
 	}
 	return p.show(w, v, http.StatusOK, "roles", "Roles", view)
+}
+
+// mostRecent is how many roles that were asked for lately come first.
+const mostRecent = 5
+
+// first returns the roles that come before all others: favourites, and those that
+// were asked for lately, the last one first.
+func (p *Pages) first(ctx context.Context, v *Visit, favourites []string) (lists []roleList, err error) {
+	asked, _, err := p.c.Plane.Requests(ctx, v.Who, control.RequestFilter{Limit: 4 * mostRecent})
+	if err != nil {
+		return nil, err
+	}
+	var recent []string
+	for _, r := range asked {
+		if id := r.Role.RoleID; len(recent) < mostRecent && !slices.Contains(recent, id) && !slices.Contains(favourites, id) {
+			recent = append(recent, id)
+		}
+	}
+	if len(favourites)+len(recent) == 0 {
+		return nil, nil
+	}
+	roles, _, err := p.c.Plane.Roles(ctx, v.Who, control.RoleFilter{IDs: slices.Concat(favourites, recent), Limit: maxFavourites + mostRecent})
+	if err != nil {
+		return nil, err
+	}
+	kept, late := roleList{Name: "Favourites"}, roleList{Name: "Recent"}
+	for _, role := range roles {
+		one := p.viewRole(role, v)
+		one.Where = true
+		if one.Favourite = slices.Contains(favourites, role.RoleID); one.Favourite {
+			kept.Roles = append(kept.Roles, one)
+		} else {
+			late.Roles = append(late.Roles, one)
+		}
+	}
+	slices.SortStableFunc(late.Roles, func(a, b roleView) int {
+		return cmp.Compare(slices.Index(recent, a.RoleID), slices.Index(recent, b.RoleID))
+	})
+	for _, l := range []roleList{kept, late} {
+		if len(l.Roles) > 0 {
+			lists = append(lists, l)
+		}
+	}
+	return lists, nil
+}
+
+// Which roles somebody wants to have first is a matter of their browser: a cookie
+// says it, and nobody but the catalogue's page looks at that.
+const (
+	favouritesCookie = "__Host-serval-favourites"
+	favouritesAge    = 400 * 24 * time.Hour // the most that browsers keep one
+	maxFavourites    = 50
+)
+
+// roleID is the id of a role, as AWS makes them.
+var roleID = regexp.MustCompile(`^AROA[A-Z0-9]{8,28}$`)
+
+// readFavourites returns the ids of the roles that come first.
+func readFavourites(r *http.Request) (ids []string) {
+	c, err := r.Cookie(favouritesCookie)
+	if err != nil {
+		return nil
+	}
+	for id := range strings.SplitSeq(c.Value, ".") {
+		if len(ids) < maxFavourites && roleID.MatchString(id) && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Favour makes a role one of those that come first, or no longer.
+func (p *Pages) Favour(w http.ResponseWriter, r *http.Request, _ *Visit) error {
+	f, err := edge.Form(r)
+	if err != nil {
+		return err
+	}
+	id, ids := f.Get("role_id"), readFavourites(r)
+	if !roleID.MatchString(id) {
+		return serval.Refuse(serval.Invalid, "This is not the id of a role.")
+	}
+	if i := slices.Index(ids, id); i >= 0 {
+		ids = slices.Delete(ids, i, i+1)
+	} else {
+		ids = append(ids, id)
+		ids = ids[max(0, len(ids)-maxFavourites):]
+	}
+	http.SetCookie(w, &http.Cookie{
+		Name: favouritesCookie, Value: strings.Join(ids, "."), Path: "/", MaxAge: int(favouritesAge / time.Second),
+		Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,
+	})
+	back := url.Values{}
+	for _, name := range roleFilters {
+		if value := f.Get(name); value != "" {
+			back.Set(name, value)
+		}
+	}
+	if len(back) > 0 {
+		return p.redirect(w, "/roles?"+back.Encode())
+	}
+	return p.redirect(w, "/roles")
 }
 
 // A rolePageView is one role with its documents and, where it can be requested,
 // the form.
 type rolePageView struct {
 	roleView
-	TrustText string
+	TrustText []span
 	Inline    []documentView
 	Managed   []documentView
 	Unread    []string // which lists are not known
@@ -106,15 +254,22 @@ type rolePageView struct {
 	LastUsed  wire.Time
 	Created   wire.Time
 	Changes   []wire.RoleVersion // those that changed something, the newest first
+	InUse     []useView
 
-	Form  formView
-	Wrong string // why what was sent is not taken
+	Ask askView
 }
 
-type documentView struct{ Name, ARN, Version, Text string }
+type documentView struct {
+	Name, ARN, Version string
+	Text               []span
+}
 
-// A formView is what a request form holds.
-type formView struct{ Minutes, Justification, Ticket string }
+// A useView is somebody who has the role now.
+type useView struct {
+	Email  string
+	EndsAt wire.Time
+	Left   string
+}
 
 // Role shows one role.
 func (p *Pages) Role(w http.ResponseWriter, r *http.Request, v *Visit) error {
@@ -127,18 +282,19 @@ func (p *Pages) showRole(w http.ResponseWriter, r *http.Request, v *Visit, accou
 		return err
 	}
 	paper := &paper{left: maxPaper}
-	view := rolePageView{roleView: p.viewRole(role, v), Form: entered, Wrong: wrong, TrustText: paper.pretty(role.TrustPolicy), Created: wire.Time{Time: role.CreatedAt}}
+	view := rolePageView{roleView: p.viewRole(role, v), TrustText: paper.write(role.TrustPolicy), Created: wire.Time{Time: role.CreatedAt}}
+	view.Favourite = slices.Contains(readFavourites(r), role.RoleID)
 	if role.PermissionsBoundary != nil {
 		view.Boundary = *role.PermissionsBoundary
 	}
 	if role.LastUsedAt != nil {
 		view.LastUsed = wire.Time{Time: *role.LastUsedAt}
 	}
-	for _, p := range role.InlinePolicies.Policies {
-		view.Inline = append(view.Inline, documentView{Name: p.Name, Text: paper.pretty(p.Document)})
+	for _, one := range role.InlinePolicies.Policies {
+		view.Inline = append(view.Inline, documentView{Name: one.Name, Text: paper.write(one.Document)})
 	}
-	for _, p := range role.ManagedPolicies.Policies {
-		view.Managed = append(view.Managed, documentView{Name: p.Name, ARN: p.ARN, Version: p.Version, Text: paper.pretty(p.Document)})
+	for _, one := range role.ManagedPolicies.Policies {
+		view.Managed = append(view.Managed, documentView{Name: one.Name, ARN: one.ARN, Version: one.Version, Text: paper.write(one.Document)})
 	}
 	if l := role.InlinePolicies; l.Status != serval.ListRead {
 		view.Unread = append(view.Unread, "Not all inline policies could be read: "+l.Action+" "+string(l.Status)+".")
@@ -155,11 +311,13 @@ func (p *Pages) showRole(w http.ResponseWriter, r *http.Request, v *Visit, accou
 			view.Changes = append(view.Changes, version)
 		}
 	}
+	for _, one := range role.InUse {
+		view.InUse = append(view.InUse, useView{one.Email, wire.Time{Time: one.EndsAt}, p.left(one.EndsAt)})
+	}
+	view.Ask = newAsk([]roleView{view.roleView}, entered, wrong)
 	status := http.StatusOK
 	if wrong != "" {
 		status = http.StatusBadRequest
-	} else {
-		view.Form.Minutes = strconv.Itoa(view.Minutes)
 	}
 	return p.show(w, v, status, "role", role.Name, view)
 }
@@ -193,6 +351,63 @@ func (p *paper) pretty(d serval.Document) string {
 	}
 	p.left -= min(len(d), most)
 	return text
+}
+
+// A span is a stretch of a document.
+type span struct{ Kind, Text string }
+
+// What stands out in a document: names, what is denied, and what is meant for
+// more than one thing.
+const (
+	spanName = "name"
+	spanDeny = "deny"
+	spanWild = "wild"
+)
+
+// maxMarked is the largest document, in bytes, of which anything is marked.
+const maxMarked = 64 << 10
+
+// write returns a document as pretty does, with what should stand out apart.
+func (p *paper) write(d serval.Document) (spans []span) {
+	text := p.pretty(d)
+	if text == "" {
+		return nil
+	}
+	if len(text) > maxMarked {
+		return []span{{Text: text}}
+	}
+	from := 0
+	for i := 0; i < len(text); i++ {
+		if text[i] != '"' {
+			continue
+		}
+		end := i + 1
+		for end < len(text) && text[end] != '"' {
+			if text[end] == '\\' {
+				end++
+			}
+			end++
+		}
+		end = min(end+1, len(text))
+		kind := ""
+		switch word := text[i:end]; {
+		case end < len(text) && text[end] == ':':
+			kind = spanName
+		case word == `"Deny"`:
+			kind = spanDeny
+		case strings.Contains(word, "*"):
+			kind = spanWild
+		}
+		if kind != "" {
+			if from < i {
+				spans = append(spans, span{Text: text[from:i]})
+			}
+			spans = append(spans, span{kind, text[i:end]})
+			from = end
+		}
+		i = end - 1
+	}
+	return append(spans, span{Text: text[from:]})
 }
 
 // depth returns how deep the lists and objects of a JSON text are nested.

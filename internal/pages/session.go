@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
@@ -30,7 +31,9 @@ type credentialsView struct {
 	RenewAt     wire.Time
 	Note        string
 	Narrowed    []string
-	Bare        bool // without a session policy
+	Bare        bool       // without a session policy
+	Console     bool       // the console of the role's partition is known
+	Fields      url.Values // of the form that opened it: the console is narrowed alike
 	Forms       []CredentialsForm
 }
 
@@ -54,7 +57,14 @@ func (p *Pages) OpenSession(w http.ResponseWriter, r *http.Request, v *Visit) er
 	if err != nil {
 		return err
 	}
+	_, err = serval.ConsolePage{}.URL(opened.Session.Role.Partition)
+	console := err == nil
+	if console { // its form leads there
+		allowFormTo(w, strings.Join(p.c.ConsoleHosts, " "))
+	}
+	v.place = "requests"
 	return p.show(w, v, http.StatusOK, "credentials", "Credentials", credentialsView{
+		Console: console, Fields: f,
 		RoleARN: c.RoleARN, SessionName: c.SessionName, RequestPath: edge.Path("/requests/%s", opened.Session.RequestID),
 		EndsAt: c.EndsAt, RenewAt: c.RenewAt, Note: opened.Note, Narrowed: narrowedWords(f), Bare: p.c.NoSessionPolicy, Forms: forms,
 	})
@@ -95,5 +105,7 @@ func CredentialsForms(c wire.Credentials) ([]CredentialsForm, error) {
 		{"file", "Credentials file", "Add to ~/.aws/credentials and use --profile " + name + ".", fmt.Sprintf(
 			"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n", name, c.AccessKeyID, c.SecretAccessKey, c.SessionToken)},
 		{"json", "JSON", "The form that credential_process reads.", string(process) + "\n"},
+		{"client", "Client", "Needs no copying at all: the serval client asks the bridge, with a login of its own.", fmt.Sprintf(
+			"serval exec %[1]s -- aws sts get-caller-identity\n\n# or as a profile in ~/.aws/config\n[profile %[2]s]\ncredential_process = serval creds %[1]s\n", c.RoleARN, name)},
 	}, nil
 }

@@ -22,3 +22,30 @@ func Approval(a serval.Approval) wire.Approval {
 	}
 	return approval
 }
+
+// Explanation returns why somebody may or may not have a role.
+func Explanation(x control.Explanation) wire.Explanation {
+	answer := wire.Explanation{
+		May: x.May, Why: x.Why, Blocked: x.Blocked,
+		Person: wire.ExplainedPerson{
+			Email: x.Person.Email, Known: x.Person.ID != "", Identities: x.Identities, Suspended: x.Person.Suspended, Groups: List(x.Person.Groups),
+			GroupsAt: wire.Time{Time: x.Person.GroupsAt}, GroupsFresh: x.GroupsFresh, GroupsNote: x.Person.GroupsNote,
+		},
+		Role: wire.ExplainedRole{
+			ARN: x.ARN.String(), AccountID: x.ARN.AccountID, AccountConnected: x.Connected, State: string(x.State), Reason: x.Reason,
+			Since: wire.Time{Time: x.Since},
+		},
+		Policies: []wire.ExplainedPolicy{},
+	}
+	for _, f := range x.Findings {
+		answer.Policies = append(answer.Policies, wire.ExplainedPolicy{
+			Name: f.Policy.Name, Matches: f.Miss == "", Decides: f.Decides, Miss: string(f.Miss), Reason: f.Reason,
+			MaxMinutes: f.Policy.MaxMinutes, Approval: Approval(f.Policy.Approval),
+		})
+	}
+	if x.Trust != nil {
+		verdict := Trust(*x.Trust)
+		answer.Trust = &verdict
+	}
+	return answer
+}

@@ -85,27 +85,5 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, v *visit) error
 	if err != nil {
 		return err
 	}
-	answer := wire.Explanation{
-		May: x.May, Why: x.Why, Blocked: x.Blocked,
-		Person: wire.ExplainedPerson{
-			Email: x.Person.Email, Known: x.Person.ID != "", Identities: x.Identities, Suspended: x.Person.Suspended, Groups: shape.List(x.Person.Groups),
-			GroupsAt: wire.Time{Time: x.Person.GroupsAt}, GroupsFresh: x.GroupsFresh, GroupsNote: x.Person.GroupsNote,
-		},
-		Role: wire.ExplainedRole{
-			ARN: x.ARN.String(), AccountID: x.ARN.AccountID, AccountConnected: x.Connected, State: string(x.State), Reason: x.Reason,
-			Since: wire.Time{Time: x.Since},
-		},
-		Policies: []wire.ExplainedPolicy{},
-	}
-	for _, f := range x.Findings {
-		answer.Policies = append(answer.Policies, wire.ExplainedPolicy{
-			Name: f.Policy.Name, Matches: f.Miss == "", Decides: f.Decides, Miss: string(f.Miss), Reason: f.Reason,
-			MaxMinutes: f.Policy.MaxMinutes, Approval: shape.Approval(f.Policy.Approval),
-		})
-	}
-	if x.Trust != nil {
-		verdict := shape.Trust(*x.Trust)
-		answer.Trust = &verdict
-	}
-	return edge.WriteJSON(w, http.StatusOK, answer)
+	return edge.WriteJSON(w, http.StatusOK, shape.Explanation(x))
 }

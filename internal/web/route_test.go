@@ -102,6 +102,25 @@ var allowed = map[string]string{
 	"GET /accounts":                        "401 403 403 403 200 403 401 401",
 	"POST /accounts/{id}/sync":             "401 403 403 403 303 403 401 401",
 	"POST /accounts/{id}/confirm-removals": "401 403 403 403 422 403 401 401",
+	"POST /favourites":                     "401 303 303 303 303 303 401 401",
+	"GET /requests/new":                    "401 200 404 404 404 404 401 401",
+	"GET /policies":                        "401 403 403 403 200 403 401 401",
+	"GET /policies/new":                    "401 403 403 403 200 403 401 401",
+	"GET /policies/explain":                "401 403 403 403 200 403 401 401",
+	"POST /policies":                       "401 403 403 403 303 403 401 401",
+	"GET /policies/{name}":                 "401 403 403 403 200 403 401 401",
+	"POST /policies/{name}":                "401 403 403 403 422 403 401 401",
+	"POST /policies/{name}/priority":       "401 403 403 403 422 403 401 401",
+	"POST /policies/{name}/delete":         "401 403 403 403 422 403 401 401",
+	"GET /accounts/connect":                "401 403 403 403 200 403 401 401",
+	"POST /accounts":                       "401 403 403 403 303 403 401 401",
+	"GET /accounts/{id}":                   "401 403 403 403 200 403 401 401",
+	"POST /accounts/{id}/change":           "401 403 403 403 422 403 401 401",
+	"POST /accounts/{id}/disconnect":       "401 403 403 403 422 403 401 401",
+	"POST /accounts/{id}/checks":           "401 403 403 403 303 403 401 401",
+	"POST /accounts/{id}/runs":             "401 403 403 403 303 403 401 401",
+	"GET /runs/{id}":                       "401 403 403 403 200 403 401 401",
+	"POST /runs/{id}/decide":               "401 403 403 403 409 403 401 401",
 	"GET /findings":                        "401 403 403 403 200 200 401 401",
 	"GET /audit":                           "401 403 403 403 200 200 401 401",
 	"GET /static/serval.css":               "200 200 200 200 200 200 200 200",
@@ -206,6 +225,17 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		"POST /requests/{id}/done":                     {approved, nil},
 		"POST /requests/{id}/revoke":                   {approved, reason},
 		"POST /sessions":                               {approved, nil},
+		"POST /favourites":                             {nil, url.Values{"role_id": {w.aws.RoleID("dev-admin")}}},
+		"POST /policies":                               {nil, url.Values{"name": {"made by a form"}, "arns": {"*"}, "groups": {"engineering"}, "approval": {"automatic"}, "max_minutes": {"60"}}},
+		"POST /policies/{name}":                        {nil, url.Values{"arns": {"*"}, "groups": {"engineering"}, "approval": {"automatic"}, "max_minutes": {"60"}}},
+		"POST /policies/{name}/priority":               {nil, url.Values{"priority": {"7"}}},
+		"POST /accounts":                               {nil, url.Values{"id": {"888899990000"}, "name": {"newer"}, "role_arn": {"arn:aws:iam::888899990000:role/x"}}},
+		"POST /accounts/{id}/change":                   {nil, url.Values{"name": {"other"}, "role_arn": {"arn:aws:iam::" + prod + ":role/x"}}},
+		"POST /accounts/{id}/disconnect":               {nil, url.Values{"id": {prod}}},
+		"POST /accounts/{id}/checks":                   {nil, url.Values{"check": {"Test AWS Connection"}}},
+		"POST /accounts/{id}/runs":                     {nil, url.Values{"workflow": {"fetch-roles"}}},
+		"GET /runs/{id}":                               {started, nil},
+		"POST /runs/{id}/decide":                       {started, url.Values{"outcome": {"approve"}}},
 		"POST /logins/{id}/end":                        {another, nil},
 		"POST /api/v1/workflows/{name}/runs":           {nil, wire.StartRun{AccountID: prod}},
 		"GET /api/v1/runs/{id}":                        {started, nil},
@@ -247,6 +277,10 @@ func TestEveryRouteForEverybody(t *testing.T) {
 		switch key {
 		case "GET /api/v1/access/explain":
 			path += "?email=ana@example.com&role_arn=" + url.QueryEscape(arn)
+		case "GET /policies/explain":
+			path += "?email=ana@example.com&role_arn=" + url.QueryEscape(arn)
+		case "GET /requests/new":
+			path += "?role_arn=" + url.QueryEscape(arn)
 		case "GET /client/authorize":
 			path += "?" + clientQuery().Encode()
 		}

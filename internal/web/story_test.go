@@ -180,10 +180,10 @@ func TestStoryByPages(t *testing.T) {
 	}
 
 	ada := w.as("ada")
-	if page := ada.page("/accounts", 200); !strings.Contains(page, "992382851720") || !strings.Contains(page, "external-id-1") {
-		t.Errorf("the accounts' page lacks what to paste: %s", page)
+	if page := ada.page("/accounts/"+prod, 200); !strings.Contains(page, "992382851720") || !strings.Contains(page, "external-id-1") {
+		t.Errorf("the account's page lacks what to paste: %s", page)
 	}
-	ada.post("/accounts/"+prod+"/sync", nil, "/accounts")
+	ada.post("/accounts/"+prod+"/sync", nil, "/accounts/"+prod)
 	if page := ada.page("/accounts", 200); !strings.Contains(page, "Sync asked for") {
 		t.Errorf("the accounts' page does not show that a sync was asked for")
 	}

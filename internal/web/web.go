@@ -358,7 +358,7 @@ func (s *Server) isOwnHost(host string) bool {
 // protect sets the headers that every answer has.
 func (s *Server) protect(h http.Header, v *visit) {
 	h.Set("X-Request-Id", v.who.RequestID)
-	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; "+
+	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; font-src 'self'; connect-src 'self'; "+
 		"form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
