@@ -15,6 +15,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awsorg"
+	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/settings"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -203,6 +204,7 @@ func printTable(w io.Writer, inv serval.Inventory, people signIn) error {
 	for _, p := range inv.Problems {
 		problems = append(problems, fmt.Sprintf("%s on %s answered %s: %s", p.Action, p.Target, p.Code, p.Message))
 	}
+	section("What the roles can do", abilities(inv.Roles))
 	section("Trust policies (for whoever signs in at the issuer)", trusts)
 	section("Unreadable (it is not known whether these are tagged)", unreadable)
 	section("Near misses (not taken over)", near)
@@ -227,6 +229,24 @@ func printTable(w io.Writer, inv serval.Inventory, people signIn) error {
 	fmt.Fprintf(&b, "%s tagged in account %s. %s\n", plural(len(inv.Roles), "role"), inv.AccountID, state)
 	_, err := io.WriteString(w, strings.Map(printable, b.String()))
 	return err
+}
+
+// factsTold is how many facts are told of each role.
+const factsTold = 3
+
+// abilities says of each role what it can do, and the gravest of that.
+func abilities(roles []serval.Role) (lines []string) {
+	for _, r := range roles {
+		card := insight.AWS().Look(r, "").Card()
+		lines = append(lines, r.ARN+": "+card.Summary)
+		for _, why := range card.AtLeast {
+			lines = append(lines, "  at least, since: "+why)
+		}
+		for _, fact := range card.Facts[:min(len(card.Facts), factsTold)] {
+			lines = append(lines, "  "+fact)
+		}
+	}
+	return lines
 }
 
 // printable keeps what others have written from commanding the terminal.

@@ -190,7 +190,7 @@ func (r *Reference) parse(policy string, doc serval.Document) ([]statement, erro
 	switch {
 	case d.Version != "" && d.Version != "2012-10-17" && d.Version != "2008-10-17":
 		return refuse("it has the version %q", clip(d.Version, 40))
-	case len(d.Statement) == 0:
+	case d.Statement == nil:
 		return refuse("it has no Statement")
 	case len(d.Statement) > maxStatements:
 		return refuse("it has %d statements; at most %d are looked at", len(d.Statement), maxStatements)

@@ -89,7 +89,7 @@ func TestIncomplete(t *testing.T) {
 		{"no resource", roleWith(allow("sqs:SendMessage", "*"), one(`"Effect":"Allow","Action":"*"`)), []string{"The policy b is not counted: statement 1 has not one of Resource and NotResource."}},
 		{"action and not", roleWith(allow("sqs:SendMessage", "*"), one(`"Effect":"Allow","Action":"*","NotAction":"*","Resource":"*"`)), []string{"The policy b is not counted: statement 1 has not one of Action and NotAction."}},
 		{"a version of its own", roleWith(allow("sqs:SendMessage", "*"), `{"Version":"2020-01-01","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}`), []string{`The policy b is not counted: it has the version "2020-01-01".`}},
-		{"nothing in it", roleWith(allow("sqs:SendMessage", "*"), `{"Statement":[]}`), []string{"The policy b is not counted: it has no Statement."}},
+		{"nothing in it", roleWith(allow("sqs:SendMessage", "*"), `{"Version":"2012-10-17"}`), []string{"The policy b is not counted: it has no Statement."}},
 		{"too long", roleWith(allow("sqs:SendMessage", "*"), allow("s3:GetObject", "arn:aws:s3:::"+strings.Repeat("x", maxDocument))), []string{"The policy b is not counted: it has 2"}},
 		{"what follows", roleWith(allow("sqs:SendMessage", "*"), allow("sqs:*", "*")+"x"), []string{"The policy b is not counted: it is no policy document"}},
 	} {
