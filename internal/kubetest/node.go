@@ -632,8 +632,8 @@ func (c *Cluster) forward(l net.Listener, endpoints string) {
 						return
 					}
 					defer to.Close()
-					go io.Copy(to, conn) //nolint:errcheck // either side may hang up
-					io.Copy(conn, to)    //nolint:errcheck
+					go func() { _, _ = io.Copy(to, conn) }() // either side may hang up
+					_, _ = io.Copy(conn, to)
 					return
 				}
 			}
