@@ -89,6 +89,14 @@ func TestNetworkPolicy(t *testing.T) {
 			{"the bridge, at the mail server", bridge, "10.0.5.25", "587", true},
 			{"the worker, at the mail server", worker, "10.0.5.25", "587", false},
 		}},
+		{"a worker of its own release", []string{"--set", "bridge.enabled=false"}, []flow{
+			{"the worker, at the bridge of another release", worker, pod{"serval", map[string]string{"app.kubernetes.io/name": "serval", "app.kubernetes.io/instance": "other", "app.kubernetes.io/component": "bridge"}}, "8080", true},
+			{"the worker, at somebody", worker, pod{"serval", map[string]string{"app": "other"}}, "8080", false},
+		}},
+		{"a bridge elsewhere", []string{"--values", "serval/examples/worker-only.yaml"}, []flow{
+			{"the worker, at a bridge here", worker, bridge, "8080", false},
+			{"the worker, at the bridge by https", worker, "198.51.100.7", "443", true},
+		}},
 		{"instance metadata", []string{"--set", elsewhere, "--set", "worker.instanceMetadata.enabled=true"}, []flow{
 			{"the worker, at instance metadata", worker, metadata, "80", true},
 			{"the bridge, at instance metadata", bridge, metadata, "80", false},

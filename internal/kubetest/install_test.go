@@ -323,7 +323,7 @@ var mistakes = []struct {
 		[]string{"additional properties 'publicURL' not allowed"}},
 	{"a wrong issuer", func(i *installation) string {
 		return i.withSecret("SERVAL_OIDC_ISSUER", i.secret["SERVAL_OIDC_ISSUER"]+"/oauth2/default")
-	}, []string{"fail  oidc.discovery"}},
+	}, []string{"fail  oidc.discovery", "Check SERVAL_OIDC_ISSUER to the letter: its description has to be at ", "/oauth2/default/.well-known/openid-configuration."}},
 	{"a role that takes no session tags", func(i *installation) string {
 		role := i.cloud.Account(first)
 		externalID := serval.ExternalID(serval.NewSecret(i.secret["SERVAL_EXTERNAL_ID_SECRET"]), "acme")

@@ -22,9 +22,7 @@
 {{- $wrong = append $wrong (printf "worker.serviceAccount.annotations are for a service account that is created here: set worker.serviceAccount.create=true, or annotate %s yourself." $v.worker.serviceAccount.name) -}}
 {{- end -}}
 {{- if $v.worker.enabled -}}
-{{- if not (or $v.bridge.enabled $v.worker.upstream.url) -}}
-{{- $wrong = append $wrong "worker.upstream.url: where is the bridge? This release installs none." -}}
-{{- else if and (hasPrefix "http://" (include "serval.worker.upstream" (dict "root" .))) (not $v.worker.upstream.plaintext) -}}
+{{- if and (hasPrefix "http://" (include "serval.worker.upstream" (dict "root" .))) (not $v.worker.upstream.plaintext) -}}
 {{- if $v.worker.upstream.url -}}
 {{- $wrong = append $wrong "worker.upstream.url is http, and the worker's token and the inventory would go over the network as they are. Use https, or set worker.upstream.plaintext=true where the network encrypts by itself." -}}
 {{- else if not $v.networkPolicy.enabled -}}
