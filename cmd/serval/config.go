@@ -31,8 +31,9 @@ type Config struct {
 	// owner's, and not in the keychain of the operating system. Default: auto.
 	Keychain string `env:"SERVAL_KEYCHAIN" envDefault:"auto" usage:"auto, or off to keep the key in a file"`
 	// NoInput keeps serval from asking anybody, also where there is a terminal:
-	// what needs an answer fails at once. Default: off.
-	NoInput bool `env:"SERVAL_NO_INPUT" usage:"never ask and never open a browser: fail at once"`
+	// what needs an answer fails at once. Only serval login still opens a browser.
+	// Default: off.
+	NoInput bool `env:"SERVAL_NO_INPUT" usage:"never ask anybody: fail at once where a sign-in or an answer is missing"`
 }
 
 // A file is config.json: what the client remembers of its own.

@@ -127,6 +127,9 @@ func (p *program) arrive(ctx context.Context, bridge *client.Client, m method, w
 		fmt.Fprintf(w, "Open %s in a browser, on this network, and type\n\n    %s\n\nNobody else may ask you to type a code: it would let them in as you. Waiting ...\n", d.VerificationURI, d.UserCode)
 		return d.Wait(ctx)
 	}
+	if _, err := bridge.Me(ctx); err != nil && !serval.IsRefusal(err) {
+		return wire.ClientToken{}, err // nobody waits for a page that does not come
+	}
 	a, err := bridge.Begin(ctx, m.port, machine)
 	if err != nil {
 		return wire.ClientToken{}, err

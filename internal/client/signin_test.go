@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -64,6 +65,19 @@ func TestArrival(t *testing.T) {
 	}
 	a, q := begin()
 	good := url.Values{"code": {"the-code"}, "iss": {c.Origin()}, "state": {q.Get("state")}}
+	for name, change := range map[string]func(url.Values){
+		"another state":  func(v url.Values) { v.Set("state", strings.Repeat("A", 26)) },
+		"another bridge": func(v url.Values) { v.Set("iss", "https://evil.example") },
+		"no bridge":      func(v url.Values) { v.Del("iss") },
+		"both answers":   func(v url.Values) { v.Set("error", "access_denied") },
+		"no answer":      func(v url.Values) { v.Del("code") },
+	} {
+		bad := maps.Clone(good)
+		change(bad)
+		if got := back(q, bad); got != 400 || len(redeemed) > 0 {
+			t.Errorf("%s: %d, redeemed %v", name, got, redeemed)
+		}
+	}
 	if got := back(q, good); got != 200 {
 		t.Errorf("the browser came back to %d", got)
 	}

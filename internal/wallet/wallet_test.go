@@ -289,7 +289,14 @@ func TestSkew(t *testing.T) {
 	w.now = noon.Add(56 * time.Minute)
 	w.gets("behind, four minutes before the end", 1)
 	w.fault = errors.New("away")
-	w.now = noon.Add(time.Hour)
+	with := w.With
+	w.With = func(ctx context.Context, f func(Bridge) error) error {
+		w.now = noon.Add(61 * time.Minute) // it took that long to find out
+		return with(ctx, f)
+	}
+	w.now = noon.Add(58 * time.Minute)
+	w.fails("behind, the end came while the bridge was asked", ask(t))
+	w.With, w.now = with, noon.Add(time.Hour)
 	w.fails("behind, at the end", ask(t))
 
 	w = newWorld(t)
