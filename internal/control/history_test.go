@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/history"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -214,7 +215,14 @@ func testRoleHistory(t *testing.T, w *world) {
 	w.clock.move(time.Hour)
 	w.push(prod, aRole(prod, "reader", allowing("sqs:PurgeQueue")))
 	ana, guest := w.engineer("ana@example.com"), w.signIn("guest@example.com")
-	h, err := w.plane.RoleHistory(t.Context(), ana, prod, "reader")
+	compare := func(from, to string) (history.Compared, error) {
+		h, err := w.plane.RoleHistory(t.Context(), ana, prod, "reader", from, to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return h.Compare(from, to)
+	}
+	h, err := w.plane.RoleHistory(t.Context(), ana, prod, "reader", "", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,16 +243,16 @@ func testRoleHistory(t *testing.T, w *world) {
 		{first.Add(2*time.Hour + time.Second).Format(time.RFC3339), "3", [2]int64{2, 3}, 0, 1},
 		{"", "1", [2]int64{1, 1}, 0, 0},
 	} {
-		d, err := h.Compare(c.from, c.to)
+		d, err := compare(c.from, c.to)
 		if err != nil || [2]int64{d.From.Number, d.To.Number} != c.want || d.Change.Gained.Count != c.gained || d.Change.Lost.Count != c.lost {
 			t.Errorf("from %q to %q: %d to %d, gained %d, lost %d, %v; want %+v", c.from, c.to, d.From.Number, d.To.Number, d.Change.Gained.Count, d.Change.Lost.Count, err, c)
 		}
 	}
 	for text, want := range map[string]serval.Kind{"4": serval.NotFound, "x": serval.Invalid, first.Add(-time.Hour).Format(time.RFC3339): serval.NotFound} {
-		_, err := h.Compare(text, "")
+		_, err := compare(text, "")
 		wantKind(t, "from "+text, err, want)
 	}
-	_, err = w.plane.RoleHistory(t.Context(), guest, prod, "reader")
+	_, err = w.plane.RoleHistory(t.Context(), guest, prod, "reader", "", "")
 	wantKind(t, "history for who is not eligible", err, serval.NotFound)
 
 	// So many are kept, and what is approved besides.
@@ -253,16 +261,13 @@ func testRoleHistory(t *testing.T, w *world) {
 		w.clock.move(time.Minute)
 		w.push(prod, aRole(prod, "reader", allowing("sqs:PurgeQueue"), func(r *serval.Role) { r.Description = strings.Repeat("x", i+1) }))
 	}
-	if h, err = w.plane.RoleHistory(t.Context(), ana, prod, "reader"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.Compare("13", ""); !serval.IsRefusal(err, serval.NotFound) {
+	if _, err := compare("13", ""); !serval.IsRefusal(err, serval.NotFound) {
 		t.Errorf("version 13 of 63 is kept: %v", err)
 	}
-	if _, err := h.Compare("14", ""); err != nil {
+	if _, err := compare("14", ""); err != nil {
 		t.Errorf("version 14 of 63 is not kept: %v", err)
 	}
-	if _, err := h.Compare("3", ""); err != nil {
+	if _, err := compare("3", ""); err != nil {
 		t.Errorf("what is approved is not kept: %v", err)
 	}
 	one, err := w.plane.RequestByID(t.Context(), ana, r.ID)

@@ -46,7 +46,8 @@ type Request struct {
 	// for or changed, and not in lists.
 	Notices []serval.Notice
 
-	// Explained is what is approved, or would be; read as notices are.
+	// Explained is what is approved, or would be; read where one request is asked
+	// for, and not while anything is written.
 	Explained *history.Explained
 
 	// Earlier is what the person asked before for the same role; read for whoever
@@ -315,10 +316,7 @@ func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
 	if list[0].Earlier, err = p.earlier(v, r); err != nil {
 		return Request{}, err
 	}
-	if list[0].Notices, err = v.NoticesOf(r.ID); err != nil {
-		return Request{}, err
-	}
-	list[0].Explained, err = history.Explain(v, r)
+	list[0].Notices, err = v.NoticesOf(r.ID)
 	return list[0], err
 }
 
@@ -369,7 +367,9 @@ func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string
 		if err != nil {
 			return err
 		}
-		r, err = p.shown(v, found)
+		if r, err = p.shown(v, found); err == nil {
+			r.Explained, err = history.Explain(v, found)
+		}
 		return err
 	})
 	return r, err

@@ -208,15 +208,16 @@ func (p *Plane) eligible(v *store.View, who serval.Principal, accountID, name st
 	return role, nil
 }
 
-// RoleHistory returns what a role that who is eligible for was and is.
-func (p *Plane) RoleHistory(ctx context.Context, who serval.Principal, accountID, name string) (h history.History, err error) {
+// RoleHistory returns what a role that who is eligible for was and is; see
+// history.Of.
+func (p *Plane) RoleHistory(ctx context.Context, who serval.Principal, accountID, name, from, to string) (h history.History, err error) {
 	err = p.view(ctx, who, serval.RoleRead, accountID+"/"+name, func(v *store.View) error {
 		if who.Person.Suspended != "" {
 			return suspended(who.Person)
 		}
 		role, err := p.eligible(v, who, accountID, name)
 		if err == nil {
-			h, err = history.Of(v, role.Role)
+			h, err = history.Of(v, role.Role, from, to)
 		}
 		return err
 	})

@@ -149,13 +149,14 @@ type Version struct {
 	Change  insight.Change // from the one before; empty of the first that is kept
 }
 
-// A History is a role's versions that are kept, the newest first, with their
-// documents.
+// A History is a role's versions that are kept, the newest first. The newest of
+// them, and those that were asked for, have their documents.
 type History struct{ kept []store.Role }
 
-// Of returns the history of a role. What was here before versions were kept has
-// itself as its only version.
-func Of(v *store.View, role store.Role) (History, error) {
+// Of returns the history of a role, for its Versions, or to Compare those of the
+// two names. What was here before versions were kept has itself as its only
+// version.
+func Of(v *store.View, role store.Role, from, to string) (History, error) {
 	kept, err := v.RoleVersions(role.Key)
 	if err != nil {
 		return History{}, err
@@ -165,12 +166,16 @@ func Of(v *store.View, role store.Role) (History, error) {
 		itself.SeenAt = role.ChangedAt
 		kept = append([]store.Role{itself}, kept...)
 	}
-	for i := range kept {
-		if err := v.FillDocuments(&kept[i]); err != nil {
-			return History{}, err
+	h := History{kept}
+	var wanted []*store.Role
+	if from == "" && to == "" {
+		for i := range kept[:min(len(kept), maxShown+1)] {
+			wanted = append(wanted, &kept[i])
 		}
+	} else if before, after, err := h.between(from, to); err == nil {
+		wanted = []*store.Role{&kept[before], &kept[after]}
 	}
-	return History{kept}, nil
+	return h, v.FillDocuments(wanted...)
 }
 
 // maxShown is how many versions are compared for one answer.
@@ -203,19 +208,25 @@ type Compared struct {
 // number, or an instant, and then the version that was in force; from is the one
 // before to where it is empty, and to the newest.
 func (h History) Compare(from, to string) (c Compared, err error) {
-	after := 0
-	if to != "" {
-		if after, err = h.find(to); err != nil {
-			return c, err
-		}
-	}
-	before := min(after+1, len(h.kept)-1)
-	if from != "" {
-		if before, err = h.find(from); err != nil {
-			return c, err
-		}
+	before, after, err := h.between(from, to)
+	if err != nil {
+		return c, err
 	}
 	return Compared{h.version(before), h.version(after), compare(h.kept[before], h.kept[after])}, nil
+}
+
+// between returns the places of two versions.
+func (h History) between(from, to string) (before, after int, err error) {
+	if to != "" {
+		if after, err = h.find(to); err != nil {
+			return 0, 0, err
+		}
+	}
+	before = min(after+1, len(h.kept)-1)
+	if from != "" {
+		before, err = h.find(from)
+	}
+	return before, after, err
 }
 
 // find returns the place of a version.

@@ -302,7 +302,7 @@ func (p *Pages) showRole(w http.ResponseWriter, r *http.Request, v *Visit, accou
 	if l := role.ManagedPolicies; l.Status != serval.ListRead {
 		view.Unread = append(view.Unread, "Not all attached policies could be read: "+l.Action+" "+string(l.Status)+".")
 	}
-	h, err := p.c.Plane.RoleHistory(r.Context(), v.Who, accountID, name)
+	h, err := p.c.Plane.RoleHistory(r.Context(), v.Who, accountID, name, "", "")
 	if err != nil {
 		return err
 	}

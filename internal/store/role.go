@@ -158,16 +158,35 @@ func (v *View) RoleByKey(key serval.RoleKey) (Role, error) {
 	return r, err
 }
 
-// FillDocuments reads the documents of r.
-func (v *View) FillDocuments(r *Role) error {
+// FillDocuments reads the documents of roles. One that several have is read once.
+func (v *View) FillDocuments(roles ...*Role) error {
+	read := map[string]serval.Document{}
+	for _, r := range roles {
+		if err := v.fillDocuments(r, read); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fillDocuments reads the documents of r that read does not have.
+func (v *View) fillDocuments(r *Role, read map[string]serval.Document) error {
+	document := func(digest string) (serval.Document, error) {
+		if d, known := read[digest]; known {
+			return d, nil
+		}
+		d, err := v.document(digest)
+		read[digest] = d
+		return d, err
+	}
 	var err error
-	if r.TrustPolicy, err = v.document(r.trust); err != nil {
+	if r.TrustPolicy, err = document(r.trust); err != nil {
 		return err
 	}
 	inline, managed := r.policies.Inline, r.policies.Managed
 	r.InlinePolicies = serval.InlinePolicies{Status: inline.Status, Action: inline.Action, Policies: []serval.InlinePolicy{}}
 	for _, p := range inline.Policies {
-		d, err := v.document(p.Document)
+		d, err := document(p.Document)
 		if err != nil {
 			return err
 		}
@@ -175,7 +194,7 @@ func (v *View) FillDocuments(r *Role) error {
 	}
 	r.ManagedPolicies = serval.ManagedPolicies{Status: managed.Status, Action: managed.Action, Policies: []serval.ManagedPolicy{}}
 	for _, p := range managed.Policies {
-		d, err := v.document(p.Document)
+		d, err := document(p.Document)
 		if err != nil {
 			return err
 		}

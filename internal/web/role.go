@@ -61,7 +61,7 @@ func (s *Server) roleVersions(w http.ResponseWriter, r *http.Request, v *visit) 
 	if _, err := edge.Query(r); err != nil {
 		return err
 	}
-	h, err := s.c.Plane.RoleHistory(r.Context(), v.who, r.PathValue("account_id"), r.PathValue("role_name"))
+	h, err := s.c.Plane.RoleHistory(r.Context(), v.who, r.PathValue("account_id"), r.PathValue("role_name"), "", "")
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (s *Server) roleChanges(w http.ResponseWriter, r *http.Request, v *visit) e
 	if err != nil {
 		return err
 	}
-	h, err := s.c.Plane.RoleHistory(r.Context(), v.who, r.PathValue("account_id"), r.PathValue("role_name"))
+	h, err := s.c.Plane.RoleHistory(r.Context(), v.who, r.PathValue("account_id"), r.PathValue("role_name"), q.Get("from"), q.Get("to"))
 	if err != nil {
 		return err
 	}

@@ -235,7 +235,8 @@ type Request struct {
 	Notices      []Notice `json:"notices"`     // empty in lists
 
 	// Insight is what the role can do now, and SinceApproval what changed since
-	// what is in force was approved: null where nobody knows, and in lists.
+	// what is in force was approved: null where nobody knows, in lists and in
+	// answers to writes.
 	Insight       *Insight `json:"insight"`
 	SinceApproval *Change  `json:"since_approval"`
 
