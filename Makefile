@@ -37,7 +37,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge bench-control bench-logins oidc-provider iam-data fuzz build check tools kube-tools clean
+.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge bench-control bench-logins soak oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-control: ## Measure what acts and reads of the control plane cost at scale
 
 bench-logins: ## Measure ten thousand sign-ins that are under way at once (docs/performance.md), some two minutes
 	$(GO) test -v -count=1 -run '^TestLoginsAtOnce$$' -timeout 20m ./cmd/serval-bridge -args -logins 10000
+
+soak: ## Have 500 people use a bridge for a minute while a twentieth of what it asks of others fails
+	$(GO) test -v -count=1 -run '^TestSoak$$' -timeout 10m ./cmd/serval-bridge -args -soak 60s
 
 bench: ## Run the benchmarks, as ratios measured side by side
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 60m ./...

@@ -347,6 +347,27 @@ upstream_tokens:
 // stock has a worker push the roles.
 func (b *bench) stock(token, issuer string, roles int) {
 	b.t.Helper()
+	at := strings.TrimPrefix(issuer, "http://")
+	now := time.Now().UTC()
+	var list []serval.Role
+	for i := range roles {
+		name := fmt.Sprintf("dev-%03d", i)
+		list = append(list, serval.Role{
+			ARN: "arn:aws:iam::111122223333:role/" + name, RoleID: fmt.Sprintf("AROABENCHBENCHBEN%03d", i), Name: name, Path: "/",
+			Description: "For the team that " + name + " belongs to", CreatedAt: now.AddDate(-1, 0, 0), MaxSessionSeconds: 3600,
+			Tags: map[string]string{"serval": "", "team": "payments", "env": "dev"},
+			TrustPolicy: serval.Document(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/` + at +
+				`"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"` + at + `:aud":"client"}}}]}`),
+			InlinePolicies:  serval.InlinePolicies{Status: serval.ListRead},
+			ManagedPolicies: serval.ManagedPolicies{Status: serval.ListRead},
+		})
+	}
+	b.push(token, list...)
+}
+
+// push has a worker push these roles and no others.
+func (b *bench) push(token string, roles ...serval.Role) {
+	b.t.Helper()
 	send := func(method, path string, body []byte, into any) {
 		b.t.Helper()
 		r, err := http.NewRequest(method, b.url+"/api/v1/upstream/accounts/111122223333/"+path, bytes.NewReader(body))
@@ -372,22 +393,9 @@ func (b *bench) stock(token, issuer string, roles int) {
 	}
 	var opened wire.Sync
 	send("POST", "syncs", []byte(`{"worker":"bench"}`), &opened)
-	at := strings.TrimPrefix(issuer, "http://")
 	now := time.Now().UTC()
 	inv := serval.Inventory{AccountID: "111122223333", AccountName: "prod", Generation: opened.Generation, Complete: true, ReadBy: serval.ByRoles,
-		StartedAt: now.Add(-time.Minute), FinishedAt: now}
-	for i := range roles {
-		name := fmt.Sprintf("dev-%03d", i)
-		inv.Roles = append(inv.Roles, serval.Role{
-			ARN: "arn:aws:iam::111122223333:role/" + name, RoleID: fmt.Sprintf("AROABENCHBENCHBEN%03d", i), Name: name, Path: "/",
-			Description: "For the team that " + name + " belongs to", CreatedAt: now.AddDate(-1, 0, 0), MaxSessionSeconds: 3600,
-			Tags: map[string]string{"serval": "", "team": "payments", "env": "dev"},
-			TrustPolicy: serval.Document(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"arn:aws:iam::111122223333:oidc-provider/` + at +
-				`"},"Action":"sts:AssumeRoleWithWebIdentity","Condition":{"StringEquals":{"` + at + `:aud":"client"}}}]}`),
-			InlinePolicies:  serval.InlinePolicies{Status: serval.ListRead},
-			ManagedPolicies: serval.ManagedPolicies{Status: serval.ListRead},
-		})
-	}
+		StartedAt: now.Add(-time.Minute), FinishedAt: now, Roles: roles}
 	inv.Normalize()
 	var body bytes.Buffer
 	if err := wire.WriteInventory(&body, inv); err != nil {

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	"github.com/serval-bridge/serval-bridge/internal/bridge"
@@ -198,14 +197,4 @@ func secrets(text serval.Secret) (root serval.Secret, older []serval.Secret) {
 		}
 	}
 	return root, older
-}
-
-// logger returns the log that the program writes to stderr, as JSON lines.
-func logger(level zap.AtomicLevel) (*zap.Logger, error) {
-	c := zap.NewProductionConfig()
-	c.Level = level
-	c.EncoderConfig.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	c.Sampling = nil
-	c.DisableStacktrace = true
-	return c.Build()
 }

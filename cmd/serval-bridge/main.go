@@ -135,20 +135,19 @@ func serve(environ []string) *cobra.Command {
 			return wrong(faults)
 		}
 		atomic := zap.NewAtomicLevelAt(level)
-		log, err := logger(atomic)
-		if err != nil {
-			return err
-		}
-		defer log.Sync() // stderr may not be syncable; nothing can be done about it
-		config.Level = &atomic
+		log, sink := bridge.NewLog(command.ErrOrStderr(), atomic)
+		defer log.Sync() // it has said what it could
+		config.Level, config.LogSink = &atomic, sink
 		if trace.Wanted(func(name string) string { return lookup(environ, name) }) {
-			if config.Trace, err = trace.Start(command.Context(), version()); err != nil {
+			tracer, err := trace.Start(command.Context(), version())
+			if err != nil {
 				return exit{exitUsage, err}
 			}
+			config.Trace = tracer
 			defer func() {
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				defer cancel()
-				config.Trace.Stop(ctx) // what cannot be sent is dropped
+				tracer.Stop(ctx) // what cannot be sent is dropped
 			}()
 		}
 		config.Log, config.Version, config.AcceptNewExternalIDs = log, version(), accept

@@ -95,6 +95,7 @@ type Config struct {
 
 	Version string
 	Log     *zap.Logger
+	LogSink *Sink            // behind Log, to count what it drops; may be nil
 	Level   *zap.AtomicLevel // where it is set, shown and changed at /loglevel of the admin port
 	Trace   *trace.Tracer    // nil: spans are neither recorded nor sent
 	Now     func() time.Time // nil: time.Now; set by tests only
@@ -275,6 +276,11 @@ func Run(ctx context.Context, c Config) (err error) {
 		probes.Handle("PUT /loglevel", c.Level)
 	}
 	count := newTally(registry)
+	if c.LogSink != nil {
+		registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "serval_log_dropped_total", Help: "Lines of the log that were dropped because nobody read it.",
+		}, func() float64 { return float64(c.LogSink.Dropped()) }))
+	}
 
 	pages, err := c.listen(c.Listen)
 	if err != nil {
@@ -354,7 +360,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		Logins: logins, Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
-		Served: count.served, Log: c.Log, Version: c.Version, Now: c.Now,
+		Crowded: newCrowd().Full, Served: count.served, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
 	if err != nil {
 		return fmt.Errorf("preparing the pages: %w", err)

@@ -19,6 +19,10 @@ import (
 // not any more, unless another site sent them here: that could otherwise sign
 // people out.
 func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) error {
+	if s.c.Crowded != nil && s.c.Crowded() {
+		return &serval.Refusal{Kind: serval.Unavailable, Reason: "Serval is very busy; those who are signed in come first. Try again in a moment.",
+			Detail: map[string]string{"retry_after": "5"}}
+	}
 	if err := s.logins.Take(v.who.Address, s.c.Now()); err != nil {
 		return err
 	}

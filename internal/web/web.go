@@ -91,6 +91,10 @@ type Config struct {
 	// Content-Security-Policy.
 	ConsoleHosts []string
 
+	// Crowded, where it is set, reports that there is hardly any room left: nobody
+	// begins to sign in then, so that whoever has can open sessions.
+	Crowded func() bool
+
 	// Served, where it is set, hears of every request that was answered, by its
 	// method, its route's pattern ("none" where there is none) and the status.
 	Served func(method, route string, status int, took time.Duration)

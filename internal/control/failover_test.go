@@ -1,0 +1,137 @@
+package control
+
+import (
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/pgtest"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
+)
+
+// the connection to PostgreSQL is cut at each statement of opening a session,
+// of asking and of deciding, before it arrives and after it was done. Nothing is
+// half done, no row of the audit log is lost, no clock starts twice, and the next
+// attempt works on new connections. SERVAL_LONG=1 cuts at every one of them, and
+// not at every third.
+func TestPostgresCutAtEachStatement(t *testing.T) {
+	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, migrate))
+	w := worldOver(t, url).stock()
+	p := w.people()
+	var cuts, clocks int
+	step := 3
+	if os.Getenv("SERVAL_LONG") != "" {
+		step = 1
+	}
+	for _, after := range []bool{false, true} {
+		for nth := 1 + rand.IntN(step); ; nth += step {
+			r := w.ask(p.ana, roleARN(prod, "own"), 60)
+			before := w.head()
+			proxy.Cut(nth, after)
+			_, decided := w.plane.Decide(t.Context(), p.ana, r.ID, serval.Decision{Approve: true})
+			var opened error
+			if decided == nil {
+				_, opened = w.plane.Open(t.Context(), p.ana, opening(r.ID))
+			}
+			hit := proxy.Cuts() > cuts
+			proxy.Cut(0, false)
+			cuts = proxy.Cuts()
+
+			began := time.Now()
+			now := w.request(r.ID)
+			if took := time.Since(began); took > 10*time.Second {
+				t.Errorf("cut %d: the next read took %s", nth, took)
+			}
+			// What is said to be done is done; what is done is recorded, once.
+			counts := map[serval.Action]int{}
+			for _, e := range w.events(before) {
+				if e.Target == r.ID && (e.Outcome == serval.OutcomeDone || e.Outcome == serval.OutcomeStarted) {
+					counts[e.Action]++
+				}
+			}
+			var recorded, issued int
+			for _, s := range w.sessions(r.ID) {
+				switch s.State {
+				case serval.SessionIssued:
+					issued++
+					recorded++
+				case serval.SessionDropped: // the last look at the grant could not be made
+					recorded++
+				}
+			}
+			if approved := now.Status == serval.StatusApproved; approved != (counts[serval.RequestApprove] == 1) || decided == nil && !approved {
+				t.Errorf("cut %d (after %v): %s, %d approvals recorded, and the approver heard %v", nth, after, now.Status, counts[serval.RequestApprove], decided)
+			}
+			if recorded != counts[serval.SessionIssue] || (recorded == 1) != !now.ClockStartedAt.IsZero() || decided == nil && opened == nil && issued != 1 {
+				t.Errorf("cut %d (after %v): %d sessions, %d recorded, clock from %s, and ana heard %v", nth, after, recorded, counts[serval.SessionIssue], now.ClockStartedAt, opened)
+			}
+
+			// The next attempt works, and starts no second clock.
+			first := now.ClockStartedAt
+			if now.Status != serval.StatusApproved {
+				if _, err := w.plane.Decide(t.Context(), p.ana, r.ID, serval.Decision{Approve: true}); err != nil {
+					t.Fatalf("cut %d: deciding again: %v", nth, err)
+				}
+			}
+			w.open(p.ana, r.ID)
+			if got := w.request(r.ID).ClockStartedAt; got.IsZero() || !first.IsZero() && !got.Equal(first) {
+				t.Errorf("cut %d: the clock runs from %s, and ran from %s", nth, got, first)
+			} else {
+				clocks++
+			}
+			if _, err := w.plane.Done(t.Context(), p.ana, r.ID); err != nil {
+				t.Fatal(err)
+			}
+			w.clock.move(2 * time.Second)
+			if !hit {
+				break // beyond the last statement
+			}
+		}
+	}
+	// What was left without an outcome is closed, once.
+	w.clock.move(serval.MintDeadline)
+	if err := w.plane.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err := w.store.Read(t.Context(), func(v *store.View) error {
+		open, err := v.OpenIntents(w.clock.now(), 10)
+		if len(open) > 0 {
+			t.Errorf("%d intents are left open", len(open))
+		}
+		if err == nil {
+			_, err = v.VerifyChain(store.Head{})
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if cuts < 90/step {
+		t.Errorf("only %d cuts were made", cuts)
+	}
+	t.Logf("%d cuts, no row lost, %d clocks started once each", cuts, clocks)
+}
+
+// while there is no primary everything fails, soon, and once there is one
+// again it works within ten seconds.
+func TestPostgresAway(t *testing.T) {
+	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, migrate))
+	w := worldOver(t, url).stock()
+	p := w.people()
+	r := w.ask(p.ana, roleARN(prod, "reader"), 60)
+	proxy.Down(true)
+	began := time.Now()
+	if _, err := w.plane.Open(t.Context(), p.ana, opening(r.ID)); err == nil || serval.IsRefusal(err) {
+		t.Errorf("without a database: %v, want a fault", err)
+	}
+	if err := w.store.Ping(t.Context()); err == nil {
+		t.Error("without a database it is ready")
+	}
+	proxy.Down(false)
+	w.open(p.ana, r.ID)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("failing and being back took %s", took)
+	}
+}

@@ -1,0 +1,217 @@
+package pgtest
+
+import (
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// A Proxy stands between a program and a PostgreSQL of this package, and cuts the
+// connection where it is told to: before a statement arrives, or after it was done
+// and before anybody hears of it.
+type Proxy struct {
+	listener net.Listener
+	to       string // the server's socket
+
+	mu    sync.Mutex
+	left  int  // statements until the cut, counted over all connections; 0: none
+	after bool // the cut is after the statement
+	cuts  int
+	down  bool
+	open  map[net.Conn]bool
+}
+
+// NewProxy returns a proxy to the server of an address, and the address through
+// it. It ends with the test.
+func NewProxy(t testing.TB, address string) (*Proxy, string) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	dir, err := os.MkdirTemp("/tmp", "pgproxy") // a socket's path is short
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", filepath.Join(dir, ".s.PGSQL.5432"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{listener: l, to: filepath.Join(q.Get("host"), ".s.PGSQL."+q.Get("port")), open: map[net.Conn]bool{}}
+	q.Set("host", dir)
+	q.Set("port", "5432")
+	u.RawQuery = q.Encode()
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() { p.serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		p.Down(true)
+		serving.Wait()
+		os.RemoveAll(dir)
+	})
+	return p, u.String()
+}
+
+// Cut has the connection that sends the nth statement from now on cut there; with
+// after once the statement was done. Zero cuts nothing.
+func (p *Proxy) Cut(nth int, after bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left, p.after = nth, after
+}
+
+// Cuts returns how many connections were cut at a statement.
+func (p *Proxy) Cuts() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cuts
+}
+
+// Down cuts every connection and lets none through, until it is called with false.
+func (p *Proxy) Down(down bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.down = down; down {
+		for conn := range p.open {
+			conn.Close()
+		}
+	}
+}
+
+// admit notes a pair of connections, or reports that none is let through.
+func (p *Proxy) admit(conns ...net.Conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range conns {
+		p.open[c] = true
+	}
+	return !p.down
+}
+
+func (p *Proxy) forget(conns ...net.Conn) {
+	for _, c := range conns {
+		c.Close()
+		p.mu.Lock()
+		delete(p.open, c)
+		p.mu.Unlock()
+	}
+}
+
+// due reports whether the statement that a connection is about to send is the one
+// to be cut at.
+func (p *Proxy) due() (now, after bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left == 0 {
+		return false, false
+	}
+	if p.left--; p.left > 0 {
+		return false, false
+	}
+	p.cuts++
+	return true, p.after
+}
+
+func (p *Proxy) serve(client net.Conn) {
+	server, err := net.Dial("unix", p.to)
+	if err != nil {
+		client.Close()
+		return
+	}
+	defer p.forget(client, server)
+	if !p.admit(client, server) {
+		return
+	}
+	var mu sync.Mutex
+	silent := false // what the server says is not passed on any more
+	done := make(chan struct{})
+	answered := make(chan struct{}, 1)
+	go func() {
+		defer close(done)
+		for {
+			message, err := read(server, false)
+			if err != nil {
+				client.Close()
+				return
+			}
+			mu.Lock()
+			quiet := silent
+			mu.Unlock()
+			if quiet {
+				if message[0] == 'Z' { // ready for the next: the statement is done
+					answered <- struct{}{}
+				}
+				continue
+			}
+			if _, err := client.Write(message); err != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		client.Close()
+		server.Close()
+		<-done
+	}()
+	for first := true; ; first = false {
+		message, err := read(client, first)
+		if err != nil {
+			return
+		}
+		// Sync ends what was sent of the extended protocol; Query is a whole one.
+		if !first && (message[0] == 'S' || message[0] == 'Q') {
+			if now, after := p.due(); now && !after {
+				return
+			} else if now {
+				mu.Lock()
+				silent = true
+				mu.Unlock()
+				if _, err := server.Write(message); err == nil {
+					select {
+					case <-answered:
+					case <-done:
+					}
+				}
+				return
+			}
+		}
+		if _, err := server.Write(message); err != nil {
+			return
+		}
+	}
+}
+
+// maxMessage bounds a message of the protocol.
+const maxMessage = 64 << 20
+
+// read reads a message; the first that a client sends has no type.
+func read(from io.Reader, first bool) ([]byte, error) {
+	head := make([]byte, 5)
+	if first {
+		head = head[:4]
+	}
+	if _, err := io.ReadFull(from, head); err != nil {
+		return nil, err
+	}
+	size := int(binary.BigEndian.Uint32(head[len(head)-4:])) - 4
+	if size < 0 || size > maxMessage {
+		return nil, io.ErrUnexpectedEOF
+	}
+	message := append(head, make([]byte, size)...)
+	_, err := io.ReadFull(from, message[len(head):])
+	return message, err
+}
