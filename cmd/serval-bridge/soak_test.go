@@ -68,6 +68,15 @@ func TestSoak(t *testing.T) {
 		t.Error("nobody opened a session, or nothing failed")
 	}
 	s.verify()
+	text, err := os.ReadFile(s.cmd.Stderr.(*os.File).Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, `"level":"error"`) {
+			t.Errorf("the bridge logged: %s", line)
+		}
+	}
 }
 
 // A soak is a bridge with people who use it.

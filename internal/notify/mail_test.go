@@ -112,6 +112,16 @@ func (p *postOffice) serve(conn net.Conn) {
 	}
 }
 
+// subject returns a letter's.
+func subject(letter string) string {
+	for line := range strings.Lines(letter) {
+		if text, is := strings.CutPrefix(line, "Subject: "); is {
+			return strings.TrimSpace(text)
+		}
+	}
+	return ""
+}
+
 // A letter goes to one person, says what the notice says, has the same id in each
 // attempt, and no header of somebody else's making.
 func TestMail(t *testing.T) {

@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -115,7 +116,11 @@ func (n *Notifier) every(ctx context.Context, pause time.Duration, what string, 
 		if err := guarded(turn); err == nil {
 			failures = 0
 		} else if failures++; ctx.Err() == nil {
-			n.log.Error("notices could not be delivered", zap.String("channel", what), zap.Error(err))
+			level := zap.ErrorLevel
+			if errors.Is(err, errReceiver) {
+				level = zap.WarnLevel
+			}
+			n.log.Log(level, "notices could not be delivered", zap.String("channel", what), zap.Error(err))
 		}
 		select {
 		case <-ctx.Done():
@@ -149,17 +154,33 @@ func (n *Notifier) deliver(ctx context.Context, c Channel) error {
 			return err
 		}
 		var under sync.WaitGroup
+		var taken atomic.Int64
 		errs := make([]error, len(claimed))
 		for i, one := range claimed {
-			under.Go(func() { errs[i] = guarded(func() error { return n.one(ctx, c, one) }) })
+			under.Go(func() {
+				errs[i] = guarded(func() error {
+					sent, err := n.one(ctx, c, one)
+					if sent {
+						taken.Add(1)
+					}
+					return err
+				})
+			})
 		}
 		under.Wait()
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
+		if len(claimed) > 0 && taken.Load() == 0 {
+			return errReceiver
+		}
 	}
 	return nil
 }
+
+// errReceiver ends a turn in which nothing was taken: to go on at once would cost
+// the database more than it brings anybody.
+var errReceiver = errors.New("the receiver takes nothing")
 
 // A claimed notice, and the request that it is about as it stands now; nil where
 // it is about none.
@@ -259,20 +280,22 @@ func (n *Notifier) spread(tx *store.Tx, one serval.Notice, r *serval.Request) er
 	return nil
 }
 
-// one delivers a notice and notes how that came out.
-func (n *Notifier) one(ctx context.Context, c Channel, one claimed) error {
+// one delivers a notice and notes how that came out. It reports whether the receiver
+// took it.
+func (n *Notifier) one(ctx context.Context, c Channel, one claimed) (sent bool, err error) {
 	sending, cancel := context.WithTimeout(ctx, patience)
 	undelivered := c.Send(sending, n.message(one))
 	cancel()
 	if undelivered != nil && ctx.Err() != nil {
-		return ctx.Err() // the next process does it, when the claim is over
+		return false, ctx.Err() // the next process does it, when the claim is over
 	}
+	sent = undelivered == nil
 	// A crash here has it delivered a second time.
 	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	var after serval.Notice
 	held := false
-	err := n.act(ctx, serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) (err error) {
+	err = n.act(ctx, serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) (err error) {
 		e.Action, e.Outcome = "", ""
 		after = one.Notice // this may be repeated
 		if undelivered == nil {
@@ -290,13 +313,13 @@ func (n *Notifier) one(ctx context.Context, c Channel, one claimed) error {
 		return tx.Append(door.NoticeFailed(serval.System(), after))
 	})
 	if err != nil || !held {
-		return err
+		return sent, err
 	}
 	n.told(c.Name(), outcomes[after.State])
 	if after.State == serval.NoticeFailed {
 		n.log.Error("a notice has failed for good", zap.String("channel", c.Name()), zap.String("notice", one.ID), zap.String("of", string(one.Kind)))
 	}
-	return nil
+	return sent, nil
 }
 
 // outcomes are how a delivery came out, by what became of the notice. It is read

@@ -145,7 +145,7 @@ func TestDeliveryIsAtLeastOnce(t *testing.T) {
 		t.Errorf("after the claim it came %d times, want once more", n)
 	}
 	// Whoever was slow has no say any more.
-	if err := w.notifier.one(t.Context(), c, claimed[0]); err != nil {
+	if _, err := w.notifier.one(t.Context(), c, claimed[0]); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.outcome("webhook sent"); n != 1 {
