@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -62,6 +63,10 @@ func Explain(err error) (status int, e wire.Error) {
 			detail[name] = value
 		}
 		return statusOf[r.Kind], wire.Error{Code: string(r.Kind), Message: r.Reason, Detail: detail}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return http.StatusServiceUnavailable, wire.Error{Code: string(serval.Unavailable), Message: "This took too long and was given up. Look at what came of it, and try again in a moment.",
+			Detail: map[string]string{"retry_after": "5"}}
 	}
 	return http.StatusInternalServerError, wire.Error{Code: CodeInternal, Message: Apology, Detail: map[string]string{}}
 }
