@@ -123,7 +123,7 @@ func (e *bigWorld) fillLog() {
 	head := e.head()
 	e.exec(fmt.Sprintf(`insert into event (seq, at, actor_kind, actor_id, actor, action, target, outcome, reason, request_id, address, detail, key_id, hash)
 		with recursive n (i) as (select %d union all select i + 1 from n where i < %d)
-		select i, %d + i * 100000, 'person', 'person_' || (i %% 2000), 'person' || (i %% 2000) || '@example.com',
+		select i, %d + cast(i as bigint) * 100000, 'person', 'person_' || (i %% 2000), 'person' || (i %% 2000) || '@example.com',
 			case i %% 10 when 0 then 'session.open' when 1 then 'session.issue' when 2 then 'request.create' else 'role.read' end, 'req_' || (i / 7),
 			case when i %% 1000 = 0 then 'failed' when i %% 10 = 0 then 'started' else 'done' end, '', 'r', '203.0.113.7', '{}', 'k', 'h' from n`,
 		head+1, scaleEvents, noon.UnixMicro()))
