@@ -377,7 +377,7 @@ var mistakes = []struct {
 		begin(was, "2")
 		i.node.Until("ready again", settled, func() bool { return i.ready("serval-bridge") })
 		at := strings.Index(said, "was written with another SERVAL_SECRET")
-		return said[strings.LastIndex(said[:at], "serval-bridge: "):][:400]
+		return firstLines(said[strings.LastIndex(said[:at], "serval-bridge: "):], 1)
 	}, []string{"The audit log was written with another SERVAL_SECRET", "Put the old secret behind a comma."}},
 }
 
