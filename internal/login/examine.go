@@ -71,7 +71,9 @@ func (p *Provider) examineKeys(ctx context.Context) ([]Check, *metadata) {
 	}
 	m, err := p.discover(ctx)
 	if err != nil {
-		return append(checks, failed("discovery", err)), nil
+		c := failed("discovery", err)
+		c.Mend = strings.TrimSpace(c.Mend + " Check SERVAL_OIDC_ISSUER to the letter: its description has to be at " + p.wellKnown() + ".")
+		return append(checks, c), nil
 	}
 	add("discovery", CheckOK, "", "%s describes itself, and by the name that is configured.", p.c.Issuer)
 	checks = append(checks, p.examineClock(ctx))
