@@ -3,7 +3,6 @@ package notify
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
@@ -35,15 +35,17 @@ type world struct {
 
 func newWorld(t *testing.T, channels ...Channel) *world {
 	t.Helper()
-	url := "sqlite://" + filepath.Join(t.TempDir(), "serval.db")
-	s, err := store.Open(t.Context(), store.Config{URL: serval.NewSecret(url), Chain: serval.NewChain(serval.NewSecret("a root secret of a test"))})
+	s, err := openStore(sqlitetest.URLOf(t, func(url string) error {
+		s, err := openStore(url)
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.Migrate(context.Background()), s.Close())
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.Close() })
-	if err := s.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	w := &world{t: t, door: door.New(s, zap.NewNop()), outcomes: map[string]int{}}
 	w.at.Store(noon.UnixMicro())
 	w.door.Now, w.door.Channels = w.now, Names(channels)
@@ -53,6 +55,10 @@ func newWorld(t *testing.T, channels ...Channel) *world {
 		w.outcomes[channel+" "+outcome]++
 	}, channels...)
 	return w
+}
+
+func openStore(url string) (*store.Store, error) {
+	return store.Open(context.Background(), store.Config{URL: serval.NewSecret(url), Chain: serval.NewChain(serval.NewSecret("a root secret of a test"))})
 }
 
 func (w *world) now() time.Time       { return time.UnixMicro(w.at.Load()).UTC() }
