@@ -154,6 +154,9 @@ var handCheckedDocuments = []handChecked{
 	{name: "a variable stands for one", docs: []string{allow("iam:CreateAccessKey", "arn:aws:iam::*:user/${aws:username}")}, marks: "credentials_exposure", levels: "iam=W"},
 	{name: "a misspelt action allows nothing", docs: []string{allow("s3:GetObjekt", "*")}, marks: "", levels: "",
 		facts: []string{"No statement that could be looked at allows anything that AWS's list has.", "AWS's list of 2026-09-26 does not have s3:getobjekt, which is allowed."}},
+	{name: "an Allow under a condition is nowhere certain", docs: []string{one(`"Effect":"Allow","Action":"sqs:SendMessage","Resource":"*","Condition":{"Bool":{"aws:SecureTransport":"true"}}`)}, marks: "", levels: "sqs=W",
+		facts: []string{"It can change 1 service, on named resources or under conditions only: SQS."}},
+	{name: "a Deny on what a variable stands for leaves the rest", docs: []string{allow("sqs:ReceiveMessage", "arn:aws:sqs:*:*:orders"), one(`"Effect":"Deny","Action":"sqs:*","Resource":"arn:aws:sqs:*:*:${aws:username}"`)}, marks: "data_access", levels: "sqs=R"},
 	{name: "secrets and their key", docs: []string{allow("secretsmanager:GetSecretValue", "arn:aws:secretsmanager:*:*:secret:app/*"), allow("kms:Decrypt", "*")}, marks: "credentials_exposure", levels: "secretsmanager=R kms=W"},
 	{name: "a function is given a policy", docs: []string{allow("lambda:AddPermission", "arn:aws:lambda:*:*:function:app")}, marks: "resource_exposure", levels: "lambda=P"},
 }

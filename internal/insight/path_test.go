@@ -153,6 +153,21 @@ func TestPathsOfOneself(t *testing.T) {
 	}
 }
 
+// A boundary that allows what a path needs for some targets only takes it away.
+func TestPathsWithinABoundary(t *testing.T) {
+	role := roleWith(allow("iam:PutRolePolicy", "*"))
+	for doc, want := range map[string]bool{
+		allow("iam:PutRolePolicy", "*"):                         true,
+		allow("iam:PutRolePolicy", "arn:aws:iam::*:role/web/*"): false,
+		allow("iam:PutRolePolicy", "arn:aws:iam::*:role/app/*"): true,
+		allow("iam:PutRolePolicy", "*", `"Condition":{"StringEquals":{"iam:PermissionsBoundary":"arn:aws:iam::111122223333:policy/edge"}}`): false,
+	} {
+		if got := slices.Contains(pathsOf(role, serval.Document(doc)), "iam-005"); got != want {
+			t.Errorf("within %s: iam-005 is there: %v, want %v", doc, got, want)
+		}
+	}
+}
+
 // Every action that paths and marks name is one that AWS has.
 func TestNamedActionsExist(t *testing.T) {
 	var named []string

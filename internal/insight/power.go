@@ -225,8 +225,8 @@ type grant struct {
 	conditional bool
 }
 
-// grants returns the statements that allow the action, with what is left to each
-// by denies; none where nothing allows it.
+// grants returns the statements that allow an action that is not denied
+// everywhere, with what denies leave to each.
 func (r *Reference) grants(statements []statement, i int, steps *budget) (grants []grant) {
 	var restricted, conditional bool
 	var denies []*statement // that are whole, on some resources
@@ -236,8 +236,6 @@ func (r *Reference) grants(statements []statement, i int, steps *budget) (grants
 			continue
 		}
 		switch {
-		case !d.conditional && d.everywhere:
-			return nil
 		case d.conditional && (d.everywhere || d.elsewhere):
 			conditional = true
 			for _, c := range d.conditions {
