@@ -114,6 +114,11 @@ func TestNothingIsRefusedOnceSettled(t *testing.T) {
 					time.Duration(float64(tt.calls)*44.5/16)*time.Millisecond*time.Duration(1-min(1, int(tt.of+0.9)))
 				refused, took := run(t, a, buckets, tt.calls)
 				again, second := run(t, a, buckets, tt.calls)
+				if other := map[string]string{"often": "seldom", "seldom": "often"}[tt.which]; other != "" {
+					if rates := a.Rates(); rates[other] < 1.2*rates[tt.which] {
+						t.Errorf("%v calls a second, want %q not held back by the bucket of %q", rates, other, tt.which)
+					}
+				}
 				t.Logf("%v of %v, %d refused; again %v, %d refused; %v", took, floor, refused, second, again, a.Rates())
 				if refused > 40 || float64(took) > 1.4*float64(floor) {
 					t.Errorf("%v with %d refused, want at most 1.4 of %v, and forty", took, refused, floor)
@@ -124,6 +129,48 @@ func TestNothingIsRefusedOnceSettled(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a short reading left open stays open: nothing is refused in the next one for the sake of finding out.
+func TestShortReadingsFindOutNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := pace.New()
+		buckets := map[string]*bucket{"": newBucket(20, 30)}
+		first, _ := run(t, a, buckets, 80)
+		if again, _ := run(t, a, buckets, 80); first == 0 || again > 0 {
+			t.Errorf("%d of 80 calls were refused, and of as many after them %d, want some and then none", first, again)
+		}
+	})
+}
+
+// What is refused finds something in the bucket when it is tried again: all actions pause for a moment.
+func TestAllPauseAfterARefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := pace.New()
+		a.Begin()
+		var last pace.Pass
+		for range 5 {
+			c, ok := a.Take("often")
+			if !ok {
+				t.Fatal("the first calls have to wait")
+			}
+			last = c
+		}
+		time.Sleep(40 * time.Millisecond)
+		a.Throttled(last)
+		for _, action := range []string{"often", "seldom"} {
+			if _, ok := a.Take(action); ok {
+				t.Errorf("%s goes on as if nothing was refused", action)
+			}
+		}
+		start := time.Now()
+		if err := a.Ready(t.Context(), "often"); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(start); d < 150*time.Millisecond || d > time.Second {
+			t.Errorf("the next call may go after %s, want a moment", d)
+		}
+	})
 }
 
 // Whether more is borne is tried after an hour, then after two, and a rate that has become another is found.
