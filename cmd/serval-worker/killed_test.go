@@ -27,6 +27,8 @@ func TestKilledWhileCreatingARole(t *testing.T) {
 			cloud.Inject(awstest.Fault{Action: "PutRolePolicy", Hook: func(*awstest.Request) { kill() }, Hang: true, Times: 1})
 		},
 		"all is done but the result": func(_ *awstest.Cloud, far *far, kill func()) {
+			far.mu.Lock()
+			defer far.mu.Unlock()
 			far.put = func() { far.put = nil; kill() }
 		},
 	} {
