@@ -85,14 +85,34 @@ func viewEvent(l serval.Link) eventView {
 type auditView struct {
 	Events         []eventView
 	Target, Action string
+	Actor, Outcome string
+	Outcomes       []serval.Outcome
 	Next           string
 	Head           wire.Head
 }
 
+// More returns the address of the page behind this one.
+func (v auditView) More() string {
+	q := url.Values{"page_token": {v.Next}}
+	for _, f := range []fact{{"target", v.Target}, {"action", v.Action}, {"actor", v.Actor}, {"outcome", v.Outcome}} {
+		if f.Value != "" {
+			q.Set(f.Name, f.Value)
+		}
+	}
+	return "/audit?" + q.Encode()
+}
+
+// outcomes are what rows can be filtered by.
+var outcomes = []serval.Outcome{serval.OutcomeDone, serval.OutcomeRefused, serval.OutcomeStarted, serval.OutcomeFailed, serval.OutcomeUnknown}
+
+// pageEvents is how many rows a page of the audit log shows.
+const pageEvents = 50
+
 // Audit shows the audit log.
 func (p *Pages) Audit(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	q := r.URL.Query()
-	view := auditView{Target: strings.TrimSpace(serval.Clip(q.Get("target"), 2048)), Action: strings.TrimSpace(serval.Clip(q.Get("action"), 100))}
+	view := auditView{Target: strings.TrimSpace(serval.Clip(q.Get("target"), 2048)), Action: strings.TrimSpace(serval.Clip(q.Get("action"), 100)),
+		Actor: strings.TrimSpace(serval.Clip(q.Get("actor"), 320)), Outcome: serval.Clip(q.Get("outcome"), 20), Outcomes: outcomes}
 	_, after, err := edge.Page(url.Values{"page_token": q["page_token"]})
 	if err != nil {
 		return err
@@ -102,7 +122,7 @@ func (p *Pages) Audit(w http.ResponseWriter, r *http.Request, v *Visit) error {
 		return err
 	}
 	rows, next, head, err := p.c.Plane.Events(r.Context(), v.Who, control.AuditFilter{
-		Before: before, Target: view.Target, Action: serval.Action(view.Action), Limit: edge.DefaultPage,
+		Before: before, Target: view.Target, Actor: view.Actor, Action: serval.Action(view.Action), Outcome: serval.Outcome(view.Outcome), Limit: pageEvents,
 	})
 	if err != nil {
 		return err

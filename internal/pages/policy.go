@@ -65,7 +65,7 @@ type policyForm struct {
 	Steps                   string // one a line, of groups and emails with commas between them
 	Max, Total, Recommended string
 
-	NeedsReason, Self, Chaining, BreakGlass bool
+	NeedsReason, Self, Chaining, BreakGlass, SuspendOnEscalation bool
 }
 
 // A policyPageView is the page on which an access policy is made or changed.
@@ -91,7 +91,7 @@ func formOf(k serval.AccessPolicy, priority int) policyForm {
 		Name: k.Name, Priority: strconv.Itoa(priority), Accounts: lines(k.Roles.Accounts), ARNs: lines(k.Roles.ARNs),
 		Groups: lines(k.Eligible.Groups), Emails: lines(k.Eligible.Emails), Approval: "steps",
 		Max: number(k.MaxMinutes), Total: number(k.MaxTotalMinutes), Recommended: number(k.RecommendedMinutes),
-		NeedsReason: k.RequireJustification, Self: k.AllowSelfApproval, Chaining: k.AllowChaining, BreakGlass: k.BreakGlass,
+		NeedsReason: k.RequireJustification, Self: k.AllowSelfApproval, Chaining: k.AllowChaining, BreakGlass: k.BreakGlass, SuspendOnEscalation: k.SuspendOnEscalation,
 	}
 	if k.Approval.Automatic {
 		f.Approval = "automatic"
@@ -133,6 +133,7 @@ func readPolicyForm(f url.Values) policyForm {
 		Groups: f.Get("groups"), Emails: f.Get("emails"), Approval: f.Get("approval"), Steps: f.Get("steps"),
 		Max: f.Get("max_minutes"), Total: f.Get("max_total_minutes"), Recommended: f.Get("recommended_minutes"),
 		NeedsReason: on("require_justification"), Self: on("allow_self_approval"), Chaining: on("allow_chaining"), BreakGlass: on("break_glass"),
+		SuspendOnEscalation: on("suspend_on_escalation"),
 	}
 }
 
@@ -141,7 +142,7 @@ func (f policyForm) policy() (k serval.AccessPolicy, priority int, err error) {
 	k = serval.AccessPolicy{
 		Name: f.Name, Roles: serval.RoleMatch{Accounts: entries(f.Accounts), ARNs: entries(f.ARNs)},
 		Eligible:             serval.People{Groups: entries(f.Groups), Emails: entries(f.Emails)},
-		RequireJustification: f.NeedsReason, AllowSelfApproval: f.Self, AllowChaining: f.Chaining, BreakGlass: f.BreakGlass,
+		RequireJustification: f.NeedsReason, AllowSelfApproval: f.Self, AllowChaining: f.Chaining, BreakGlass: f.BreakGlass, SuspendOnEscalation: f.SuspendOnEscalation,
 	}
 	for _, tag := range entries(f.Tags) {
 		key, value, _ := strings.Cut(tag, "=")
