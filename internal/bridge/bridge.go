@@ -332,7 +332,13 @@ func Run(ctx context.Context, c Config) (err error) {
 		stop()
 		err = errors.Join(err, group.Wait(), d.Store.Close()) // requests first
 	}()
-	probes.Check("database", d.Store.Ping)
+	// A full disk is told and does not fail: what can be read is served.
+	probes.Report("database", func(ctx context.Context) (string, error) {
+		if err := d.Store.Ping(ctx); err != nil || !d.Store.Full(ctx, c.Now()) {
+			return "", err
+		}
+		return "the disk is full: reading works, and nothing can be changed or opened", nil
+	})
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "serval_audit_head_seq", Help: "Number of the last row of the audit chain that this process wrote.",
 	}, func() float64 {

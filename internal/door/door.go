@@ -106,6 +106,10 @@ func (d *Door) Refused(ctx context.Context, who serval.Principal, what serval.Ac
 			d.Log.Error("the clock went back", zap.String("action", string(what)), zap.String("target", e.Target), zap.String("reason", r.Reason))
 			return
 		}
+		if r.Detail["cause"] == store.DiskFull {
+			d.Log.Error("the disk is full", zap.String("action", string(what)), zap.String("target", e.Target), zap.Error(cause))
+			return
+		}
 		e.Outcome, e.Detail = serval.OutcomeRefused, r.Detail
 		if stranger && isLook(what) {
 			return // no cookie, an old cookie, a token of nobody: every visit begins so

@@ -35,7 +35,8 @@ type dialect struct {
 	readIsolation  sql.IsolationLevel
 	writeIsolation sql.IsolationLevel
 	retryable      func(error) bool
-	alone          bool // no other process writes
+	full           func(error) bool // there is no space
+	alone          bool             // no other process writes
 }
 
 var sqliteDialect = dialect{
@@ -45,6 +46,10 @@ var sqliteDialect = dialect{
 	retryable: func(err error) bool {
 		e, ok := errors.AsType[*sqlite.Error](err)
 		return ok && e.Code()&0xff == sqlite3.SQLITE_BUSY
+	},
+	full: func(err error) bool { // the file, or the index of its log
+		e, ok := errors.AsType[*sqlite.Error](err)
+		return ok && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE)
 	},
 }
 
@@ -59,6 +64,10 @@ var postgresDialect = dialect{
 	retryable: func(err error) bool { // serialization failure, deadlock
 		e, ok := errors.AsType[*pgconn.PgError](err)
 		return ok && (e.Code == "40001" || e.Code == "40P01")
+	},
+	full: func(err error) bool { // disk_full
+		e, ok := errors.AsType[*pgconn.PgError](err)
+		return ok && e.Code == "53100"
 	},
 }
 

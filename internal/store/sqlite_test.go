@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -180,13 +182,19 @@ func TestSQLiteFull(t *testing.T) {
 		})
 	}
 	d.raw(t, `pragma max_page_count = 1`) // SQLite takes the present count
-	if err := write(); err == nil {
-		t.Error("wrote to a full disk")
+	if r, ok := errors.AsType[*serval.Refusal](write()); !ok || r.Kind != serval.Unavailable || r.Detail["cause"] != DiskFull {
+		t.Errorf("writing to a full disk: %v, want it refused for that", r)
+	}
+	if !d.full.Load() {
+		t.Error("the store does not know that the disk is full")
 	}
 	if head := look(t, d, (*View).ChainHead); head.Seq != 0 {
 		t.Errorf("the chain's head is %v after a write that failed", head)
 	}
 	d.raw(t, `pragma max_page_count = 1000000`)
+	if d.Full(t.Context(), noon) {
+		t.Error("the disk is full when there is space again")
+	}
 	if err := write(); err != nil {
 		t.Errorf("writing when there is space again: %v", err)
 	}
@@ -196,6 +204,15 @@ func TestSQLiteFull(t *testing.T) {
 	}
 	if _, err := verify(t, d, Head{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// R-38
+func TestFullPostgres(t *testing.T) {
+	for code, want := range map[string]bool{"53100": true, "53200": false, "40001": false} {
+		if got := postgresDialect.full(fmt.Errorf("committing: %w", &pgconn.PgError{Code: code})); got != want {
+			t.Errorf("%s is a full disk: %t, want %t", code, got, want)
+		}
 	}
 }
 

@@ -50,6 +50,7 @@ type Store struct {
 	told    func(serval.Event)
 	unlock  func() error
 	head    atomic.Pointer[Head]
+	full    atomic.Bool // the last Write found no space
 	memory  memory
 	writes  statements // those of write,
 	reads   statements // and of read
@@ -73,6 +74,9 @@ const (
 // ClockWentBack is the cause, in the detail, of a Write that is refused because
 // its instant lies before one that was seen.
 const ClockWentBack = "clock_went_back"
+
+// DiskFull is that cause where there is no space. Reading goes on.
+const DiskFull = "disk_full"
 
 // Open opens the database. Unless it is opened read-only, a SQLite file that
 // another process serves is refused. Call Migrate before anything else, and
@@ -174,7 +178,23 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 // approved time.
 func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) error {
 	now = now.UTC().Truncate(time.Microsecond)
-	return s.again(ctx, func() error { return s.writeOnce(ctx, now, f) })
+	err := s.again(ctx, func() error { return s.writeOnce(ctx, now, f) })
+	full := err != nil && s.dialect.full(err)
+	s.full.Store(full || err != nil && s.full.Load()) // another fault says nothing of it
+	if full {
+		return fmt.Errorf("%w (%w)", &serval.Refusal{Kind: serval.Unavailable, Detail: map[string]string{"cause": DiskFull, "retry_after": "60"},
+			Reason: "Serval's disk is full: what cannot be recorded is not done. Tell whoever runs Serval; it goes on once there is space."}, err)
+	}
+	return err
+}
+
+// Full reports whether the disk is full. Where a Write was refused for that it
+// tries another, which changes nothing, as of now.
+func (s *Store) Full(ctx context.Context, now time.Time) bool {
+	if s.full.Load() {
+		_ = s.Write(ctx, now, func(*Tx) error { return nil }) // it notes what came of it
+	}
+	return s.full.Load()
 }
 
 // again runs f, and runs it again where the database asks for that.
