@@ -237,10 +237,10 @@ Serval runs (ready in %.1f s). Open
     %[2]s
 
 and sign in as the requester: you see the roles that are tagged "serval" in four AWS accounts; those of workshop have the mistakes that trust
-policies often have, and say so. Start a sandbox role at
-once; request prod-readonly, then sign in as the approver in another browser (or a private window) and approve it. The
-admin sees accounts and the audit log. Credentials that you are given work against the demo's own AWS; paste them into a
-shell and, with the AWS CLI,
+policies often have, and say so. Start a sandbox role at once; request prod-readonly, then sign in as the approver in
+another browser (or a private window) and approve it. The admin sees accounts and the audit log. Credentials that you
+are given work against the demo's own AWS, which plays IAM and STS and nothing else; paste them into a shell and, with
+the AWS CLI,
 
     AWS_ENDPOINT_URL=%[3]s AWS_REGION=us-west-1 aws sts get-caller-identity
 

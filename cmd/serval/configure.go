@@ -133,7 +133,7 @@ func (p *program) configured(path string, changed bool, written int, names map[s
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(names))[:min(1, len(names))] {
-		fmt.Fprintf(p.stdout, "Try: aws sts get-caller-identity --profile %s\n", name)
+		fmt.Fprintf(p.stdout, "With access to its role (serval request %s --for 1h): aws sts get-caller-identity --profile %s\n", names[name].ARN, name)
 	}
 	return nil
 }

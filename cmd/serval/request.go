@@ -297,6 +297,10 @@ func (p *program) approvalsCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if len(list) == 0 && p.output != "json" {
+			p.note("nothing waits for your decision.")
+			return nil
+		}
 		return p.showRequests(list, true)
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -41,7 +40,6 @@ type requestView struct {
 	Earlier     string        // how often this was asked for before, in words; for whoever decides
 	LastTime    *wire.Request // the last of those times
 	Inbox       bool          // it is shown among all that wait
-	Choices     []choice      // of minutes, to approve or extend by
 }
 
 // may reports whether the table has act for who in the request's state.
@@ -84,7 +82,6 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 		one := shape.Request(control.Request{Request: last}, v.Who, now)
 		view.LastTime = &one
 	}
-	view.Choices = choices(view.MaxMinutes, 0, strconv.Itoa(view.Asked))
 	open := !due && v.Who.Person.Suspended == ""
 	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
 	view.MayExtend = open && view.Extension == nil && may(r.Request, v.Who, serval.ActExtend)
