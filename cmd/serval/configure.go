@@ -82,13 +82,19 @@ func (p *program) configure(ctx context.Context, o configuration, args []string)
 			f.Profiles = nil
 		}
 		for name, e := range names {
+			arn, err := serval.ParseRoleARN(e.ARN)
+			if err != nil {
+				return err
+			}
+			// Many SDKs give the line to a shell.
+			word := arn.Word()
 			// A role has one profile of ours: what it was called before goes.
 			for _, old := range slices.Clone(f.Profiles) {
-				if strings.Contains(old.Process+" ", " "+e.ARN+" ") {
+				if strings.HasSuffix(old.Process, " "+word) {
 					f.Drop(old.Name)
 				}
 			}
-			err := f.Put(profile.Profile{Name: name, Process: process + e.ARN, Region: p.file.Region})
+			err = f.Put(profile.Profile{Name: name, Process: process + word, Region: p.file.Region})
 			if serval.IsRefusal(err, serval.Conflict) {
 				left = append(left, err)
 				continue
@@ -311,18 +317,18 @@ func (p *program) save(o configuration, path string, change func(*profile.File) 
 
 // unconfigure takes profiles out.
 func (p *program) unconfigure(ctx context.Context, o configuration, path string, args []string) error {
-	var arns []string
+	var words []string
 	for _, text := range args {
 		arn, err := p.role(ctx, text)
 		if err != nil {
 			return err
 		}
-		arns = append(arns, arn.String())
+		words = append(words, arn.Word())
 	}
 	gone := 0
 	_, err := p.save(o, path, func(f *profile.File) error {
 		for _, old := range slices.Clone(f.Profiles) {
-			if len(args) == 0 || slices.ContainsFunc(arns, func(arn string) bool { return strings.HasSuffix(old.Process, " "+arn) }) {
+			if len(args) == 0 || slices.ContainsFunc(words, func(word string) bool { return strings.HasSuffix(old.Process, " "+word) }) {
 				f.Drop(old.Name)
 				gone++
 			}

@@ -62,6 +62,7 @@ func TestScripts(t *testing.T) {
 			w, err := newWorld(e.WorkDir, options{
 				lease:  strings.Contains(filepath.Base(e.WorkDir), "lease"),
 				device: strings.Contains(filepath.Base(e.WorkDir), "device"),
+				sly:    strings.Contains(filepath.Base(e.WorkDir), "sly"),
 			}, e.Defer)
 			if err != nil {
 				return err

@@ -60,6 +60,7 @@ type world struct {
 
 type options struct {
 	lease, device bool
+	sly           bool // there is a role whose path a shell would obey
 }
 
 // newWorld starts a world, which ends with deferred.
@@ -91,7 +92,7 @@ func newWorld(dir string, o options, deferred func(func())) (*world, error) {
 	if w.awsAt, err = serveOn(w.cloud, deferred); err != nil {
 		return nil, err
 	}
-	roles := w.fill(issuer)
+	roles := w.fill(issuer, o.sly)
 
 	w.token = strings.Repeat("worker-token-", 4)
 	tokenFile := filepath.Join(dir, "worker-token")
@@ -129,17 +130,22 @@ func newWorld(dir string, o options, deferred func(func())) (*world, error) {
 }
 
 // fill fills the account with roles.
-func (w *world) fill(issuer string) (roles []serval.Role) {
+func (w *world) fill(issuer string, sly bool) (roles []serval.Role) {
 	w.aws = w.cloud.AddAccount(prod, "prod")
 	provider := w.aws.PutOIDCProvider(issuer, "client")
 	trust := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Federated":"` + provider + `"},"Action":"sts:AssumeRoleWithWebIdentity",
 		"Condition":{"StringEquals":{"` + strings.TrimPrefix(issuer, "http://") + `:aud":"client"}}}]}`
 	strict := strings.ReplaceAll(trust, `"client"`, `"another-client"`)
 	allow := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["iam:ListRoles"],"Resource":"*"}]}`
-	for _, r := range []struct{ name, path, description, trust string }{
+	type one struct{ name, path, description, trust string }
+	all := []one{
 		{"dev", "/", "Build and debug", trust}, {"dev-data", "/data/", "Query the copies", trust}, {"broken-dev", "/", "Trusts somebody else", strict},
 		{"prod-readonly", "/", "Look at everything, change nothing", trust},
-	} {
+	}
+	if sly {
+		all = append(all, one{"sly-dev", "/x;touch${IFS}$WORK/owned;`touch${IFS}$WORK/owned`#\"'/", "Made by somebody with a plan", trust})
+	}
+	for _, r := range all {
 		w.aws.PutRole(awstest.Role{Name: r.name, Path: r.path, Description: r.description, MaxSessionDuration: 14400,
 			Tags: map[string]string{"serval": ""}, Trust: r.trust, Inline: map[string]string{"list": allow}})
 		roles = append(roles, serval.Role{

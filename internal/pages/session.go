@@ -89,8 +89,9 @@ var profileName = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
 
 // CredentialsForms returns credentials in every form that a page shows.
 func CredentialsForms(c wire.Credentials) ([]CredentialsForm, error) {
-	name := "serval"
+	name, role := "serval", "ROLE"
 	if arn, err := serval.ParseRoleARN(c.RoleARN); err == nil {
+		role = arn.Word()
 		name = "serval-" + arn.AccountID + "-" + profileName.ReplaceAllString(arn.Name, "-")
 	}
 	lines := func(kind shell.Kind) string { return shell.Lines(kind, c.Variables()) }
@@ -106,6 +107,6 @@ func CredentialsForms(c wire.Credentials) ([]CredentialsForm, error) {
 			"[%s]\naws_access_key_id = %s\naws_secret_access_key = %s\naws_session_token = %s\n", name, c.AccessKeyID, c.SecretAccessKey, c.SessionToken)},
 		{"json", "JSON", "The form that credential_process reads.", string(process) + "\n"},
 		{"client", "Client", "Needs no copying at all: the serval client asks the bridge, with a login of its own.", fmt.Sprintf(
-			"serval exec %[1]s -- aws sts get-caller-identity\n\n# or as a profile in ~/.aws/config\n[profile %[2]s]\ncredential_process = serval creds %[1]s\n", c.RoleARN, name)},
+			"serval exec %[1]s -- aws sts get-caller-identity\n\n# or as a profile in ~/.aws/config\n[profile %[2]s]\ncredential_process = serval creds %[1]s\n", role, name)},
 	}, nil
 }

@@ -37,6 +37,19 @@ func (a RoleARN) String() string {
 	return "arn:" + a.Partition + ":iam::" + a.AccountID + ":role" + a.Path + a.Name
 }
 
+// plainPath is a path in which no shell finds anything to obey.
+var plainPath = regexp.MustCompile(`^[\w+=,.@/-]*$`)
+
+// Word returns how the role is named in a command that a shell may read: its ARN,
+// or account/name where whoever made the role chose a path that is more than
+// letters to a shell. IAM takes quotes, semicolons, dollars and backquotes there.
+func (a RoleARN) Word() string {
+	if plainPath.MatchString(a.Path) {
+		return a.String()
+	}
+	return a.AccountID + "/" + a.Name
+}
+
 // Session returns the ARN of a session of the role: it has the role's name but
 // not its path (STS API Reference, AssumedRoleUser).
 func (a RoleARN) Session(name string) string {

@@ -40,6 +40,28 @@ var (
 	}
 )
 
+// A role's path is whatever whoever made it wrote; in a command it is left out
+// where a shell would obey or split it.
+func TestWord(t *testing.T) { // S-25
+	for path, plain := range map[string]bool{
+		"/": true, "/team/a/": true, "/a_b+=,.@-/": true,
+		"/x;id/": false, "/$(id)/": false, "/`id`/": false, "/a|b/": false, "/a&b/": false, "/'/": false, "/\"/": false, "/\\/": false, "/%PATH%/": false,
+		"/a>b/": false, "/#/": false, "/~/": false, "/*/": false, "/{a}/": false, "/!!/": false, "/^/": false, "/(/": false,
+	} {
+		a := RoleARN{"aws", "111122223333", path, "dev"}
+		if _, err := ParseRoleARN(a.String()); err != nil {
+			t.Fatalf("%s is no ARN: %v", a, err)
+		}
+		want := "111122223333/dev"
+		if plain {
+			want = a.String()
+		}
+		if got := a.Word(); got != want {
+			t.Errorf("the word of %s is %q, want %q", a, got, want)
+		}
+	}
+}
+
 func TestParseRoleARN_S86(t *testing.T) { // S-86
 	for arn, want := range goodARNs {
 		got, err := ParseRoleARN(arn)

@@ -282,7 +282,7 @@ func (w *Wallet) access(ctx context.Context, b Bridge, a Ask) (wire.Request, err
 	case r == nil && a.Request:
 		return w.request(ctx, b, a, role)
 	case r == nil:
-		return wire.Request{}, &NoAccess{fmt.Sprintf("You have no access to %s now. Ask for it: %s", a.Role, advice(role))}
+		return wire.Request{}, &NoAccess{fmt.Sprintf("You have no access to %s now. Ask for it: %s", a.Role, advice(a.Role, role))}
 	case r.Status == string(serval.StatusPending):
 		return wire.Request{}, &NoAccess{fmt.Sprintf("Your request for %s waits for approval by %s (serval requests).", a.Role, Approvers(*r))}
 	case r.Suspended != "":
@@ -295,9 +295,9 @@ func (w *Wallet) access(ctx context.Context, b Bridge, a Ask) (wire.Request, err
 func (w *Wallet) request(ctx context.Context, b Bridge, a Ask, role wire.Role) (wire.Request, error) {
 	switch {
 	case !role.Approval.Automatic:
-		return wire.Request{}, &NoAccess{fmt.Sprintf("You have no access to %s now, and it is not approved automatically. Ask for it: %s", a.Role, advice(role))}
+		return wire.Request{}, &NoAccess{fmt.Sprintf("You have no access to %s now, and it is not approved automatically. Ask for it: %s", a.Role, advice(a.Role, role))}
 	case role.RequireJustification && a.Reason == "":
-		return wire.Request{}, &NoAccess{fmt.Sprintf("You have no access to %s now, and a request has to give a reason. Ask for it: %s", a.Role, advice(role))}
+		return wire.Request{}, &NoAccess{fmt.Sprintf("You have no access to %s now, and a request has to give a reason. Ask for it: %s", a.Role, advice(a.Role, role))}
 	}
 	made, err := b.Ask(ctx, wire.NewRequest{RoleARN: role.ARN, Minutes: Minutes(role), Justification: a.Reason})
 	if err != nil {
@@ -310,8 +310,8 @@ func (w *Wallet) request(ctx context.Context, b Bridge, a Ask, role wire.Role) (
 }
 
 // advice is the command that asks for a role.
-func advice(role wire.Role) string {
-	text := fmt.Sprintf("serval request %s --for %dm", role.ARN, Minutes(role))
+func advice(arn serval.RoleARN, role wire.Role) string {
+	text := fmt.Sprintf("serval request %s --for %dm", arn.Word(), Minutes(role))
 	if role.RequireJustification {
 		text += ` --reason "…"`
 	}

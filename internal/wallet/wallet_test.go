@@ -244,6 +244,13 @@ func TestNoAccess(t *testing.T) {
 	if _, err := w.Credentials(t.Context(), a); err != nil || len(w.asked) != 1 || w.asked[0].Minutes != 90 || w.asked[0].Justification != "why" {
 		t.Errorf("with --request: %v, asked for %+v", err, w.asked)
 	}
+	// A command that is said to type holds nothing that a shell obeys. S-25
+	w, a = newWorld(t), ask(t)
+	a.Role.Path = "/x;id;/"
+	w.role.ARN, w.role.MyRequest = a.Role.String(), nil
+	if err := w.fails("a path for a shell", a); !strings.HasSuffix(err.Error(), "Ask for it: serval request "+a.Role.AccountID+"/"+a.Role.Name+" --for 90m") {
+		t.Errorf("a path for a shell: %v", err)
+	}
 	// The same name in another path is another role.
 	w, a = newWorld(t), ask(t)
 	a.Role.Path = "/team/"

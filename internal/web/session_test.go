@@ -82,6 +82,23 @@ func powershellRule(line string) (name, value string, ok bool) {
 	return name, "", false
 }
 
+// A role's path is its maker's choice, and in no command that is to be pasted
+// where a shell would obey it.
+func TestClientFormIsPlain(t *testing.T) { // S-25
+	for arn, want := range map[string]string{
+		"arn:aws:iam::111122223333:role/team/dev":                "serval exec arn:aws:iam::111122223333:role/team/dev -- ",
+		"arn:aws:iam::111122223333:role/x;touch${IFS}pwned;/dev": "serval exec 111122223333/dev -- ",
+	} {
+		forms, err := web.Forms(wire.Credentials{RoleARN: arn})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := forms["client"]; !strings.HasPrefix(text, want) || strings.Contains(text, "touch") {
+			t.Errorf("of %s: %s", arn, text)
+		}
+	}
+}
+
 // What a shell reads is what was given, whatever it is: by the shell itself where
 // there is one, and by its rules.
 func TestCredentialsFormsAreQuoted(t *testing.T) {
