@@ -145,7 +145,8 @@ type reading struct {
 	doc    serval.Document
 }
 
-// maxRead bounds the documents that are remembered, in bytes.
+// maxRead bounds the documents that are remembered, with what their patterns match,
+// in bytes.
 const maxRead = 16 << 20
 
 // read returns the statements of a permission document, which nobody may change.
@@ -166,8 +167,14 @@ func (r *Reference) read(policy string, doc serval.Document) ([]statement, error
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.bytes += len(doc); r.bytes > maxRead {
-		r.readings, r.bytes = map[reading][]statement{}, len(doc) // begun anew: what is used comes back
+	size := len(doc)
+	for i := range statements {
+		for _, m := range statements[i].matched {
+			size += m.size()
+		}
+	}
+	if r.bytes += size; r.bytes > maxRead {
+		r.readings, r.bytes = map[reading][]statement{}, size // begun anew: what is used comes back
 	}
 	r.readings[key] = statements
 	return statements, nil
@@ -195,7 +202,7 @@ func (r *Reference) parse(policy string, doc serval.Document) ([]statement, erro
 	case len(d.Statement) > maxStatements:
 		return refuse("it has %d statements; at most %d are looked at", len(d.Statement), maxStatements)
 	}
-	statements := make([]statement, 0, len(d.Statement))
+	statements, left := make([]statement, 0, len(d.Statement)), maxHeld
 	for i, raw := range d.Statement {
 		s := statement{Statement: Statement{Policy: policy, Number: i + 1, Sid: string(raw.Sid)}}
 		// "The Effect value is case sensitive" (IAM User Guide, "Effect").
@@ -235,14 +242,21 @@ func (r *Reference) parse(policy string, doc serval.Document) ([]statement, erro
 				s.conditions = append(s.conditions, c)
 			}
 		}
-		r.settle(&s)
+		r.settle(&s, &left)
 		statements = append(statements, s)
 	}
 	return statements, nil
 }
 
-// settle works out what is asked of a statement again and again.
-func (r *Reference) settle(s *statement) {
+// maxHeld is how many actions of the reference the patterns of one document are
+// held against: those of a dozen patterns of all services, or of hundreds of a
+// large one. What AWS itself writes takes an eighth of it.
+const maxHeld = 1 << 18
+
+// settle works out what is asked of a statement again and again. Left is how many
+// actions its patterns may still be held against; one for which nothing is left
+// counts as what makes more possible.
+func (r *Reference) settle(s *statement, left *int) {
 	s.conditional = len(s.conditions) > 0
 	for _, c := range s.conditions {
 		s.restricted = s.restricted || c.restricts()
@@ -258,7 +272,12 @@ func (r *Reference) settle(s *statement) {
 		s.resources = everything
 	}
 	for _, a := range s.actions {
-		m := r.match(a)
+		var m set
+		if *left -= r.held(a); *left >= 0 {
+			m = r.match(a)
+		} else if s.allow != s.others {
+			m = r.match(widest(a))
+		}
 		if m.isEmpty() && !strings.ContainsAny(a, "*?") {
 			s.unknown = append(s.unknown, a)
 		}

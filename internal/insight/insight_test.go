@@ -24,7 +24,7 @@ func TestReference(t *testing.T) {
 	if len(r.services) < 400 || len(r.actions) < 20_000 {
 		t.Errorf("the reference has %d services and %d actions", len(r.services), len(r.actions))
 	}
-	for _, bad := range []string{"", "a b c d\n RGet", "a b c d\n\tarn", "a b c d\ns3\tS3\n XGet", "a b c d\ns3\tS3\n RGet 0", "a b c d\ns3\tS3\n\n", "a b c d\ns3\tS3\n RGet\n"} {
+	for _, bad := range []string{"", "a b c d\n RGet", "a b c d\n\tarn", "a b c d\ns3\tS3\n XGet", "a b c d\ns3\tS3\n RGet 0", "a b c d\ns3\tS3\n\n", "a b c d\ns3\tS3\n RGet\n", "a b c d\ns3\tS3\n RGet\n RAll"} {
 		if _, err := parseReference(bad); err == nil {
 			t.Errorf("%q is taken for a reference", bad)
 		}
@@ -203,6 +203,80 @@ func TestHostileDocuments(t *testing.T) {
 	}
 	if p.steps >= 0 || p.steps < -maxSteps/8 {
 		t.Errorf("%d steps are left, want none, and hardly more taken", p.steps)
+	}
+}
+
+// However many patterns of actions a document has, they are held against so many
+// actions, and what was not counts as what makes more possible: nobody hides what
+// a role can do behind them.
+func TestManyPatterns(t *testing.T) {
+	r := AWS()
+	many := func(n int, last ...string) string {
+		var list []string
+		for i := range n {
+			list = append(list, fmt.Sprintf("*:zz%d*", i))
+		}
+		return strings.Join(append(list, last...), " ")
+	}
+	few, lots := 5, maxHeld/len(r.actions)+1
+	deny := func(actions string) string {
+		return strings.Replace(allow(actions, "*"), `"Allow"`, `"Deny"`, 1)
+	}
+	not := func(doc string) string { return strings.Replace(doc, `"Action"`, `"NotAction"`, 1) }
+	for _, c := range []struct {
+		name  string
+		docs  []string
+		admin bool
+	}{
+		{"few", []string{allow(many(few), "*")}, false},
+		{"lots", []string{allow(many(lots), "*")}, true},
+		{"lots of one service", []string{allow(many(lots-1)+strings.Repeat(" sqs:z*", 9000), "*")}, false},
+		{"few taken back", []string{allow("iam:*", "*"), deny(many(few, "iam:*"))}, false},
+		{"lots taken back", []string{allow("iam:*", "*"), deny(many(lots, "iam:*"))}, true},
+		{"all but few", []string{not(allow(many(few, "iam:*", "*:*"), "*"))}, false},
+		{"all but lots", []string{not(allow(many(lots, "iam:*", "*:*"), "*"))}, true},
+		{"all but few taken back", []string{allow("iam:*", "*"), not(deny(many(few)))}, false},
+		{"all but lots taken back", []string{allow("iam:*", "*"), not(deny(many(lots)))}, true},
+	} {
+		p := r.Look(roleWith(c.docs...), "")
+		if card := p.Card(); (card.Is(Administrator) || card.Is(Escalation)) != c.admin {
+			t.Errorf("%s: %q", c.name, card.Summary)
+		}
+	}
+	left, s := maxHeld, statement{allow: true}
+	for i := range 10_000 {
+		s.actions = append(s.actions, fmt.Sprintf("*:yy%d*", i))
+	}
+	before := len(r.patterns)
+	r.settle(&s, &left)
+	if n := len(r.patterns) - before; n > lots {
+		t.Errorf("%d patterns were held against all actions, want at most %d", n, lots)
+	}
+}
+
+// What is remembered is bounded by what it takes, not by what it was made of.
+func TestWhatIsRemembered(t *testing.T) {
+	r := AWS()
+	wide := strings.TrimSuffix(strings.Repeat(`{"Effect":"Allow","Action":["*","s3:*","sqs:*","sns:*","ec2:*"],"Resource":"*"},`, 60), ",")
+	for i := range 200 {
+		if _, err := r.read(fmt.Sprint(i), serval.Document(`{"Statement":[`+wide+`]}`)); err != nil {
+			t.Fatal(err)
+		}
+		r.match("zz:" + strings.Repeat("*a", 50_000) + fmt.Sprint(i))
+	}
+	words, text := 0, 0
+	for _, statements := range r.readings {
+		for _, s := range statements {
+			for _, m := range s.matched {
+				words += 8 * len(m.words)
+			}
+		}
+	}
+	for pattern, s := range r.patterns {
+		text += len(pattern) + 8*len(s.words)
+	}
+	if words > maxRead || text > maxPatterns {
+		t.Errorf("%d bytes of documents and %d of patterns are remembered, want at most %d and %d", words, text, maxRead, maxPatterns)
 	}
 }
 

@@ -58,10 +58,11 @@ type Reference struct {
 	needs    [][]int // the places of what each path needs; -1 for what is not known
 	crown    []int
 
-	mu       sync.Mutex
-	patterns map[string]set
-	readings map[reading][]statement
-	bytes    int // of the documents read
+	mu           sync.Mutex
+	patterns     map[string]set
+	patternBytes int
+	readings     map[reading][]statement
+	bytes        int // of the documents read
 }
 
 type service struct {
@@ -130,6 +131,9 @@ func parseReference(text string) (*Reference, error) {
 				return nil, fmt.Errorf("line %d: %w", number, err)
 			}
 			a.service = last
+			if n := len(r.actions); n > r.services[last].from && r.actions[n-1].lower >= a.lower {
+				return nil, fmt.Errorf("line %d: the action %q is not in its order", number, clip(a.name, 100))
+			}
 			r.actions = append(r.actions, a)
 			r.services[last].to = len(r.actions)
 			r.services[last].levels[a.level]++
@@ -215,12 +219,39 @@ func (s set) has(i int) bool {
 	return w >= 0 && w < len(s.words) && s.words[w]&(1<<(i%64)) != 0
 }
 
+// size is about how many bytes the set takes, where it is kept.
+func (s set) size() int { return 64 + 8*len(s.words) }
+
 func (s set) isEmpty() bool {
 	return !slices.ContainsFunc(s.words, func(w uint64) bool { return w != 0 })
 }
 
-// maxPatterns bounds the patterns that are remembered.
-const maxPatterns = 1 << 14
+// held is how many actions a pattern has to be held against.
+func (r *Reference) held(pattern string) int {
+	prefix, name, _ := strings.Cut(pattern, ":")
+	i, known := r.byPrefix[prefix]
+	switch {
+	case pattern == "*", !strings.ContainsAny(pattern, "*?"), known && name == "*":
+		return 1
+	case known:
+		return r.services[i].to - r.services[i].from
+	case name == "*":
+		return len(r.services)
+	default:
+		return len(r.actions)
+	}
+}
+
+// widest is a pattern of all that the pattern could match at most, by its service.
+func widest(pattern string) string {
+	if prefix, _, ok := strings.Cut(pattern, ":"); ok && !strings.ContainsAny(prefix, "*?") {
+		return prefix + ":*"
+	}
+	return "*"
+}
+
+// maxPatterns bounds the patterns that are remembered, in bytes.
+const maxPatterns = 16 << 20
 
 // match returns the actions that an action's pattern in lower case matches. What
 // the reference does not know is in none.
@@ -234,8 +265,9 @@ func (r *Reference) match(pattern string) set {
 	s = r.expand(pattern)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.patterns) >= maxPatterns {
-		r.patterns = map[string]set{} // begun anew: what is used comes back
+	size := len(pattern) + s.size()
+	if r.patternBytes += size; r.patternBytes > maxPatterns {
+		r.patterns, r.patternBytes = map[string]set{}, size // begun anew: what is used comes back
 	}
 	r.patterns[strings.Clone(pattern)] = s
 	return s
@@ -252,6 +284,13 @@ func (r *Reference) expand(pattern string) set {
 	in := func(s *service) set {
 		if name == "*" {
 			return r.choose(s.from, s.to, func(*action) bool { return true })
+		}
+		if !strings.ContainsAny(name, "*?") {
+			i, known := r.named(s, name)
+			if !known {
+				return set{}
+			}
+			return r.choose(i, i+1, func(*action) bool { return true })
 		}
 		return r.choose(s.from, s.to, func(a *action) bool { return covers(name, a.lower) })
 	}
@@ -280,12 +319,14 @@ func (r *Reference) find(name string) (int, bool) {
 	if !known {
 		return 0, false
 	}
-	for i := r.services[s].from; i < r.services[s].to; i++ {
-		if r.actions[i].lower == name {
-			return i, true
-		}
-	}
-	return 0, false
+	return r.named(&r.services[s], name)
+}
+
+// named returns the place of a service's action by its name in lower case, by
+// which the reference has them in order.
+func (r *Reference) named(s *service, name string) (int, bool) {
+	i, known := slices.BinarySearchFunc(r.actions[s.from:s.to], name, func(a action, name string) int { return strings.Compare(a.lower, name) })
+	return s.from + i, known
 }
 
 // kindsOf returns the types that a resource may be of, by the service in its ARN.
