@@ -54,6 +54,12 @@ func newWorkspace(t *testing.T) *workspace {
 		}
 		answer(rw, map[string]any{"ok": true, "url": "ws" + strings.TrimPrefix(w.server.URL, "http") + "/socket?ticket=CANARY"})
 	})
+	mux.HandleFunc("POST /api/auth.test", func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "Bearer xoxb-1" {
+			t.Errorf("auth.test was called with %q", r.Header.Get("Authorization"))
+		}
+		answer(rw, map[string]any{"ok": true, "team_id": "T1"})
+	})
 	mux.HandleFunc("POST /api/users.info", func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "Bearer xoxb-1" {
 			t.Errorf("users.info was called with %q", r.Header.Get("Authorization"))
@@ -141,9 +147,14 @@ func (w *workspace) member(id, email string, change ...func(map[string]any)) {
 
 // click has somebody click a button.
 func (w *workspace) click(envelope, user, team, action, value string) {
+	w.clickIn("T1", envelope, user, team, action, value)
+}
+
+// clickIn is click in a channel of the workspace that Slack names.
+func (w *workspace) clickIn(workspace, envelope, user, team, action, value string) {
 	w.send <- fmt.Sprintf(`{"envelope_id":%q,"type":"interactive","accepts_response_payload":false,"payload":{"type":"block_actions",
-		"user":{"id":%q,"team_id":%q},"team":{"id":"T1"},"response_url":%q,"actions":[{"action_id":%q,"value":%q}]}}`,
-		envelope, user, team, w.server.URL+"/answer", action, value)
+		"user":{"id":%q,"team_id":%q},"team":{"id":%q},"response_url":%q,"actions":[{"action_id":%q,"value":%q}]}}`,
+		envelope, user, team, workspace, w.server.URL+"/answer", action, value)
 }
 
 // run keeps a socket open while the test runs.
@@ -250,6 +261,15 @@ func TestStrangersInSlack(t *testing.T) {
 		t.Errorf("of another workspace: %v", a)
 	}
 	<-slack.acked
+	// In a channel that is shared with another company, whose admins say what
+	// addresses their people have, a click may name their workspace throughout.
+	for _, team := range []string{"T2", ""} {
+		slack.clickIn("T2", "e", "OTHERTEAM", team, actionApprove, "req_1 0")
+		if a := slack.answer(); a["response_type"] != "ephemeral" || !strings.Contains(a["text"].(string), "Nothing was decided") {
+			t.Errorf("of another company: %v", a)
+		}
+		<-slack.acked
+	}
 	// What is none of our buttons is acknowledged, and nothing comes of it.
 	for _, c := range [][2]string{{actionOpen, "req_1 0"}, {"other", "req_1 0"}, {actionApprove, "req_1"}, {actionApprove, "req_1 x"}} {
 		slack.click("e", "FROMELSEWHERE", "T1", c[0], c[1])

@@ -95,6 +95,10 @@ func (s *Socket) connect(ctx context.Context) error {
 	if err := checkSocket(open.URL); err != nil {
 		return err
 	}
+	own, err := s.own(dialing)
+	if err != nil {
+		return err
+	}
 	dialer := &http.Client{Transport: s.client.Transport, CheckRedirect: s.client.CheckRedirect} // a timeout would end the connection
 	conn, answer, err := websocket.Dial(dialing, open.URL, &websocket.DialOptions{HTTPClient: dialer})
 	if err != nil {
@@ -159,7 +163,7 @@ func (s *Socket) connect(ctx context.Context) error {
 			// What was acknowledged is done, also when this process is told to stop.
 			acting, cancel := context.WithTimeout(context.WithoutCancel(ctx), clickTime)
 			defer cancel()
-			if err := guarded(func() error { return s.click(acting, e) }); err != nil {
+			if err := guarded(func() error { return s.click(acting, e, own) }); err != nil {
 				s.log.Error("a click in Slack came to nothing", zap.Error(err))
 			}
 		})
@@ -199,7 +203,7 @@ type envelope struct {
 
 // click does what somebody clicked, and says in Slack what came of it: to all in
 // the message's place where it was done, and to them alone where it was not.
-func (s *Socket) click(ctx context.Context, e envelope) error {
+func (s *Socket) click(ctx context.Context, e envelope, own string) error {
 	p := e.Payload
 	if e.Type != "interactive" || p.Type != "block_actions" || len(p.Actions) != 1 || p.Actions[0].ID != actionApprove && p.Actions[0].ID != actionDeny {
 		return nil
@@ -210,7 +214,7 @@ func (s *Socket) click(ctx context.Context, e envelope) error {
 	if c.Round, err = strconv.Atoi(round); err != nil || !found {
 		return nil // none of our buttons
 	}
-	if c.Email, err = s.email(ctx, p.User.ID, cmp.Or(p.User.TeamID, p.Team.ID), p.Team.ID); err != nil {
+	if c.Email, err = s.email(ctx, p.User.ID, cmp.Or(p.User.TeamID, p.Team.ID), own); err != nil {
 		s.log.Warn("who clicked in Slack is not known", zap.String("user", serval.Clip(p.User.ID, 40)), zap.Error(err))
 		return s.say(ctx, p.ResponseURL, "Nothing was decided: your email address at Slack is not one that Serval can rely on. Decide at "+s.origin+"/requests/"+c.Request, false)
 	}
@@ -223,6 +227,21 @@ func (s *Socket) click(ctx context.Context, e envelope) error {
 	default:
 		return errors.Join(err, s.say(ctx, p.ResponseURL, "Something went wrong on our side. Look at "+s.origin+"/requests/"+c.Request, false))
 	}
+}
+
+// own returns the workspace that the app is in, by its own token: in a channel that
+// is shared with other companies a click may name theirs.
+func (s *Socket) own(ctx context.Context) (string, error) {
+	var answer struct {
+		TeamID string `json:"team_id"`
+	}
+	if err := call(ctx, s.client, s.config.APIURL, "auth.test", s.config.BotToken, "", &answer); err != nil {
+		return "", err
+	}
+	if answer.TeamID == "" {
+		return "", errors.New("the answer of Slack's auth.test names no workspace")
+	}
+	return answer.TeamID, nil
 }
 
 // email returns the address of a Slack user that Slack itself has verified:
