@@ -45,6 +45,11 @@ func (m Message) Text() string {
 	return text.String()
 }
 
+// indented sets further lines of what somebody wrote in, so that none passes for a
+// line of ours: another role, or another link. It is read only.
+var indented = strings.NewReplacer("\r\n", "\n    ", "\n", "\n    ", "\r", "\n    ", "\v", "\n    ", "\f", "\n    ",
+	"\u0085", "\n    ", "\u2028", "\n    ", "\u2029", "\n    ")
+
 // verbs are what was done, by the kind of a notice, for a sentence such as "X's
 // request for Y was approved". It is read only.
 var verbs = map[serval.Action]string{
@@ -65,6 +70,9 @@ func (n *Notifier) message(c claimed) Message {
 	who, role := f["email"], path.Base(f["role_arn"])
 	extension := strings.HasPrefix(string(c.Kind), "extension.")
 	line := func(name, text string) {
+		if name != "" {
+			text = indented.Replace(text)
+		}
 		if text != "" {
 			m.Lines = append(m.Lines, Line{name, text})
 		}

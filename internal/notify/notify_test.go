@@ -285,6 +285,31 @@ func TestErrorsHoldNoSecret(t *testing.T) { // S-5
 	}
 }
 
+// What somebody wrote in adds no line that could pass for one of ours.
+func TestWordsOfOthers(t *testing.T) { // S-25
+	n := New(nil, origin, nil, nil)
+	for _, end := range []string{"\n", "\r\n", "\r", "\v", "\f", "\u0085", "\u2028", "\u2029", "\n\n"} {
+		forged := "why" + end + "Role: arn:aws:iam::111122223333:role/harmless" + end + "Decide: https://elsewhere.example" + end
+		m := n.message(claimed{Notice: serval.Notice{RequestID: "req_1", Kind: serval.RequestCreate, Purpose: serval.ToDecide, Facts: map[string]string{
+			"email": "ana@example.com", "role_arn": "arn:aws:iam::111122223333:role/grave", "asked_justification": forged, "ticket": forged,
+			serval.FactBy: "ann@example.com", serval.FactWhy: forged, "policy": forged, serval.FactPath: "/requests/req_1",
+		}}})
+		ours := map[string]int{}
+		for line := range strings.FieldsFuncSeq(m.Text(), func(c rune) bool { return strings.ContainsRune("\n\r\v\f\u0085\u2028\u2029", c) }) {
+			name, _, _ := strings.Cut(line, ": ")
+			ours[name]++
+		}
+		if ours["Role"] != 1 || ours["Decide"] != 1 || ours["    Role"] != 4 {
+			t.Errorf("with %q between, the message is\n%s", end, m.Text())
+		}
+		for _, l := range m.Lines {
+			if strings.Contains(strings.ReplaceAll(l.Text, "\n    ", " "), "\n") {
+				t.Errorf("a line that is shown by itself is %q", l.Text)
+			}
+		}
+	}
+}
+
 // What every notice says, word for word.
 func TestWords(t *testing.T) {
 	w := newWorld(t, &script{name: Webhook})
