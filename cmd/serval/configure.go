@@ -139,7 +139,11 @@ func (p *program) configured(path string, changed bool, written int, names map[s
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(names))[:min(1, len(names))] {
-		fmt.Fprintf(p.stdout, "With access to its role (serval request %s --for 1h): aws sts get-caller-identity --profile %s\n", names[name].ARN, name)
+		arn, err := serval.ParseRoleARN(names[name].ARN)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(p.stdout, "With access to its role (serval request %s --for 1h): aws sts get-caller-identity --profile %s\n", arn.Word(), name)
 	}
 	return nil
 }
