@@ -156,7 +156,24 @@ func signInFailed(ctx context.Context, err error) error {
 	}
 }
 
+// personName is whose what is kept of a bridge is.
+func personName(origin string) keep.Name { return keep.Name{Of: "person " + origin} }
+
+// maxSession is the longest that AWS lets a session last.
+const maxSession = 12 * time.Hour
+
+// keepLogin keeps a login. What is kept of somebody else's goes first: their
+// credentials would work on, and say that it was them.
 func (p *program) keepLogin(bridge *client.Client, t wire.ClientToken) error {
+	var before string
+	if ok, err := p.keep.Read(personName(bridge.Origin()), &before); err != nil || ok && before != t.Email {
+		if err := p.keep.Forget(); err != nil {
+			return err
+		}
+	}
+	if err := p.keep.Write(personName(bridge.Origin()), t.Email, t.EndsAt.Add(maxSession+time.Hour)); err != nil {
+		return err
+	}
 	ends := t.EndsAt.Add(-max(0, bridge.Skew()))
 	return p.keep.Write(loginName(bridge.Origin()), signIn{t.AccessToken, t.LoginID, t.Email, t.EndsAt.Time}, ends)
 }
