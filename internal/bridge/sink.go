@@ -9,6 +9,8 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+
+	"github.com/serval-bridge/serval-bridge/internal/settings"
 )
 
 // The bounds of what waits to be logged.
@@ -33,13 +35,14 @@ type Sink struct {
 	writing bool
 }
 
-// NewLog returns a log of JSON lines at a level that writes through a sink.
+// NewLog returns a log of JSON lines at a level, and of errors at any, that writes
+// through a sink.
 func NewLog(to io.Writer, level zapcore.LevelEnabler) (*zap.Logger, *Sink) {
 	s := &Sink{to: to, wake: make(chan struct{}, 1)}
 	go s.run()
 	e := zap.NewProductionEncoderConfig()
 	e.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(e), s, level), zap.AddCaller(), zap.ErrorOutput(s)), s
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(e), s, settings.Errors(level)), zap.AddCaller(), zap.ErrorOutput(s)), s
 }
 
 // Dropped returns how many lines were dropped.

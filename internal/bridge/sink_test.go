@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bufio"
+	"bytes"
 	"os"
 	"strings"
 	"testing"
@@ -71,5 +72,21 @@ func TestSinkSyncs(t *testing.T) {
 	}
 	if n := strings.Count(text.String(), `"msg":"one"`); n != 100 {
 		t.Errorf("%d lines are out, want 100", n)
+	}
+}
+
+// Whoever may change the level silences no alarm: errors are logged at any.
+func TestErrorsAreLoggedAtAnyLevel(t *testing.T) {
+	for _, level := range []zapcore.Level{zapcore.InfoLevel, zapcore.ErrorLevel, zapcore.FatalLevel, zapcore.InvalidLevel} {
+		var text bytes.Buffer
+		log, _ := NewLog(&text, level)
+		log.Error("alarm")
+		log.Debug("detail")
+		if err := log.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		if got := text.String(); !strings.Contains(got, "alarm") || strings.Contains(got, "detail") {
+			t.Errorf("at %s the log has %q, want the error and no more", level, got)
+		}
 	}
 }
