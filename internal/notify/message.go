@@ -96,6 +96,9 @@ func (n *Notifier) message(c claimed) Message {
 			line("", "By now this waits for nobody: the request is "+string(c.request.Status)+".")
 			m.Do = "See it"
 		}
+	case f[serval.FactTitle] != "": // it tells of a request, and says what in words of its own
+		m.Title = f[serval.FactTitle]
+		line("", indented.Replace(f[serval.FactText]))
 	case c.Purpose == serval.Ending:
 		m.Title, m.Do = who+"'s access to "+role+" ends soon", "Extend it, or end it now"
 		if c.request != nil {

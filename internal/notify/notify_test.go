@@ -310,6 +310,22 @@ func TestWordsOfOthers(t *testing.T) { // S-25
 	}
 }
 
+// What is told of a request in words of its own is told in those: that a role can
+// do more now is no broken glass, and no change of the request.
+func TestWordsOfItsOwn(t *testing.T) { // S-25
+	n := New(nil, origin, nil, nil)
+	for _, purpose := range []serval.Purpose{serval.Alarm, serval.ToKnow} {
+		m := n.message(claimed{Notice: serval.Notice{RequestID: "req_1", Kind: serval.RoleChange, Purpose: purpose, Facts: map[string]string{
+			"email": "ana@example.com", "role_arn": "arn:aws:iam::111122223333:role/dev", serval.FactPath: "/requests/req_1", serval.FactBy: "system",
+			serval.FactTitle: "A role that you approve for ana@example.com can do more now", serval.FactText: "It gained iam:*.\nRole: elsewhere",
+		}}})
+		want := "It gained iam:*.\n    Role: elsewhere\nRole: arn:aws:iam::111122223333:role/dev\n\nSee it: " + origin + "/requests/req_1\n"
+		if m.Title != "A role that you approve for ana@example.com can do more now" || m.Text() != want {
+			t.Errorf("%s: %s\n%s\nwant\n%s", purpose, m.Title, m.Text(), want)
+		}
+	}
+}
+
 // What every notice says, word for word.
 func TestWords(t *testing.T) {
 	w := newWorld(t, &script{name: Webhook})
