@@ -96,7 +96,7 @@ A ROLE is an ARN, account/role, an alias, a role's name where one account alone 
 	}
 	code := exitCode(ctx, err)
 	if code != exitInterrupted {
-		fmt.Fprintf(p.stderr, "serval: %s\n", err)
+		p.note("%s", err)
 	}
 	return code
 }
@@ -181,7 +181,7 @@ func (p *program) command(use, short string, args cobra.PositionalArgs, run func
 
 // note says something that is not what was asked for.
 func (p *program) note(format string, args ...any) {
-	fmt.Fprintf(p.stderr, "serval: "+format+"\n", args...)
+	fmt.Fprintln(p.stderr, "serval: "+passage(fmt.Sprintf(format, args...)))
 }
 
 // getenv returns a variable of the environment.

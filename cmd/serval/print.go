@@ -13,10 +13,15 @@ import (
 
 // json prints a value for programs.
 func (p *program) json(value any) error {
-	e := json.NewEncoder(p.stdout)
+	var text strings.Builder
+	e := json.NewEncoder(&text)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(value)
+	if err := e.Encode(value); err != nil {
+		return err
+	}
+	_, err := io.WriteString(p.stdout, document(text.String()))
+	return err
 }
 
 // table prints rows below their headings.

@@ -225,7 +225,7 @@ func (p *program) explainCommand() *cobra.Command {
 		if err := p.facts(lines); err != nil || r.Trust.Mend == nil {
 			return err
 		}
-		_, err = fmt.Fprintf(p.stdout, "\nThis trust policy would accept you; it is for whoever owns the role:\n\n%s\n", r.Trust.Mend.JSON)
+		_, err = fmt.Fprintf(p.stdout, "\nThis trust policy would accept you; it is for whoever owns the role:\n\n%s\n", document(r.Trust.Mend.JSON))
 		return err
 	})
 	c.ValidArgsFunction = p.completeRole

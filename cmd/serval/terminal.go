@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/cli/browser"
 	"golang.org/x/term"
@@ -125,15 +126,42 @@ func (t *terminal) pick(ctx context.Context, what string, entries []catalogue.En
 	}
 }
 
+// isObeyed reports whether a terminal does something at a character, instead of
+// showing it: a control, or what turns the order of letters around.
+func isObeyed(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+
 // cell returns a text of somebody else's as a terminal shows it and does not obey
-// it.
+// it, on one line.
 func cell(text string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e || r == 0x2066 || r == 0x2067 {
+		if isObeyed(r) {
 			return ' '
 		}
 		return r
 	}, strings.ToValidUTF8(text, "�"))
+}
+
+// passage is cell for a text of several lines.
+func passage(text string) string {
+	list := strings.Split(text, "\n")
+	for i := range list {
+		list[i] = cell(list[i])
+	}
+	return strings.Join(list, "\n")
+}
+
+// document returns JSON that is the same, and that a terminal does not obey: what
+// it would obey is written as JSON's escapes.
+func document(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if isObeyed(r) && r != '\n' {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // isTerminal reports whether a person sees what is written to w.

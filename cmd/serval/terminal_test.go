@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
@@ -217,6 +218,34 @@ func TestWaitInterrupted(t *testing.T) {
 	v.sees("Nothing waits for your decision")
 	if code := v.ends(); code != exitNotFound {
 		t.Errorf("with nothing to approve it ended with %d, want %d", code, exitNotFound)
+	}
+}
+
+// A terminal shows what somebody wrote and does not obey it: S-25.
+func TestObeyed(t *testing.T) {
+	for _, c := range []string{"\x00", "\x1b", "\r", "\t", "\x7f", "\u0085", "\u009b", "\u061c", "\u200f", "\u202a", "\u202d", "\u202e", "\u2066", "\u2068", "\u2069"} {
+		if got := cell("a" + c + "b"); got != "a b" {
+			t.Errorf("%q in a cell is %q", c, got)
+		}
+		if got := passage("a" + c + "b\nc"); got != "a b\nc" {
+			t.Errorf("%q in a passage is %q", c, got)
+		}
+		var out, notes strings.Builder
+		p := &program{stdout: &out, stderr: &notes}
+		p.note("a%sb", c)
+		var back string
+		if err := p.json("a" + c + "b"); err != nil || strings.Contains(out.String(), c) || json.Unmarshal([]byte(out.String()), &back) != nil || back != "a"+c+"b" {
+			t.Errorf("%q in JSON is %q (%v)", c, out.String(), err)
+		}
+		if notes.String() != "serval: a b\n" {
+			t.Errorf("%q in a note is %q", c, notes.String())
+		}
+	}
+	if got := cell("a\nb"); got != "a b" {
+		t.Errorf("two lines in a cell are %q", got)
+	}
+	if text := "größer ≥ 語 \U0001F431"; cell(text) != text || document(text) != text {
+		t.Errorf("%q is %q, and %q", text, cell(text), document(text))
 	}
 }
 

@@ -143,7 +143,8 @@ func (w *world) fill(issuer string, sly bool) (roles []serval.Role) {
 		{"prod-readonly", "/", "Look at everything, change nothing", trust},
 	}
 	if sly {
-		all = append(all, one{"sly-dev", "/x;touch${IFS}$WORK/owned;`touch${IFS}$WORK/owned`#\"'/", "Made by somebody with a plan", trust})
+		all = append(all, one{"sly-dev", "/x;touch${IFS}$WORK/owned;`touch${IFS}$WORK/owned`#\"'/", "Made by somebody with a plan", trust},
+			one{"sly-broken", "/", "Says to terminals what to do", strings.Replace(strict, `"Effect"`, `"Sid":"`+"\u009b2J\u202e"+`","Effect"`, 1)})
 	}
 	for _, r := range all {
 		w.aws.PutRole(awstest.Role{Name: r.name, Path: r.path, Description: r.description, MaxSessionDuration: 14400,
