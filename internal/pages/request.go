@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ type requestView struct {
 	Mine        bool
 	Extension   *wire.Allocation // that waits
 	Asked       int              // minutes that wait for a decision
+	Round       int              // of what waits: a page that stayed open decides nothing that was asked for later
 	MaxMinutes  int
 	MayStart    bool
 	MayExtend   bool
@@ -62,7 +64,7 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 		view.RolePath = edge.Path("/roles/%s/%s", arn.AccountID, arn.Name)
 	}
 	if a := r.Asked(); a != nil && !due {
-		view.Asked = a.Minutes
+		view.Asked, view.Round = a.Minutes, r.Round()
 		for _, step := range a.Steps {
 			if step.Outcome == "" {
 				view.Waiting = step.Approvers.String()
@@ -288,6 +290,13 @@ func (p *Pages) postDecision(w http.ResponseWriter, r *http.Request, v *Visit, a
 		return err
 	}
 	d := serval.Decision{Approve: approve, Reason: strings.TrimSpace(f.Get("reason"))}
+	if text := f.Get("round"); text != "" {
+		round, err := strconv.Atoi(text)
+		if err != nil {
+			return serval.Refuse(serval.Invalid, "The round is a whole number.")
+		}
+		d.Round = &round
+	}
 	if approve {
 		if d.Minutes, err = minutes(f.Get("minutes")); err != nil {
 			return err

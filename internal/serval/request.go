@@ -526,6 +526,7 @@ type Decision struct {
 	Approve bool
 	Minutes int // 0: as asked
 	Reason  string
+	Round   *int // what was looked at; nil decides whatever waits
 }
 
 // Decide settles the open step, and with the last step the open allocation: the
@@ -563,6 +564,9 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 		}
 	} else if len(a.Steps) > 0 {
 		return "", Refuse(Denied, "A request with steps is decided by people.")
+	}
+	if d.Round != nil && *d.Round != r.Round() {
+		return "", Refuse(Conflict, "What you looked at was decided already, and more was asked for since. Look at the request again.")
 	}
 	if err := checkText("A reason", d.Reason, MaxJustification); err != nil {
 		return "", err

@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -362,4 +363,37 @@ func TestRelinkByAPI(t *testing.T) {
 		t.Errorf("linked: %+v", done)
 	}
 	married.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: open.ID}, 200, nil)
+}
+
+// S-10: a page that stayed open decides what it shows, as a button in a chat does,
+// and nothing that was asked for since.
+func TestPageOfAnEarlierRound(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana, ben := w.as("ana"), w.as("ben")
+	var made wire.Request
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-admin"), Minutes: 60, Justification: "Incident 7"}, 201, &made)
+	at := "/requests/" + made.ID
+	rounds := regexp.MustCompile(`name="round" value="([0-9]+)"`)
+	form := func(page string) url.Values {
+		t.Helper()
+		found := rounds.FindStringSubmatch(ben.page(page, 200))
+		if found == nil {
+			t.Fatalf("the form on %s does not say what it decides", page)
+		}
+		return url.Values{"minutes": {"60"}, "round": {found[1]}}
+	}
+	old := form(at)
+	ben.post(at+"/approve", form("/approvals"), at)
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
+	ana.json("POST", "/api/v1"+at+"/extensions", wire.Extension{Minutes: 90, Justification: "More"}, 200, nil)
+	for _, decision := range []string{"/approve", "/deny"} {
+		if res, text := ben.do("POST", at+decision, old); res.StatusCode != 409 || !strings.Contains(text, "more was asked for since") {
+			t.Errorf("an old page's %s answered %d, want 409: %s", decision, res.StatusCode, text)
+		}
+	}
+	if res, _ := ben.do("POST", at+"/approve", url.Values{"minutes": {"60"}, "round": {"x"}}); res.StatusCode != 400 {
+		t.Errorf("a round that is no number answered %d, want 400", res.StatusCode)
+	}
+	ben.post(at+"/approve", form(at), at)
 }
