@@ -84,6 +84,10 @@ func (p *Probe) SetDraining() { p.draining.Store(true) }
 // the handler serves.
 func (p *Probe) Handle(pattern string, h http.Handler) { p.mux.Handle(pattern, h) }
 
+// maxBody bounds what a page is sent, in bytes: whoever reaches the port is asked
+// for no name, and could otherwise send on until the memory is full.
+const maxBody = 4 << 10
+
 // Handler returns the pages. What is none of them is 404, also where it would be
 // one if its path were cleaned, and a method that a page does not take is 405.
 func (p *Probe) Handler() http.Handler {
@@ -94,6 +98,7 @@ func (p *Probe) Handler() http.Handler {
 		}
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		p.mux.ServeHTTP(w, r)
 	})
 }

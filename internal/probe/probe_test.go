@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/probe"
 )
@@ -197,4 +198,36 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s %s answers %d, want %d: %s", c.method, c.target, got, c.want, body)
 		}
 	}
+}
+
+// R-47: nobody is asked who they are here, and nobody fills the memory.
+func TestABodyIsBounded(t *testing.T) {
+	level := zap.NewAtomicLevelAt(zap.WarnLevel)
+	p := probe.New(prometheus.NewRegistry())
+	p.Handle("PUT /loglevel", level)
+	put := func(body io.Reader) int {
+		w := httptest.NewRecorder()
+		p.Handler().ServeHTTP(w, httptest.NewRequest("PUT", "/loglevel", body))
+		return w.Code
+	}
+	sent := &io.LimitedReader{R: spaces{}, N: 8 << 20}
+	if code := put(io.MultiReader(sent, strings.NewReader(`{"level":"debug"}`))); code != 400 || level.Level() != zap.WarnLevel {
+		t.Errorf("8 MB answered %d, and the level is %s; want 400 and warn", code, level.Level())
+	}
+	if read := 8<<20 - sent.N; read > 64<<10 {
+		t.Errorf("%d bytes were read", read)
+	}
+	if code := put(strings.NewReader(`{"level":"debug"}`)); code != 200 || level.Level() != zap.DebugLevel {
+		t.Errorf("a level answered %d, and is %s", code, level.Level())
+	}
+}
+
+// spaces are without end.
+type spaces struct{}
+
+func (spaces) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
 }
