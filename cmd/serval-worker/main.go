@@ -18,11 +18,11 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/serval-bridge/serval-bridge/internal/settings"
 )
 
 // The exit codes.
@@ -108,21 +108,5 @@ func (p *program) versionCommand() *cobra.Command {
 // stamped is the version that a release is built as; the linker sets it.
 var stamped string
 
-// version returns the version that was stamped, or the module's, with the commit
-// where it was built from a checkout; and Go's.
-func version() string {
-	if stamped != "" {
-		return stamped + " " + runtime.Version()
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	text := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			text += " " + s.Value
-		}
-	}
-	return text + " " + info.GoVersion
-}
+// version says which build this is.
+func version() string { return settings.Version(stamped) }

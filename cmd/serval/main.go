@@ -18,8 +18,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -212,21 +210,5 @@ func (p *program) versionCommand() *cobra.Command {
 // stamped is the version that a release is built as; the linker sets it.
 var stamped string
 
-// version returns the version that was stamped, or the module's, with the commit
-// where it was built from a checkout.
-func version() string {
-	if stamped != "" {
-		return stamped + " " + runtime.Version()
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	text := info.Main.Version
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			text += " " + s.Value
-		}
-	}
-	return text + " " + info.GoVersion
-}
+// version says which build this is.
+func version() string { return settings.Version(stamped) }
