@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
-	"github.com/serval-bridge/serval-bridge/internal/settings"
+	"github.com/serval-bridge/serval-bridge/internal/probe"
 )
 
 // The bounds of what waits to be logged.
@@ -42,7 +42,7 @@ func NewLog(to io.Writer, level zapcore.LevelEnabler) (*zap.Logger, *Sink) {
 	go s.run()
 	e := zap.NewProductionEncoderConfig()
 	e.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(e), s, settings.Errors(level)), zap.AddCaller(), zap.ErrorOutput(s)), s
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(e), s, probe.Errors(level)), zap.AddCaller(), zap.ErrorOutput(s)), s
 }
 
 // Dropped returns how many lines were dropped.

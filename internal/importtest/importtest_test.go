@@ -61,7 +61,7 @@ var table = map[string]rule{
 	"internal/insight": {ours: "serval", theirs: strict},
 	"internal/connect": {ours: "serval", theirs: strict},
 
-	"internal/probe":    {theirs: metrics},
+	"internal/probe":    {theirs: metrics + zap},
 	"internal/trace":    {theirs: "go.opentelemetry.io/otel"},
 	"internal/settings": {ours: "serval", theirs: wiring},
 	"internal/checkup":  {ours: "serval"},

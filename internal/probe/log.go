@@ -1,4 +1,4 @@
-package settings
+package probe
 
 import (
 	"go.uber.org/zap"
