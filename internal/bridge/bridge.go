@@ -27,6 +27,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awssts"
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/login"
@@ -177,7 +178,7 @@ func (c Config) Faults() []string {
 	}
 	if c.DatabaseURL.Empty() {
 		fault("SERVAL_DATABASE_URL", "required.")
-	} else if err := store.CheckURL(c.DatabaseURL); err != nil {
+	} else if err := database.CheckURL(c.DatabaseURL); err != nil {
 		fault("SERVAL_DATABASE_URL", "%s.", err)
 	}
 	if c.Workers != nil && !serviceAccount.MatchString(c.Workers.Subject) {

@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire shell probe settings checkup api "
-	bridgeRooms = "trace awssts tokenreview login store history door signin control intake workflow notify edge shape pages web bridge "
+	bridgeRooms = "trace awssts tokenreview login database store history door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -77,8 +77,9 @@ var table = map[string]rule{
 		theirs: "github.com/coreos/go-oidc/v3 golang.org/x/oauth2 github.com/go-jose/go-jose/v4 golang.org/x/sync " + strict},
 	"internal/upstream": {ours: "serval wire"},
 	"internal/worker":   {ours: "serval", theirs: zap + "golang.org/x/sync"},
-	"internal/store": {ours: "serval",
+	"internal/database": {ours: "serval",
 		theirs: "modernc.org/sqlite github.com/jackc/pgx/v5 github.com/pressly/goose/v3 github.com/gofrs/flock"},
+	"internal/store":    {ours: "serval database"},
 	"internal/door":     {ours: "serval store", theirs: zap},
 	"internal/signin":   {ours: "serval store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},

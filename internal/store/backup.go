@@ -2,77 +2,13 @@ package store
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-
-	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // Backup writes the database as it is at one instant to a new file at path, while
 // it is being served, and readable by nobody else. Under PostgreSQL it refuses:
 // that has its own ways. An existing file is refused, and after an error there is
 // none.
-func (s *Store) Backup(ctx context.Context, path string) (err error) {
-	if !s.dialect.alone {
-		return serval.Refuse(serval.FailedPrecondition, "PostgreSQL is backed up by its own tools: pg_dump, or a base backup with its log. Then: serval-bridge restored.")
-	}
-	if _, err := os.Lstat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return serval.Refuse(serval.Conflict, "%s is there already; name a new file.", path)
-	}
-	part := path + ".part"
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("making the backup: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(part)
-		}
-	}()
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("making the backup: %w", err)
-	}
-	if err := s.backup(ctx, part); err != nil {
-		return fmt.Errorf("writing the backup: %w", err)
-	}
-	// It is a backup once it is on the disk, under its name.
-	for _, step := range []func() error{
-		func() error { return flush(part) }, func() error { return os.Rename(part, path) }, func() error { return flush(filepath.Dir(path)) },
-	} {
-		if err := step(); err != nil {
-			return fmt.Errorf("keeping the backup: %w", err)
-		}
-	}
-	return nil
-}
-
-// backup copies the database into the empty file at path.
-func (s *Store) backup(ctx context.Context, path string) error {
-	conn, err := s.read.Conn(ctx)
-	if err != nil {
-		return err
-	}
-	defer conn.Close()
-	// The copy is written by the connection that reads, which otherwise may not.
-	if _, err := conn.ExecContext(ctx, `pragma query_only = 0`); err != nil {
-		return err
-	}
-	_, err = conn.ExecContext(ctx, `vacuum into $1`, path)
-	_, again := conn.ExecContext(context.WithoutCancel(ctx), `pragma query_only = 1`)
-	return errors.Join(err, again)
-}
-
-// flush has a file, or a folder, on the disk.
-func flush(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}
+func (s *Store) Backup(ctx context.Context, path string) error { return s.db.Backup(ctx, path) }
 
 // restoredGap is by how much generations go on after a database was set back: more
 // than were ever issued after the backup.

@@ -11,9 +11,6 @@ import (
 	"testing/fstest"
 	"time"
 
-	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
-
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -37,26 +34,27 @@ alter table request add column halfway text not null default '';
 alter table there_is_none add column x text;
 `
 
-// future returns the migrations as a program of a version to come has them.
-func future(t *testing.T, s *Store, name, text string) *goose.Provider {
+// future returns the migrations as a program of a version to come has them: one
+// more.
+func future(t *testing.T, name, text string) fstest.MapFS {
 	t.Helper()
-	files := layers{fstest.MapFS{name: &fstest.MapFile{Data: []byte(text)}}}
-	for _, dir := range []string{"common", s.dialect.name} {
-		sub, err := fs.Sub(migrations, "migrations/"+dir)
-		if err != nil {
-			t.Fatal(err)
+	files, err := migrations()
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := fstest.MapFS{name: &fstest.MapFile{Data: []byte(text)}}
+	err = fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
 		}
-		files = append(files, sub)
-	}
-	locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 60))
+		data, err := fs.ReadFile(files, path)
+		more[path] = &fstest.MapFile{Data: data}
+		return err
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := goose.NewProvider(s.dialect.goose, s.write, files, goose.WithSessionLocker(locker))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+	return more
 }
 
 // R-42: two replicas of this version are under load while one of the next migrates
@@ -109,7 +107,7 @@ func TestOldAndNewSideBySide(t *testing.T) {
 	}
 	settle()
 	newer := opened(t, d.url).Store
-	if _, err := future(t, newer, "00098_broken.sql", broken).Up(t.Context()); err == nil {
+	if err := newer.db.Migrate(t.Context(), future(t, "common/00098_broken.sql", broken)); err == nil {
 		t.Error("a broken migration succeeded")
 	}
 	settle()
@@ -119,7 +117,7 @@ func TestOldAndNewSideBySide(t *testing.T) {
 	if err := d.Migrate(t.Context()); err != nil {
 		t.Errorf("after a broken migration this version does not start: %v", err)
 	}
-	if _, err := future(t, newer, "00099_next.sql", next).Up(t.Context()); err != nil {
+	if err := newer.db.Migrate(t.Context(), future(t, "common/00099_next.sql", next)); err != nil {
 		t.Fatal(err)
 	}
 	settle()

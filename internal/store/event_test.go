@@ -13,7 +13,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-func verify(t *testing.T, d database, published Head) (head Head, err error) {
+func verify(t *testing.T, d place, published Head) (head Head, err error) {
 	t.Helper()
 	err = d.Read(t.Context(), func(v *View) (err error) {
 		head, err = v.VerifyChain(published)
@@ -24,7 +24,7 @@ func verify(t *testing.T, d database, published Head) (head Head, err error) {
 
 // R-44, S-77
 func TestAppendAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		stores := d.replicas(t)
 		var wg sync.WaitGroup
 		for i := range 50 {
@@ -60,7 +60,7 @@ func TestAppendAtOnce(t *testing.T) {
 
 // S-77
 func TestEventsAreAppendOnly(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		d.act(t, noon, func(tx *Tx) error {
 			return errors.Join(tx.Append(serval.Event{Action: serval.LoginCreate}), tx.Append(serval.Event{Action: serval.LoginEnd}))
 		})
@@ -80,7 +80,7 @@ func TestEventsAreAppendOnly(t *testing.T) {
 				`insert`+copied+` on conflict (seq) do update set reason = 'x'`)
 		}
 		for _, s := range statements {
-			if _, err := d.write.ExecContext(t.Context(), s); err == nil {
+			if _, err := d.db.ExecContext(t.Context(), s); err == nil {
 				t.Errorf("%s: went through", s)
 			}
 		}
@@ -139,7 +139,7 @@ func TestVerifyChain(t *testing.T) {
 			published, want int64
 		}{change(column, `'changed'`), 0, 3}
 	}
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		if d.isSQLite() {
 			d.raw(t, `drop trigger event_no_update`, `drop trigger event_no_delete`, `drop trigger event_no_replace`)
 		} else {
@@ -186,7 +186,7 @@ func TestVerifyChain(t *testing.T) {
 }
 
 func TestVerifyChainWithOlderSecret(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		d.act(t, noon, func(tx *Tx) error { return tx.Append(serval.Event{Action: serval.LoginCreate}) })
 		old, young := serval.NewSecret("a root secret of a test"), serval.NewSecret("the next one")
 		d.chain = serval.NewChain(young, old)
@@ -203,7 +203,7 @@ func TestVerifyChainWithOlderSecret(t *testing.T) {
 
 // S-19
 func TestEventsKeepHostileText(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		var want []serval.Event
 		d.act(t, noon, func(tx *Tx) error {
 			for i, text := range append(hostile, unkept...) {
@@ -259,7 +259,7 @@ func TestEventsKeepHostileText(t *testing.T) {
 	})
 }
 
-func page(t *testing.T, d database, f EventFilter) (rows []serval.Link, next int64) {
+func page(t *testing.T, d place, f EventFilter) (rows []serval.Link, next int64) {
 	t.Helper()
 	err := d.Read(t.Context(), func(v *View) (err error) {
 		rows, next, err = v.Events(f)
@@ -282,7 +282,7 @@ func numbers(rows []serval.Link) string {
 // R-52: what is looked through for one page is bounded, also where nothing is
 // found; the pages that follow find what there is.
 func TestEventsOfALongLog(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		d.raw(t, fmt.Sprintf(`insert into event (`+eventColumns+`)
 			with recursive n (i) as (select 1 union all select i + 1 from n where i < %d)
 			select i, 0, '', '', '', 'request.create', '', case when i = 4 then 'failed' else 'done' end, '', '', '', '{}', '', '' from n`,
@@ -306,7 +306,7 @@ func TestEventsOfALongLog(t *testing.T) {
 }
 
 func TestEvents(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		for i := range 12 {
 			e := serval.Event{
 				ActorID: fmt.Sprint("p", i%2), Actor: fmt.Sprint("n", i%2), Target: fmt.Sprint("r", i%3), Action: serval.RequestCreate,

@@ -15,7 +15,7 @@ import (
 
 // S-36, R-44
 func TestTakeAttempt(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		stores := d.replicas(t)
 		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", Network: "192.0.2.1", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
 		keep := func(now time.Time) {
@@ -85,7 +85,7 @@ func TestTakeAttempt(t *testing.T) {
 }
 
 func TestLogin(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		login := func(id string, created time.Time) Login {
 			return Login{
 				ID: id, Token: "token " + id, PersonID: kim.ID, Kind: "browser", CreatedAt: created, SeenAt: created, ExpiresAt: created.Add(time.Hour),
@@ -243,7 +243,7 @@ func TestLogin(t *testing.T) {
 
 // the oldest goes for one too many, of the network that is crowded.
 func TestAttemptsAreBounded(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		n := 0
 		keep := func(network string) {
 			t.Helper()
@@ -287,7 +287,7 @@ func TestAttemptsAreBounded(t *testing.T) {
 
 // S-9, R-44: of all who bring a client's code, on all replicas, one gets it.
 func TestClientAttempt(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		stores := d.replicas(t)
 		a := ClientAttempt{
 			Code: "code", Typed: "typed", Challenge: "challenge", RedirectURI: "http://127.0.0.1:1/", Name: "serval", Host: "laptop", Address: "192.0.2.1",
@@ -366,7 +366,7 @@ func TestClientAttempt(t *testing.T) {
 }
 
 func TestPerson(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		save := func(p serval.Person) error {
 			return d.Write(t.Context(), noon, func(tx *Tx) error { return tx.SavePerson(p) })
 		}

@@ -23,7 +23,7 @@ func aNotice(id, channel string, change ...func(*serval.Notice)) serval.Notice {
 	return n
 }
 
-func keepNotices(t *testing.T, d database, notices ...serval.Notice) {
+func keepNotices(t *testing.T, d place, notices ...serval.Notice) {
 	t.Helper()
 	d.act(t, noon, func(tx *Tx) error {
 		for _, n := range notices {
@@ -38,7 +38,7 @@ func keepNotices(t *testing.T, d database, notices ...serval.Notice) {
 // Whoever claims a notice has it alone until their time is over, on all
 // replicas; what came of an attempt is kept only by whoever made it.
 func TestNoticesAreClaimed(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		var all []serval.Notice
 		for i := range 40 {
 			all = append(all, aNotice(fmt.Sprintf("n%02d", i), "mail"))
@@ -108,7 +108,7 @@ func TestNoticesAreClaimed(t *testing.T) {
 }
 
 func TestNoticeLists(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		failed := func(n *serval.Notice) {
 			n.State, n.NextAt, n.EndedAt, n.Error = serval.NoticeFailed, time.Time{}, noon, "no"
 		}
@@ -144,12 +144,9 @@ func TestNoticeLists(t *testing.T) {
 
 // Notices from before there were purposes, and about requests only, are kept.
 func TestNoticesOfAnOlderSchema(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		newRequest(t, d, "r1")
-		p, err := d.provider()
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := d.byHand(t)
 		if _, err := p.DownTo(t.Context(), 2); err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +166,7 @@ func TestNoticesOfAnOlderSchema(t *testing.T) {
 }
 
 func TestEmailsOfGroups(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		people := []serval.Person{
 			{ID: "1", Subject: "1", Email: "a@example.com", Groups: []string{"leads", "x"}},
 			{ID: "2", Subject: "2", Email: "b@example.com", Groups: []string{"leads-not", "Leads"}},

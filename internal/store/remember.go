@@ -3,11 +3,12 @@ package store
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/database"
 )
 
 // What is read again and again (who holds a cookie, which roles there are) is
@@ -168,7 +169,7 @@ func (n *noting) ExecContext(ctx context.Context, query string, args ...any) (sq
 // alone runs one statement outside of a transaction of ours, and notes what it
 // changed. It is for housekeeping; no chain is taken.
 func (s *Store) alone(ctx context.Context, query string, args ...any) error {
-	result, err := s.write.ExecContext(ctx, query, args...)
+	result, err := s.db.ExecContext(ctx, query, args...)
 	if err != nil {
 		return err
 	}
@@ -185,14 +186,12 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 // A snapshot is the transaction of a view. It begins with the first statement:
 // a view whose every answer is remembered has none.
 type snapshot struct {
-	memory     *memory
-	statements *statements
-	begin      func() (*sql.Tx, error)
-	db         *sql.DB
-	tx         *sql.Tx
-	q          *parsed // what runs in tx
-	asOf       uint64  // the writes that it sees: all up to this one, and perhaps more
-	failed     error
+	memory *memory
+	db     *database.DB
+	begun  context.Context // what the view was asked for with
+	tx     *database.Tx
+	asOf   uint64 // the writes that it sees: all up to this one, and perhaps more
+	failed error
 }
 
 // querier returns what runs a statement, and a context that has ended where
@@ -200,17 +199,14 @@ type snapshot struct {
 func (d *snapshot) querier(ctx context.Context) (querier, context.Context) {
 	if d.tx == nil && d.failed == nil {
 		d.asOf = d.memory.now()
-		if d.tx, d.failed = d.begin(); d.failed != nil {
-			d.failed = fmt.Errorf("beginning to read: %w", d.failed)
-		}
-		d.q = d.statements.in(d.tx)
+		d.tx, d.failed = d.db.BeginRead(d.begun)
 	}
 	if d.failed != nil {
 		ctx, cancel := context.WithCancel(ctx)
 		cancel()
 		return d.db, ctx
 	}
-	return d.q, ctx
+	return d.tx, ctx
 }
 
 // QueryContext passes on.
@@ -232,9 +228,8 @@ func (d *snapshot) ExecContext(ctx context.Context, query string, args ...any) (
 }
 
 // end ends the transaction, if one was begun: nothing was written.
-func (d *snapshot) end(ctx context.Context) {
+func (d *snapshot) end() {
 	if d.tx != nil {
-		_ = d.tx.Rollback()
-		d.q.learn(ctx)
+		d.tx.Rollback()
 	}
 }

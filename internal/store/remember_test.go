@@ -18,7 +18,7 @@ import (
 // What is remembered is what the database holds, after every kind of write to
 // what it was read from.
 func TestRememberedIsTrue(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
 		newRequest(t, d, "r1")
 		token := IDToken{ID: "k", Sealed: "sealed", EndsAt: noon.Add(time.Hour)}
@@ -186,7 +186,7 @@ func TestMemory(t *testing.T) {
 		read(off, "1")
 		want("switched off", 2)
 	})
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		if d.memory.on.Load() != d.isSQLite() {
 			t.Errorf("something is remembered: %t", d.memory.on.Load())
 		}
@@ -205,7 +205,7 @@ func TestWritesAreNoted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := strings.Count(string(text), "write."+"ExecContext(")
+		n := strings.Count(string(text), "db."+"ExecContext(")
 		found += n
 		if n > 0 && file != "remember.go" && !strings.HasSuffix(file, "_test.go") {
 			t.Errorf("%s writes past the memory: use alone", file)

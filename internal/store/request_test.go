@@ -29,12 +29,12 @@ func principal(p serval.Person) serval.Principal {
 }
 
 // newRequest saves kim's pending request with the id for the role admin.
-func newRequest(t *testing.T, d database, id string) *serval.Request {
+func newRequest(t *testing.T, d place, id string) *serval.Request {
 	t.Helper()
 	return newRequestAt(t, d, id, noon)
 }
 
-func newRequestAt(t *testing.T, d database, id string, now time.Time) *serval.Request {
+func newRequestAt(t *testing.T, d place, id string, now time.Time) *serval.Request {
 	t.Helper()
 	terms := serval.Terms{Policy: "automatic", MaxMinutes: 60, MaxTotalMinutes: 180}
 	r, err := serval.NewRequest(id, kim, admin, terms, serval.Ask{Minutes: 30, Justification: "why", Ticket: "T-1"}, time.Hour, now)
@@ -51,7 +51,7 @@ func newRequestAt(t *testing.T, d database, id string, now time.Time) *serval.Re
 }
 
 func TestRequestThroughItsLife(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		d.act(t, noon, func(tx *Tx) error { return tx.SavePerson(kim) })
 		terms := serval.AccessPolicy{
 			Name: "on call", MaxMinutes: 60, RequireJustification: true,
@@ -129,7 +129,7 @@ func TestRequestThroughItsLife(t *testing.T) {
 }
 
 func TestRequestsPageByPage(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		// A language orders these otherwise than bytes do.
 		ids := []string{"a", "B", "c", "D", "_", "-b", "b", "é", "Z", "ab", "A b", "aB"}
 		for _, id := range ids {
@@ -182,7 +182,7 @@ func TestRequestsPageByPage(t *testing.T) {
 }
 
 func TestRequestFilters(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		newRequestAt(t, d, "1", noon)
 		other := newRequestAt(t, d, "2", noon.Add(time.Second))
 		other.Role.RoleID, other.ID, other.PersonID = "AROAOTHER", "3", lee.ID
@@ -244,7 +244,7 @@ func TestRequestFilters(t *testing.T) {
 
 // More requests than are looked up at once, each with its own allocations.
 func TestAllocationsOfMany(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		var want []*serval.Request
 		for i := range 45 {
 			r := newRequestAt(t, d, fmt.Sprintf("r%02d", i), noon.Add(-time.Duration(i)*time.Second))
@@ -264,7 +264,7 @@ func TestAllocationsOfMany(t *testing.T) {
 
 // S-19
 func TestRequestsKeepHostileText(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		for i, text := range hostile {
 			if len(text) > 2000 {
 				continue // an index does not take an id of this length
@@ -325,7 +325,7 @@ func TestRequestsKeepHostileText(t *testing.T) {
 }
 
 func TestSession(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		newRequest(t, d, "r1")
 		s := serval.Session{
 			ID: "s1", RequestID: "r1", PersonID: kim.ID, Kind: serval.ForCredentials, State: serval.SessionStarted, Role: admin,
@@ -369,7 +369,7 @@ func TestSession(t *testing.T) {
 
 // Which sessions work at an instant, which is the newest, and what renews it.
 func TestLiveSessions(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		newRequest(t, d, "r1")
 		newRequest(t, d, "r2")
 		add := func(id, request string, kind serval.SessionKind, state serval.SessionState, started, ends time.Time, renews string) {
@@ -434,7 +434,7 @@ func TestLiveSessions(t *testing.T) {
 
 // A link is taken once, in time, by its own person.
 func TestConsoleLink(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		newRequest(t, d, "r1")
 		keep := func(code string) ConsoleLink {
 			l := ConsoleLink{Code: code, PersonID: kim.ID, RequestID: "r1", Asked: `{"region":"eu-central-1"}`, ExpiresAt: noon.Add(time.Minute)}
@@ -488,7 +488,7 @@ func TestConsoleLink(t *testing.T) {
 
 // S-20
 func TestLookupsWhileContextsEnd(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		for i := range 10 {
 			newRequest(t, d, fmt.Sprint("r", i))
 			d.act(t, noon, func(tx *Tx) error {

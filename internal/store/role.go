@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -310,15 +309,15 @@ type Staged struct {
 // take the chain. They and their documents become roles and documents by
 // ApplyDifference, and are dropped by DropStaged. A role id or an ARN that the push had before is refused.
 func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
-	return s.again(ctx, func() error { return s.stageOnce(ctx, push, accountID, now, roles) })
+	return s.db.Again(ctx, func() error { return s.stageOnce(ctx, push, accountID, now, roles) })
 }
 
 func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
-	tx, err := s.write.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.writeIsolation})
+	tx, err := s.db.BeginWrite(ctx)
 	if err != nil {
-		return fmt.Errorf("beginning to stage: %w", err)
+		return err
 	}
-	defer tx.Rollback() // does nothing after Commit
+	defer tx.Rollback()
 	v := &View{ctx: ctx, q: tx, chain: s.chain}
 	// A document that many roles share is staged once, and one that is kept
 	// already not at all: documents stay, so it is still there when the push is

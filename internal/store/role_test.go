@@ -30,7 +30,7 @@ func account(id string) serval.Account {
 	}
 }
 
-func declare(t *testing.T, d database, ids ...string) {
+func declare(t *testing.T, d place, ids ...string) {
 	t.Helper()
 	d.act(t, noon, func(tx *Tx) error {
 		for _, id := range ids {
@@ -68,7 +68,7 @@ func named(accountID string, names ...string) []serval.Role {
 
 // push stages an inventory, compares it and applies the difference, as the
 // control room does.
-func push(t *testing.T, d database, accountID string, now time.Time, inv serval.Inventory) serval.Difference {
+func push(t *testing.T, d place, accountID string, now time.Time, inv serval.Inventory) serval.Difference {
 	t.Helper()
 	if err := d.Stage(t.Context(), "push", accountID, now, staged(inv.Roles)); err != nil {
 		t.Fatal(err)
@@ -93,7 +93,7 @@ func push(t *testing.T, d database, accountID string, now time.Time, inv serval.
 }
 
 // listed describes the roles of an account that are listed.
-func listed(t *testing.T, d database, accountID string) string {
+func listed(t *testing.T, d place, accountID string) string {
 	t.Helper()
 	var names []string
 	for _, r := range look(t, d, func(v *View) ([]Role, error) { return v.Roles(accountID) }) {
@@ -110,7 +110,7 @@ func listed(t *testing.T, d database, accountID string) string {
 }
 
 func TestRoleComesBackAsItWas(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
 		empty := serval.Role{
 			ARN: "arn:aws:iam::" + prod + ":role/Empty", RoleID: "AROAEMPTY", Name: "Empty", Path: "/", CreatedAt: noon, Tags: map[string]string{},
@@ -170,7 +170,7 @@ func TestRoleComesBackAsItWas(t *testing.T) {
 }
 
 func TestApplyDifference(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod, stage)
 		now := noon
 		step := func(inv serval.Inventory, want string) serval.Difference {
@@ -342,7 +342,7 @@ func TestApplyDifference(t *testing.T) {
 }
 
 func TestStage(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
 		stageAll := func(push string, roles ...serval.Role) error {
 			return d.Stage(t.Context(), push, prod, noon, staged(roles))
@@ -450,7 +450,7 @@ func TestBeginPush(t *testing.T) {
 
 // Pushes of two accounts bring the same documents in different orders.
 func TestStageAtOnce(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod, stage)
 		stores := d.replicas(t)
 		var wg sync.WaitGroup
@@ -475,7 +475,7 @@ func TestStageAtOnce(t *testing.T) {
 }
 
 func TestIssueGeneration(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
 		stores := d.replicas(t)
 		issue := func(s *Store, worker string, now time.Time) (generation int64, claimed time.Time, ok bool, err error) {
@@ -550,7 +550,7 @@ func TestIssueGeneration(t *testing.T) {
 }
 
 func TestAccount(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, stage, prod)
 		accounts := look(t, d, (*View).Accounts)
 		want := []Account{
@@ -641,7 +641,7 @@ func TestAccount(t *testing.T) {
 
 // Accounts are read each second; the long lists of their last push are not.
 func TestLastSyncIsReadWhereAsked(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
 		inv := serval.Inventory{
 			AccountID:  prod,

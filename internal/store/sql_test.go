@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -22,6 +23,11 @@ func TestQueriesAreConstants(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	beneath, err := filepath.Glob("../database/*.go")
+	if err != nil || len(beneath) == 0 {
+		t.Fatalf("%d files of the room beneath, %v", len(beneath), err)
+	}
+	names = append(names, beneath...)
 	files := make(map[string]*ast.File)
 	for _, name := range names {
 		if strings.HasSuffix(name, "_test.go") {
@@ -143,7 +149,7 @@ func (r *recorder) QueryRowContext(ctx context.Context, query string, args ...an
 
 // What is looked up often, or in a table that only grows, is found by an index.
 func TestLookupsUseAnIndex(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
 		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: named(prod, "a", "b")})
 		newRequest(t, d, "r1")
@@ -211,14 +217,14 @@ func TestLookupsUseAnIndex(t *testing.T) {
 				return v.EachEvent(7, func(serval.Link) error { return nil })
 			},
 		} {
-			tx, err := d.write.BeginTx(t.Context(), nil)
+			tx, err := d.db.BeginWrite(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer tx.Rollback()
 			if !d.isSQLite() {
 				// The tables are too small to be worth an index otherwise.
-				if _, err := tx.Exec(`set local enable_seqscan = off`); err != nil {
+				if _, err := tx.ExecContext(t.Context(), `set local enable_seqscan = off`); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -240,7 +246,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 	})
 }
 
-func explain(t *testing.T, d database, tx *sql.Tx, s statement) string {
+func explain(t *testing.T, d place, tx *database.Tx, s statement) string {
 	t.Helper()
 	prefix := `explain `
 	if d.isSQLite() {

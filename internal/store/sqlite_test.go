@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgconn"
-
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -64,19 +62,8 @@ func TestSQLiteServesOne(t *testing.T) {
 		t.Fatalf("opening after the first was closed: %v", err)
 	}
 	defer s.Close()
-	if got := look(t, database{s, url}, func(v *View) (string, error) { return v.Meta("a") }); got != "b" {
+	if got := look(t, place{s, url}, func(v *View) (string, error) { return v.Meta("a") }); got != "b" {
 		t.Errorf("the reopened file keeps %q, want b", got)
-	}
-}
-
-func TestSQLiteReadOnlyNeedsAFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "serval.db")
-	if s, err := Open(t.Context(), Config{URL: serval.NewSecret("sqlite://" + path), ReadOnly: true}); err == nil {
-		s.Close()
-		t.Error("opened a file that is not there")
-	}
-	if _, err := os.Stat(path); err == nil {
-		t.Error("opening read-only made the file")
 	}
 }
 
@@ -155,9 +142,9 @@ func check(t *testing.T, path string, said int64) {
 		t.Fatalf("opening after a kill: %v", err)
 	}
 	defer s.Close()
-	d := database{s, ""}
+	d := place{s, ""}
 	var integrity string
-	if err := d.write.QueryRowContext(t.Context(), `pragma integrity_check`).Scan(&integrity); err != nil || integrity != "ok" {
+	if err := d.db.QueryRowContext(t.Context(), `pragma integrity_check`).Scan(&integrity); err != nil || integrity != "ok" {
 		t.Fatalf("integrity_check: %s, %v", integrity, err)
 	}
 	head, err := verify(t, d, Head{})
@@ -199,30 +186,10 @@ func TestSQLiteFull(t *testing.T) {
 		t.Errorf("writing when there is space again: %v", err)
 	}
 	var integrity string
-	if err := d.write.QueryRowContext(t.Context(), `pragma integrity_check`).Scan(&integrity); err != nil || integrity != "ok" {
+	if err := d.db.QueryRowContext(t.Context(), `pragma integrity_check`).Scan(&integrity); err != nil || integrity != "ok" {
 		t.Errorf("integrity_check: %s, %v", integrity, err)
 	}
 	if _, err := verify(t, d, Head{}); err != nil {
 		t.Error(err)
-	}
-}
-
-// R-38
-func TestFullPostgres(t *testing.T) {
-	for code, want := range map[string]bool{"53100": true, "53200": false, "40001": false} {
-		if got := postgresDialect.full(fmt.Errorf("committing: %w", &pgconn.PgError{Code: code})); got != want {
-			t.Errorf("%s is a full disk: %t, want %t", code, got, want)
-		}
-	}
-}
-
-// S-77: what was committed is on the disk before anything is handed over.
-func TestSQLitePragmas(t *testing.T) {
-	d := migrated(t, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
-	for pragma, want := range map[string]string{"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": "5000", "temp_store": "2"} {
-		var got string
-		if err := d.write.QueryRowContext(t.Context(), `pragma `+pragma).Scan(&got); err != nil || got != want {
-			t.Errorf("%s is %s (%v), want %s", pragma, got, err, want)
-		}
 	}
 }

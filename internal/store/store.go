@@ -1,6 +1,6 @@
 // Package store is what the control plane remembers: accounts, roles, people,
-// requests, sessions and the audit chain, in SQLite or PostgreSQL from one SQL
-// text.
+// requests, sessions and the audit chain, and its schema: one SQL text, run in
+// whichever database it is given.
 //
 // A View reads and a Tx writes; each belongs to one transaction. A Tx takes the
 // row of the audit chain first, so that writers go one after the other and each
@@ -15,15 +15,17 @@ package store
 import (
 	"context"
 	"database/sql"
+	"embed"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"io/fs"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
+	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -43,17 +45,12 @@ type Config struct {
 
 // A Store is an open database. It is safe for concurrent use.
 type Store struct {
-	dialect dialect
-	write   *sql.DB // of SQLite: one connection
-	read    *sql.DB
-	chain   serval.Chain
-	told    func(serval.Event)
-	unlock  func() error
-	head    atomic.Pointer[Head]
-	full    atomic.Bool // the last Write found no space
-	memory  memory
-	writes  statements // those of write,
-	reads   statements // and of read
+	db     *database.DB
+	chain  serval.Chain
+	told   func(serval.Event)
+	head   atomic.Pointer[Head]
+	full   atomic.Bool // the last Write found no space
+	memory memory
 
 	mu      sync.Mutex
 	pushing map[string]bool // accounts that a push is being staged of
@@ -65,11 +62,8 @@ type Head struct {
 	Hash string
 }
 
-// The bounds of one transaction.
-const (
-	tries       = 5
-	maxBackward = 60 * time.Second
-)
+// maxBackward is by how much an act may lie before the latest that was seen.
+const maxBackward = 60 * time.Second
 
 // ClockWentBack is the cause, in the detail, of a Write that is refused because
 // its instant lies before one that was seen.
@@ -82,35 +76,50 @@ const DiskFull = "disk_full"
 // another process serves is refused. Call Migrate before anything else, and
 // Close in the end.
 func Open(ctx context.Context, c Config) (*Store, error) {
-	s, err := open(ctx, c)
+	db, err := database.Open(ctx, c.URL, c.ReadOnly)
 	if err != nil {
 		return nil, err
 	}
-	s.chain, s.told = c.Chain, c.Recorded
-	if s.dialect.name == sqliteDialect.name {
-		s.writes.db, s.reads.db = s.write, s.read
-	}
-	s.memory.on.Store(s.dialect.alone && !c.ReadOnly)
+	s := &Store{db: db, chain: c.Chain, told: c.Recorded}
+	s.memory.on.Store(db.Alone() && !c.ReadOnly)
 	return s, nil
 }
 
 // Close closes the database and lets another process serve it.
 func (s *Store) Close() error {
 	s.memory.on.Store(false)
-	err := s.read.Close()
-	if s.write != s.read {
-		err = errors.Join(err, s.write.Close())
+	return s.db.Close()
+}
+
+//go:embed migrations
+var embedded embed.FS
+
+// migrations are the schema, step by step.
+func migrations() (fs.FS, error) { return fs.Sub(embedded, "migrations") }
+
+// Migrate brings the database to this version's schema. Several replicas may start
+// at once.
+func (s *Store) Migrate(ctx context.Context) error {
+	files, err := migrations()
+	if err != nil {
+		return err
 	}
-	if s.unlock != nil {
-		err = errors.Join(err, s.unlock())
+	return s.db.Migrate(ctx, files)
+}
+
+// Pending reports whether the database still has to be migrated.
+func (s *Store) Pending(ctx context.Context) (bool, error) {
+	files, err := migrations()
+	if err != nil {
+		return false, err
 	}
-	return err
+	return s.db.Pending(ctx, files)
 }
 
 // Ping returns an error if the database does not answer.
 func (s *Store) Ping(ctx context.Context) error {
 	var seq int64
-	if err := s.read.QueryRowContext(ctx, `select seq from chain where id = 1`).Scan(&seq); err != nil {
+	if err := s.db.QueryRowContext(ctx, `select seq from chain where id = 1`).Scan(&seq); err != nil {
 		return fmt.Errorf("asking the database: %w", err)
 	}
 	return nil
@@ -155,10 +164,8 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // memory would answer, and nobody waits for it
 	}
-	d := &snapshot{memory: &s.memory, db: s.read, statements: &s.reads, begin: func() (*sql.Tx, error) {
-		return s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.dialect.readIsolation})
-	}}
-	defer d.end(ctx)
+	d := &snapshot{memory: &s.memory, db: s.db, begun: ctx}
+	defer d.end()
 	err := f(&View{ctx: ctx, q: d, chain: s.chain, snapshot: d})
 	if d.failed != nil {
 		return d.failed
@@ -178,8 +185,8 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 // approved time.
 func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) error {
 	now = now.UTC().Truncate(time.Microsecond)
-	err := s.again(ctx, func() error { return s.writeOnce(ctx, now, f) })
-	full := err != nil && s.dialect.full(err)
+	err := s.db.Again(ctx, func() error { return s.writeOnce(ctx, now, f) })
+	full := s.db.IsFull(err)
 	s.full.Store(full || err != nil && s.full.Load()) // another fault says nothing of it
 	if full {
 		return fmt.Errorf("%w (%w)", &serval.Refusal{Kind: serval.Unavailable, Detail: map[string]string{"cause": DiskFull, "retry_after": "60"},
@@ -197,36 +204,16 @@ func (s *Store) Full(ctx context.Context, now time.Time) bool {
 	return s.full.Load()
 }
 
-// again runs f, and runs it again where the database asks for that.
-func (s *Store) again(ctx context.Context, f func() error) error {
-	for try := 1; ; try++ {
-		err := f()
-		if err == nil || try == tries || !s.dialect.retryable(err) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(time.Duration(try) * time.Duration(5+rand.IntN(20)) * time.Millisecond):
-		}
-	}
-}
-
 func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error) error {
-	tx, err := s.write.BeginTx(ctx, &sql.TxOptions{Isolation: s.dialect.writeIsolation})
+	tx, err := s.db.BeginWrite(ctx)
 	if err != nil {
-		return fmt.Errorf("beginning to write: %w", err)
+		return err
 	}
-	q := s.writes.in(tx)
-	defer func() {
-		_ = tx.Rollback() // does nothing after Commit
-		q.learn(ctx)
-	}()
-
-	noted := &noting{querier: q}
+	defer tx.Rollback()
+	noted := &noting{querier: tx}
 	t := &Tx{View: View{ctx: ctx, q: noted, chain: s.chain}, Now: now}
 	var latest int64
-	err = q.QueryRowContext(ctx,
+	err = tx.QueryRowContext(ctx,
 		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
 		micros(now)).Scan(&t.head.Seq, &t.head.Hash, &latest)
 	if err != nil {
@@ -244,7 +231,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 		return t.broken
 	}
 	if t.head != before {
-		if _, err := q.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
+		if _, err := tx.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
 			return fmt.Errorf("moving the chain: %w", err)
 		}
 	}

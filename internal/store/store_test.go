@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,9 +12,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/pressly/goose/v3"
 
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -32,15 +35,15 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 123456000, time.UTC)
 
 var chain = serval.NewChain(serval.NewSecret("a root secret of a test"))
 
-// A database is a store of a test, and where it is.
-type database struct {
+// A place is a store of a test, and where it is.
+type place struct {
 	*Store
 	url string
 }
 
 // each runs f on SQLite, on a PostgreSQL that orders text as a language does,
 // and, unless the tests are to be short, on one that orders it by bytes. T-2
-func each(t *testing.T, f func(*testing.T, database)) {
+func each(t *testing.T, f func(*testing.T, place)) {
 	for name, url := range map[string]func(*testing.T) string{
 		"sqlite":         func(t *testing.T) string { return sqlitetest.URLOf(t, migrate) },
 		"postgres":       func(t *testing.T) string { return pgtest.URLOf(t, migrate) },
@@ -65,7 +68,7 @@ func migrate(url string) error {
 	return errors.Join(s.Migrate(context.Background()), s.Close())
 }
 
-func opened(t *testing.T, url string) database {
+func opened(t *testing.T, url string) place {
 	t.Helper()
 	s, err := Open(t.Context(), Config{URL: serval.NewSecret(url), Chain: chain})
 	if err != nil {
@@ -76,10 +79,10 @@ func opened(t *testing.T, url string) database {
 			t.Errorf("closing the database: %v", err)
 		}
 	})
-	return database{s, url}
+	return place{s, url}
 }
 
-func migrated(t *testing.T, url string) database {
+func migrated(t *testing.T, url string) place {
 	t.Helper()
 	d := opened(t, url)
 	if err := d.Migrate(t.Context()); err != nil {
@@ -88,11 +91,11 @@ func migrated(t *testing.T, url string) database {
 	return d
 }
 
-func (d database) isSQLite() bool { return d.dialect.name == "sqlite" }
+func (d place) isSQLite() bool { return strings.HasPrefix(d.url, "sqlite:") }
 
 // replicas returns the stores that may serve the database at once: one SQLite,
 // two PostgreSQL.
-func (d database) replicas(t *testing.T) []*Store {
+func (d place) replicas(t *testing.T) []*Store {
 	if d.isSQLite() {
 		return []*Store{d.Store}
 	}
@@ -100,7 +103,7 @@ func (d database) replicas(t *testing.T) []*Store {
 }
 
 // act runs f at now and fails the test where it cannot.
-func (d database) act(t *testing.T, now time.Time, f func(*Tx) error) {
+func (d place) act(t *testing.T, now time.Time, f func(*Tx) error) {
 	t.Helper()
 	if err := d.Write(t.Context(), now, f); err != nil {
 		t.Fatalf("Write: %v", err)
@@ -109,25 +112,50 @@ func (d database) act(t *testing.T, now time.Time, f func(*Tx) error) {
 
 // raw runs statements as somebody would who has the database and not the
 // program.
-func (d database) raw(t *testing.T, statements ...string) {
+func (d place) raw(t *testing.T, statements ...string) {
 	t.Helper()
 	for _, s := range statements {
-		if _, err := d.write.ExecContext(t.Context(), s); err != nil {
+		if _, err := d.db.ExecContext(t.Context(), s); err != nil {
 			t.Fatalf("%s: %v", s, err)
 		}
 	}
 }
 
-func (d database) number(t *testing.T, query string, args ...any) (n int64) {
+// byHand returns the migrations for goose's own hands, which take them back too.
+func (d place) byHand(t *testing.T) *goose.Provider {
 	t.Helper()
-	if err := d.write.QueryRowContext(t.Context(), query, args...).Scan(&n); err != nil {
+	dialect, driver, folder, at := goose.DialectPostgres, "pgx", "postgres", d.url
+	if d.isSQLite() {
+		dialect, driver, folder, at = goose.DialectSQLite3, "sqlite", "sqlite", strings.TrimPrefix(d.url, "sqlite://")
+	}
+	db, err := sql.Open(driver, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	files := fstest.MapFS{}
+	for path, file := range future(t, "common/none.md", "") {
+		if dir, name, _ := strings.Cut(path, "/"); dir == "common" || dir == folder {
+			files[name] = file
+		}
+	}
+	p, err := goose.NewProvider(dialect, db, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func (d place) number(t *testing.T, query string, args ...any) (n int64) {
+	t.Helper()
+	if err := d.db.QueryRowContext(t.Context(), query, args...).Scan(&n); err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
 	return n
 }
 
 // look returns what f reads.
-func look[T any](t *testing.T, d database, f func(*View) (T, error)) T {
+func look[T any](t *testing.T, d place, f func(*View) (T, error)) T {
 	t.Helper()
 	var value T
 	err := d.Read(t.Context(), func(v *View) (err error) {
@@ -158,17 +186,14 @@ var hostile = []string{
 var unkept = []string{"nul\x00nul", "broken\xff", "\xed\xa0\x80"}
 
 func TestMigrate(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		if err := d.Migrate(t.Context()); err != nil {
 			t.Errorf("migrating again: %v", err)
 		}
 		if pending, err := d.Pending(t.Context()); err != nil || pending {
 			t.Errorf("Pending after Migrate: %v, %v; want false", pending, err)
 		}
-		p, err := d.provider()
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := d.byHand(t)
 		for range 2 {
 			if _, err := p.Down(t.Context()); err != nil {
 				t.Fatalf("taking the last migration back: %v", err)
@@ -287,7 +312,7 @@ func TestOpenRefusesStandby(t *testing.T) {
 }
 
 func TestReadOnly(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		d.act(t, noon, func(tx *Tx) error { return tx.Append(serval.Event{Action: serval.LoginCreate}) })
 		s, err := Open(t.Context(), Config{URL: serval.NewSecret(d.url), Chain: chain, ReadOnly: true})
 		if err != nil {
@@ -314,7 +339,7 @@ func TestReadOnly(t *testing.T) {
 }
 
 func TestWriteIsAllOrNothing(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		change := func(tx *Tx, value string) error {
 			return errors.Join(tx.SetMeta("value", value), tx.Append(serval.Event{Action: serval.PolicyDeclare, Reason: value}))
 		}
@@ -382,7 +407,7 @@ func TestWriteIsAllOrNothing(t *testing.T) {
 // Whether a Write whose context ends returns an error or not, the change and
 // its event are both there or both not; without an error they are.
 func TestWriteWhileContextEnds(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		var kept int64
 		for i := range 60 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(3000))*time.Microsecond)
@@ -410,7 +435,7 @@ func TestWriteWhileContextEnds(t *testing.T) {
 }
 
 func TestReadIsConsistent(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		d.act(t, noon, func(tx *Tx) error { return tx.SetMeta("value", "old") })
 		err := d.Read(t.Context(), func(v *View) error {
 			first, err := v.Meta("value")
@@ -436,7 +461,7 @@ func TestReadIsConsistent(t *testing.T) {
 
 // R-50
 func TestClockGoesBack(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		nothing := func(*Tx) error { return nil }
 		d.act(t, noon, nothing)
 		for _, test := range []struct {
@@ -468,7 +493,7 @@ func TestClockGoesBack(t *testing.T) {
 }
 
 func TestNowIsWholeMicroseconds(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		now := time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.FixedZone("", 3600))
 		d.act(t, now, func(tx *Tx) error {
 			if want := time.Date(2026, 3, 1, 11, 0, 0, 123456000, time.UTC); tx.Now != want {
@@ -520,13 +545,13 @@ func TestWriteAgain(t *testing.T) {
 func TestDeadlock(t *testing.T) {
 	d := opened(t, pgtest.URLOf(t, migrate))
 	d.act(t, noon, func(tx *Tx) error { return tx.SetMeta("value", "old") })
-	other, err := d.write.BeginTx(t.Context(), nil)
+	other, err := d.db.BeginWrite(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Rollback()
 	for _, s := range []string{`set local deadlock_timeout = '1min'`, `update meta set value = 'other' where name = 'value'`} {
-		if _, err := other.Exec(s); err != nil {
+		if _, err := other.ExecContext(t.Context(), s); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -535,7 +560,7 @@ func TestDeadlock(t *testing.T) {
 	err = d.Write(t.Context(), noon, func(tx *Tx) error {
 		if runs.Add(1) == 1 {
 			wg.Go(func() {
-				if _, err := other.Exec(`update chain set at = at`); err != nil {
+				if _, err := other.ExecContext(t.Context(), `update chain set at = at`); err != nil {
 					t.Errorf("the other transaction: %v", err)
 				}
 				if err := other.Commit(); err != nil {
@@ -560,7 +585,7 @@ func TestDeadlock(t *testing.T) {
 }
 
 func TestAtMostOneActiveAllocation(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		stores := d.replicas(t)
 		for _, writers := range []int{2, 20} {
 			r := newRequest(t, d, fmt.Sprint("r", writers))
@@ -601,7 +626,7 @@ func TestAtMostOneActiveAllocation(t *testing.T) {
 		// The database holds it too.
 		newRequest(t, d, "raw")
 		insert := func(number int, state string) error {
-			_, err := d.write.ExecContext(t.Context(), `insert into allocation (request_id, number, minutes, state, justification, asked_at,
+			_, err := d.db.ExecContext(t.Context(), `insert into allocation (request_id, number, minutes, state, justification, asked_at,
 				decided_by, decided_at, superseded_at, reason, break_glass, steps) values ('raw', $1, 5, $2, '', 1, '', 0, 0, '', 0, '[]')`, number, state)
 			return err
 		}
@@ -628,13 +653,13 @@ func TestAtMostOneActiveAllocation(t *testing.T) {
 }
 
 func TestPing(t *testing.T) {
-	each(t, func(t *testing.T, d database) {
+	each(t, func(t *testing.T, d place) {
 		if err := d.Ping(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if !d.isSQLite() {
 			// R-40: connections that are cut are replaced.
-			_, err := d.write.ExecContext(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()`)
+			_, err := d.db.ExecContext(t.Context(), `select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database()`)
 			if e, ok := errors.AsType[*pgconn.PgError](err); err != nil && (!ok || e.Code != "57P01") {
 				t.Logf("cutting connections: %v", err)
 			}
