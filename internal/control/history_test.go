@@ -150,6 +150,85 @@ func testEscalation(t *testing.T, w *world) {
 	}
 }
 
+// Whoever decides sees of each request that waits what its role can do, what that
+// has gained and lost since it was last approved, and how often it was asked for.
+func TestApprovalsSayWhatChanged(t *testing.T) { each(t, testApprovalsSayWhatChanged) }
+
+func testApprovalsSayWhatChanged(t *testing.T, w *world) {
+	w.push(prod, aRole(prod, "peer", allowing("sqs:SendMessage")), aRole(prod, "own", allowing("sqs:SendMessage")))
+	ana, bob, eve := w.engineer("ana@example.com"), w.engineer("bob@example.com"), w.engineer("eve@example.com")
+	peer := roleARN(prod, "peer")
+	waiting := func(when, id string, own bool, times int, sentences ...string) {
+		t.Helper()
+		list, _, err := w.plane.Approvals(t.Context(), eve, "", 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		i := slices.IndexFunc(list, func(r Request) bool { return r.ID == id })
+		if i < 0 || list[i].Explained == nil || list[i].Explained.Card.Summary == "" {
+			t.Fatalf("%s: %+v is not explained", when, list)
+		}
+		one, err := w.plane.RequestByID(t.Context(), eve, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(one.Explained, list[i].Explained); diff != "" {
+			t.Errorf("%s: in the list it is not as by itself (-by itself +in the list):\n%s", when, diff)
+		}
+		e := list[i].Explained
+		if sentences == nil {
+			if e.Since != nil {
+				t.Errorf("%s: since nobody's approval: %+v", when, e.Since)
+			}
+		} else if e.Since == nil || e.Basis.Own != own || e.Basis.At.IsZero() {
+			t.Errorf("%s: since %+v by %+v, want own %v", when, e.Since, e.Basis, own)
+		} else if diff := cmp.Diff(strings.Join(sentences, "\n"), strings.Join(e.Since.Sentences, "\n")); diff != "" {
+			t.Errorf("%s: since the last approval (-want +got):\n%s", when, diff)
+		}
+		if list[i].Earlier.Times != times {
+			t.Errorf("%s: asked for %d times before, want %d", when, list[i].Earlier.Times, times)
+		}
+	}
+	decided := func(by serval.Principal, id string) {
+		t.Helper()
+		if _, err := w.decide(by, id, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := w.ask(ana, peer, 60)
+	waiting("nobody ever had it", first.ID, false, 0)
+	elsewhere := w.ask(ana, roleARN(prod, "own"), 60)
+	decided(ana, elsewhere.ID)
+	waiting("another role was approved", first.ID, false, 0)
+	decided(bob, first.ID)
+
+	w.clock.move(time.Minute)
+	w.push(prod, aRole(prod, "peer", allowing("sqs:SendMessage", "sqs:PurgeQueue")), aRole(prod, "own", allowing("sqs:SendMessage")))
+	gained := []string{"It gains 1 action: SQS (1 write).", "The inline policy all was changed."}
+	bobs := w.ask(bob, peer, 60)
+	waiting("another had it", bobs.ID, false, 0, gained...)
+	decided(ana, bobs.ID)
+	w.clock.move(time.Minute)
+	eves := w.ask(w.engineer("mia@example.com"), peer, 60)
+	waiting("the last who had it had it as it is", eves.ID, false, 0, "")
+	if _, err := w.plane.Done(t.Context(), ana, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	again := w.ask(ana, peer, 60)
+	waiting("the person's own comes before another's", again.ID, true, 1, gained...)
+	decided(bob, again.ID)
+	if _, err := w.plane.Extend(t.Context(), ana, again.ID, 90, "more"); err != nil {
+		t.Fatal(err)
+	}
+	waiting("an extension: since what is in force", again.ID, true, 1, "")
+
+	// What was approved of a role that had the ARN before is another role's.
+	w.clock.move(time.Minute)
+	w.push(prod, aRole(prod, "own", allowing("sqs:SendMessage")), aRole(prod, "peer", allowing("sqs:SendMessage"), func(r *serval.Role) { r.RoleID += "2" }))
+	fresh := w.ask(ana, peer, 60)
+	waiting("the role was created again", fresh.ID, false, 0)
+}
+
 // one0 returns a sentence of what changed since the approval, whose numbers change
 // with AWS's list.
 func one0(w *world, p people, id string, i int) string {

@@ -47,12 +47,12 @@ type Request struct {
 	Notices []serval.Notice
 
 	// Explained is what is approved, or would be; read where one request is asked
-	// for, and not while anything is written.
+	// for, and for whoever decides, and not while anything is written.
 	Explained *history.Explained
 
 	// Earlier is what the person asked before for the same role; read for whoever
 	// decides, and not in other lists.
-	Earlier Earlier
+	Earlier history.Earlier
 }
 
 // Request asks for roles: one request each, all or none. Where the policy
@@ -313,7 +313,7 @@ func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
-	if list[0].Earlier, err = p.earlier(v, r); err != nil {
+	if list[0].Earlier, err = history.Before(v, r); err != nil {
 		return Request{}, err
 	}
 	list[0].Notices, err = v.NoticesOf(r.ID)
@@ -368,7 +368,7 @@ func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string
 			return err
 		}
 		if r, err = p.shown(v, found); err == nil {
-			r.Explained, err = history.Explain(v, found)
+			r.Explained, err = history.Explaining(v).Explain(found, r.Earlier)
 		}
 		return err
 	})
@@ -416,10 +416,16 @@ func (p *Plane) Requests(ctx context.Context, who serval.Principal, f RequestFil
 	return list, next, err
 }
 
+// maxApprovals is how many requests that wait are on one page at most: of each is
+// worked out what its role can do and what that has gained.
+const maxApprovals = 100
+
 // Approvals returns the requests that wait for a decision which who may make,
-// newest first, and the token of the page behind; empty where there is none. A
-// page may hold fewer than limit where many others wait, even none.
+// newest first, with what there is to know for it, and the token of the page
+// behind; empty where there is none. A page holds at most a hundred, and may hold
+// fewer than limit where many others wait, even none.
 func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after string, limit int) (list []Request, next string, err error) {
+	limit = min(limit, maxApprovals)
 	err = p.view(ctx, who, serval.RequestRead, "", func(v *store.View) error {
 		filter := store.RequestFilter{Awaiting: true, Limit: p.mostAwaiting / 4}
 		if filter.BeforeAt, filter.BeforeID, err = door.ReadPlace(after); err != nil {
@@ -457,8 +463,12 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 		if list, err = p.listed(v, mine); err != nil {
 			return err
 		}
-		for i := range list {
-			if list[i].Earlier, err = p.earlier(v, mine[i]); err != nil {
+		explaining := history.Explaining(v)
+		for i, r := range mine {
+			if list[i].Earlier, err = history.Before(v, r); err != nil {
+				return err
+			}
+			if list[i].Explained, err = explaining.Explain(r, list[i].Earlier); err != nil {
 				return err
 			}
 		}

@@ -65,53 +65,6 @@ func isUnused(r store.Role, days int, now time.Time) bool {
 	return now.Sub(since) >= time.Duration(days)*24*time.Hour
 }
 
-// An Explained is what a request's role can do now, and what it gained and lost
-// since the request was approved.
-type Explained struct {
-	Card *insight.Card
-	// Since is what changed since what is in force was approved; nil where nothing
-	// is, or nobody knows what the role was then.
-	Since *insight.Change
-}
-
-// Explain returns what the role of r can do; nil where it is gone.
-func Explain(v *store.View, r *serval.Request) (*Explained, error) {
-	role, err := v.RoleByKey(r.Role)
-	if serval.IsRefusal(err, serval.NotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := v.FillDocuments(&role); err != nil {
-		return nil, err
-	}
-	e := &Explained{Card: Card(role)}
-	approved, err := v.ApprovedVersion(r.ID)
-	if serval.IsRefusal(err, serval.NotFound) {
-		return e, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	before := role
-	if approved.Version != role.Version {
-		before, err = v.RoleVersion(role.Key, approved.Version)
-		if serval.IsRefusal(err, serval.NotFound) {
-			return e, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := v.FillDocuments(&before); err != nil {
-			return nil, err
-		}
-	}
-	change := compare(before, role)
-	e.Since = &change
-	return e, nil
-}
-
 // compare returns what changed between two states of a role with their documents.
 func compare(before, after store.Role) insight.Change {
 	if before.Digest == after.Digest {

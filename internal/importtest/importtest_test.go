@@ -90,7 +90,7 @@ var table = map[string]rule{
 		theirs: zap + "github.com/wneessen/go-mail github.com/standard-webhooks/standard-webhooks github.com/coder/websocket"},
 	"internal/edge":  {ours: "serval wire"},
 	"internal/shape": {ours: "serval wire signin control workflow store insight history"},
-	"internal/pages": {ours: "serval wire shell signin control workflow edge shape"},
+	"internal/pages": {ours: "serval wire shell signin control workflow history edge shape"},
 	"internal/web":   {ours: "serval wire signin control intake workflow login edge shape pages trace", theirs: zap + "github.com/gorilla/sessions github.com/gorilla/securecookie golang.org/x/time"},
 
 	// What runs on a laptop.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
+	"github.com/serval-bridge/serval-bridge/internal/history"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/shape"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -95,7 +96,7 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 }
 
 // earlierWords says how often somebody asked for a role before.
-func earlierWords(e control.Earlier) string {
+func earlierWords(e history.Earlier) string {
 	switch {
 	case e.Times == 0:
 		return "Never before."

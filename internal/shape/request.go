@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
+	"github.com/serval-bridge/serval-bridge/internal/history"
+	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -32,9 +34,12 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 	}
 	if e := r.Explained; e != nil {
 		request.Insight = Insight(e.Card)
-		if e.Since != nil {
+		if e.Since != nil && e.Basis.RequestID == r.ID {
 			since := Change(*e.Since)
 			request.SinceApproval = &since
+		}
+		if request.MayDecide {
+			request.ToDecide = toDecide(e, r.Earlier)
 		}
 	}
 	for _, n := range r.Notices {
@@ -53,6 +58,40 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 		})
 	}
 	return request
+}
+
+// Waiting returns a request in the list of what waits: with what there is to know
+// for whoever decides, and without the whole of what that was made of.
+func Waiting(r control.Request, who serval.Principal, now time.Time) wire.Request {
+	request := Request(r, who, now)
+	request.Insight, request.SinceApproval = nil, nil
+	return request
+}
+
+// maxSentences is how many sentences of a change are to be known at a glance.
+const maxSentences = 10
+
+func toDecide(e *history.Explained, before history.Earlier) *wire.ToDecide {
+	d := &wire.ToDecide{
+		Summary: e.Card.Summary, Marks: []string{}, Facts: List(e.Card.Facts), AtLeast: len(e.Card.AtLeast) > 0, AtMost: e.Card.AtMost,
+		Earlier: wire.Earlier{Times: before.Times, More: before.More, Approved: before.Approved},
+	}
+	for _, k := range insight.Kinds {
+		if e.Card.Is(k) {
+			d.Marks = append(d.Marks, string(k))
+		}
+	}
+	if before.Last != nil {
+		d.Earlier.LastAt = wire.Time{Time: before.Last.CreatedAt}
+	}
+	if c := e.Since; c != nil {
+		n := min(len(c.Sentences), maxSentences)
+		d.Since = &wire.Since{
+			ApprovedAt: wire.Time{Time: e.Basis.At}, Own: e.Basis.Own, Escalated: c.Escalated,
+			Sentences: List(c.Sentences[:n]), More: len(c.Sentences) - n, AtLeast: len(c.AtLeast) > 0,
+		}
+	}
+	return d
 }
 
 // text returns a text or null.

@@ -179,7 +179,7 @@ func (s *Server) approvals(w http.ResponseWriter, r *http.Request, v *visit) err
 	}
 	answer := wire.Approvals{Requests: []wire.Request{}, NextPageToken: edge.PageToken(next != "", next)}
 	for _, one := range waiting {
-		answer.Requests = append(answer.Requests, shape.Request(one, v.who, s.c.Now()))
+		answer.Requests = append(answer.Requests, shape.Waiting(one, v.who, s.c.Now()))
 	}
 	return edge.WriteJSON(w, http.StatusOK, answer)
 }

@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"net/url"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -59,6 +60,17 @@ func TestStoryByAPI(t *testing.T) {
 	ben.json("GET", "/api/v1/approvals", nil, 200, &waiting)
 	if len(waiting.Requests) != 1 || waiting.Requests[0].ID != made.ID || !waiting.Requests[0].MayDecide {
 		t.Fatalf("approvals are %+v, want Ana's request, for Ben to decide", waiting)
+	}
+	brief := waiting.Requests[0].ToDecide
+	if brief == nil || brief.Summary == "" || brief.Since != nil || brief.Earlier.Times != 0 || waiting.Requests[0].Insight != nil {
+		t.Errorf("the list of approvals has %+v to decide by, with the whole %+v; want what the role can do, in short", brief, waiting.Requests[0].Insight)
+	}
+	var whole wire.Request
+	if ben.json("GET", at, nil, 200, &whole); !reflect.DeepEqual(whole.ToDecide, brief) || whole.Insight == nil || whole.Insight.Summary != brief.Summary {
+		t.Errorf("by itself the request has %+v to decide by, in the list %+v", whole.ToDecide, brief)
+	}
+	if ana.json("GET", at, nil, 200, &whole); whole.ToDecide != nil {
+		t.Errorf("who asked has %+v to decide by", whole.ToDecide)
 	}
 	ben.json("POST", at+"/decisions", wire.Decision{Outcome: "approve", Minutes: 45}, 200, &made)
 	if made.Status != "approved" || made.Minutes != 45 || !made.ClockStartedAt.IsZero() {

@@ -14,6 +14,39 @@ type Insight struct {
 	ReferenceDate string         `json:"reference_date"`
 }
 
+// ToDecide is what there is to know at a glance for whoever decides a request:
+// what its role can do, what it gained and lost since it was last approved, and
+// how often the person asked for it before.
+type ToDecide struct {
+	Summary string   `json:"summary"` // one sentence
+	Marks   []string `json:"marks"`   // kinds of marks, the gravest first
+	Facts   []string `json:"facts"`   // at most ten, the gravest first
+	AtLeast bool     `json:"at_least"`
+	AtMost  string   `json:"at_most"`
+	Since   *Since   `json:"since"` // null where there was no approval, or nobody knows what the role was then
+	Earlier Earlier  `json:"earlier"`
+}
+
+// Since is what changed of a role since an approval: of what is in force, or else
+// the last that the person had for the role (own), or else the last that anybody
+// had under the same access policy.
+type Since struct {
+	ApprovedAt Time     `json:"approved_at"`
+	Own        bool     `json:"own"`
+	Escalated  bool     `json:"escalated"` // it makes an administrator now, or can, and could not then
+	Sentences  []string `json:"sentences"` // at most ten, the gravest first; empty where nothing changed
+	More       int      `json:"more"`      // sentences beyond those
+	AtLeast    bool     `json:"at_least"`  // not everything could be looked at
+}
+
+// Earlier is how often the person asked for the role before.
+type Earlier struct {
+	Times    int  `json:"times"`
+	More     bool `json:"more"`     // there were more than those
+	Approved int  `json:"approved"` // of those, how many were
+	LastAt   Time `json:"last_at"`  // null where there were none
+}
+
 // A Mark is something dangerous that a role can do. Kind is administrator,
 // privilege_escalation, credentials_exposure, resource_exposure or data_access.
 type Mark struct {

@@ -240,6 +240,11 @@ type Request struct {
 	Insight       *Insight `json:"insight"`
 	SinceApproval *Change  `json:"since_approval"`
 
+	// ToDecide is what there is to know at a glance for whoever decides: in the
+	// list of approvals, and where one request is asked for by who may decide it;
+	// null otherwise.
+	ToDecide *ToDecide `json:"to_decide"`
+
 	// Live is there when one request is asked for and sessions under it still
 	// work, and null otherwise.
 	Live *Live `json:"live"`

@@ -104,6 +104,8 @@ func shapes() map[string]any {
 		AccountName: "prod", RoleName: "dev", PolicyDigest: "d1", Suspended: "it is gone", BreakGlass: true,
 		Notices: []Notice{{"request.break_glass", "mail", People{[]string{"leads"}, []string{bo}}, at(1), "failed", 3, at(4), "refused"}},
 		Insight: &insight, SinceApproval: &change,
+		ToDecide: &ToDecide{"It can change IAM.", []string{"privilege_escalation"}, []string{"It can change 1 service."}, true, "a boundary",
+			&Since{at(1), true, true, []string{"It gains 1 action."}, 2, true}, Earlier{20, true, 3, at(1)}},
 		Live: &Live{[]LiveSession{{"s1", "console", "ana@example.com", "AROA1:ana@example.com", at(5), at(65)}}, "{}", true},
 	}
 	role := Role{
