@@ -28,9 +28,11 @@ type Role struct {
 	// Card is what the role can do; read where one role is asked for, and nil in
 	// lists.
 	Card *insight.Card
-	// InUse are the requests of everybody whose clock runs for it; read where one
-	// role is asked for, and not in lists.
-	InUse []*serval.Request
+	// InUse are the requests whose clock runs for it, as far as who asks may know
+	// whose they are, and Others is how many there are besides; read where one role
+	// is asked for, and not in lists.
+	InUse  []*serval.Request
+	Others int
 }
 
 // A RoleFilter chooses roles of the catalogue; empty fields choose all.
@@ -166,7 +168,7 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 		if role.Blocked, err = p.whyBlocked(v, role.Role); err != nil {
 			return err
 		}
-		if role.InUse, err = p.inUse(v, role.Key); err != nil {
+		if err = p.fillUse(v, who, &role); err != nil {
 			return err
 		}
 		if err := v.FillDocuments(&role.Role); err != nil {

@@ -1,21 +1,32 @@
 package control
 
 import (
+	"slices"
+
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
-// inUse returns the requests for a role whose clock runs.
-func (p *Plane) inUse(v *store.View, key serval.RoleKey) (running []*serval.Request, err error) {
-	open, err := v.RequestsOfRole(key)
+// fillUse fills in whose clock runs for a role. Who works with what at this moment
+// is for those who answer for it: who approves it by the policy that decides here,
+// auditors and admins. Others see their own, and how many there are besides.
+func (p *Plane) fillUse(v *store.View, who serval.Principal, role *Role) error {
+	open, err := v.RequestsOfRole(role.Key)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	mayKnow := who.Admin || who.Auditor ||
+		slices.ContainsFunc(role.Policy.Approval.Steps, func(step serval.People) bool { return step.Include(who.Person) })
 	now := p.now()
 	for _, r := range open {
-		if _, _, due := r.Due(now); !due && r.State() == serval.StateRunning {
-			running = append(running, r)
+		if _, _, due := r.Due(now); due || r.State() != serval.StateRunning {
+			continue
+		}
+		if mayKnow || r.PersonID == who.Person.ID {
+			role.InUse = append(role.InUse, r)
+		} else {
+			role.Others++
 		}
 	}
-	return running, nil
+	return nil
 }

@@ -1,9 +1,9 @@
 package pages
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,25 +28,18 @@ type askView struct {
 	Roles       []roleView
 	Form        formView
 	Wrong       string // why what was sent is not taken
-	Choices     []choice
-	Max         int
+	Length      lengthView
 	NeedsReason bool
 	BreakGlass  bool
-}
-
-// A choice is a number of minutes to choose.
-type choice struct {
-	Minutes             int
-	Recommended, Chosen bool
 }
 
 // newAsk returns the form for roles. Its bounds are those that all of them have.
 func newAsk(roles []roleView, entered formView, wrong string) askView {
 	a := askView{Roles: roles, Form: entered, Wrong: wrong}
-	recommended := 0
+	most, recommended := 0, 0
 	for _, r := range roles {
-		if a.Max == 0 || r.MaxMinutes < a.Max {
-			a.Max = r.MaxMinutes
+		if most == 0 || r.MaxMinutes < most {
+			most = r.MaxMinutes
 		}
 		if r.RecommendedMinutes > 0 && (recommended == 0 || r.RecommendedMinutes < recommended) {
 			recommended = r.RecommendedMinutes
@@ -54,36 +47,10 @@ func newAsk(roles []roleView, entered formView, wrong string) askView {
 		a.NeedsReason = a.NeedsReason || r.RequireJustification
 		a.BreakGlass = a.BreakGlass || r.BreakGlass
 	}
-	recommended = min(recommended, a.Max)
-	if a.Form.Minutes == "" {
-		a.Form.Minutes = strconv.Itoa(recommended)
-		if recommended == 0 {
-			a.Form.Minutes = strconv.Itoa(min(60, a.Max))
-		}
-	}
-	a.Choices = choices(a.Max, recommended, a.Form.Minutes)
-	if !slices.ContainsFunc(a.Choices, func(c choice) bool { return c.Chosen }) && a.Form.Minutes != "other" {
-		a.Form.Minutes, a.Form.Other = "other", a.Form.Minutes
-	}
+	recommended = min(recommended, most)
+	chosen := cmp.Or(a.Form.Minutes, strconv.Itoa(cmp.Or(recommended, min(60, most))))
+	a.Length = newLength(most, recommended, chosen, a.Form.Other)
 	return a
-}
-
-// choices returns what is offered of the minutes up to most.
-func choices(most, recommended int, chosen string) (list []choice) {
-	for _, n := range []int{30, 60, 120, 240, 480, 720, 1440, 2880, recommended, most} {
-		if n > 0 && n <= most && !slices.ContainsFunc(list, func(c choice) bool { return c.Minutes == n }) {
-			list = append(list, choice{Minutes: n, Recommended: n == recommended, Chosen: strconv.Itoa(n) == chosen})
-		}
-	}
-	slices.SortFunc(list, func(a, b choice) int { return a.Minutes - b.Minutes })
-	for len(list) > 5 { // the longest but one is missed least
-		i := len(list) - 2
-		for list[i].Recommended || list[i].Chosen {
-			i--
-		}
-		list = slices.Delete(list, i, i+1)
-	}
-	return list
 }
 
 // AskSeveral shows the form that asks for several roles in one go.
@@ -151,11 +118,7 @@ func (p *Pages) Ask(w http.ResponseWriter, r *http.Request, v *Visit) error {
 }
 
 func (p *Pages) ask(r *http.Request, v *Visit, arns []string, entered formView) ([]control.Request, error) {
-	text := entered.Minutes
-	if text == "other" {
-		text = entered.Other
-	}
-	n, err := minutes(text)
+	n, err := readLength(url.Values{"minutes": {entered.Minutes}, "other_minutes": {entered.Other}})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package pages
 import (
 	"errors"
 	"maps"
+	"math"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,8 +25,9 @@ type policiesView struct {
 
 type policyView struct {
 	wire.AccessPolicy
-	Path     string
-	FromFile bool
+	Path        string
+	FromFile    bool
+	First, Last bool // of those whose order is set here
 }
 
 // pagePolicies is how many access policies a page shows.
@@ -46,8 +48,11 @@ func (p *Pages) Policies(w http.ResponseWriter, r *http.Request, v *Visit) error
 		return err
 	}
 	var view policiesView
-	for _, k := range list {
-		view.Policies = append(view.Policies, viewPolicy(k))
+	for i, k := range list {
+		one := viewPolicy(k)
+		one.First = i == 0 && after == "" || i > 0 && view.Policies[i-1].FromFile
+		one.Last = i == len(list)-1 && !more
+		view.Policies = append(view.Policies, one)
 	}
 	if more {
 		view.Next = edge.PageToken(more, list[len(list)-1].Name)
@@ -241,16 +246,22 @@ func (p *Pages) Policy(w http.ResponseWriter, r *http.Request, v *Visit) error {
 
 // policy returns the access policy that the address names.
 func (p *Pages) policy(r *http.Request, v *Visit) (control.Policy, error) {
-	list, _, err := p.c.Plane.Policies(r.Context(), v.Who, control.PolicyFilter{Limit: control.MaxPolicies})
+	list, i, err := p.policies(r, v)
 	if err != nil {
 		return control.Policy{}, err
 	}
-	for _, k := range list {
-		if k.Name == r.PathValue("name") {
-			return k, nil
-		}
+	return list[i], nil
+}
+
+// policies returns all access policies, and which of them the address names.
+func (p *Pages) policies(r *http.Request, v *Visit) (list []control.Policy, i int, err error) {
+	if list, _, err = p.c.Plane.Policies(r.Context(), v.Who, control.PolicyFilter{Limit: math.MaxInt}); err != nil {
+		return nil, 0, err
 	}
-	return control.Policy{}, serval.Refuse(serval.NotFound, "There is no access policy of this name.")
+	if i = slices.IndexFunc(list, func(k control.Policy) bool { return k.Name == r.PathValue("name") }); i < 0 {
+		return nil, 0, serval.Refuse(serval.NotFound, "There is no access policy of this name.")
+	}
+	return list, i, nil
 }
 
 // ChangePolicy changes an access policy.
@@ -277,25 +288,62 @@ func (p *Pages) ChangePolicy(w http.ResponseWriter, r *http.Request, v *Visit) e
 	return p.redirect(w, "/policies")
 }
 
-// MovePolicy changes when an access policy is tried.
+// MovePolicy has an access policy tried before the one above it, or after the one
+// below. Each change on the way there leaves the order as it was, but for the last
+// one, which makes the new one.
 func (p *Pages) MovePolicy(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	f, err := edge.Form(r)
 	if err != nil {
 		return err
 	}
 	v.From = "/policies"
-	was, err := p.policy(r, v)
+	list, i, err := p.policies(r, v)
 	if err != nil {
 		return err
 	}
-	priority, err := strconv.Atoi(strings.TrimSpace(f.Get("priority")))
-	if err != nil {
-		return serval.Refuse(serval.Invalid, "The priority is a whole number.")
+	to := f.Get("to")
+	if to != "up" && to != "down" {
+		return serval.Refuse(serval.Invalid, "A policy is moved up or down.")
 	}
-	if _, err := p.c.Plane.ChangePolicy(r.Context(), v.Who, was.Name, was.AccessPolicy, &priority); err != nil {
-		return err
+	if list[i].Source == "file" {
+		return serval.Refuse(serval.FailedPrecondition, "This policy is declared in the configuration file, and is moved there.")
 	}
-	return p.redirect(w, "/policies")
+	for _, k := range moved(list, i, to == "up") {
+		if _, err := p.c.Plane.ChangePolicy(r.Context(), v.Who, k.Name, k.AccessPolicy, &k.Priority); err != nil {
+			return err
+		}
+	}
+	return p.redirect(w, edge.Path("/policies#p-%s", list[i].Digest))
+}
+
+// moved returns the policies that need another priority for the one at i to change
+// places with its neighbour, with that, in the order in which to change them: from
+// the last one on, so that none passes another too early. It is none where there
+// is no neighbour whose order is set here.
+func moved(list []control.Policy, i int, up bool) (changed []control.Policy) {
+	first := i
+	if up {
+		first--
+	}
+	if first < 0 || first+1 == len(list) || list[first].Source == "file" {
+		return nil
+	}
+	list = slices.Clone(list)
+	list[first], list[first+1] = list[first+1], list[first]
+	for n := first + 1; n < len(list); n++ {
+		before, k := list[n-1], &list[n]
+		least := before.Priority
+		if k.Name < before.Name {
+			least++
+		}
+		if k.Priority >= least {
+			break // as it is, and so are those behind it
+		}
+		k.Priority = least
+		changed = append(changed, *k)
+	}
+	slices.Reverse(changed)
+	return changed
 }
 
 // DeletePolicy takes an access policy out of force.

@@ -1,11 +1,15 @@
 package pages
 
 import (
+	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -65,7 +69,7 @@ func TestChoices(t *testing.T) {
 		want              []int
 	}{
 		{480, 60, "60", []int{30, 60, 120, 240, 480}},
-		{20, 0, "20", []int{20}},
+		{20, 0, "20", []int{15, 20}},
 		{480, 45, "45", []int{30, 45, 60, 120, 480}},
 		{43200, 720, "720", []int{30, 60, 120, 720, 43200}},
 	} {
@@ -91,5 +95,124 @@ func TestInstant(t *testing.T) {
 	}
 	if _, err := instant("tomorrow"); !serval.IsRefusal(err, serval.Invalid) {
 		t.Errorf("tomorrow: %v, want a refusal", err)
+	}
+}
+
+// A policy that is moved changes places with its neighbour and nothing else, and
+// no change on the way there makes another order.
+func TestMoved(t *testing.T) {
+	inOrder := func(list []control.Policy) string {
+		list = slices.Clone(list)
+		slices.SortStableFunc(list, func(a, b control.Policy) int {
+			switch {
+			case a.Source != b.Source:
+				return strings.Compare(b.Source, a.Source) // file before api
+			case a.Source == "file":
+				return 0
+			case a.Priority != b.Priority:
+				return a.Priority - b.Priority
+			}
+			return strings.Compare(a.Name, b.Name)
+		})
+		var names []string
+		for _, k := range list {
+			names = append(names, k.Name)
+		}
+		return strings.Join(names, " ")
+	}
+	for _, test := range []struct {
+		list string // name:priority, in order; those without a priority are the file's
+		move string
+		want string
+	}{
+		{"a:1 b:2 c:3", "b up", "b a c"},
+		{"a:1 b:2 c:3", "b down", "a c b"},
+		{"a:100 b:100 c:100 d:100", "d up", "a b d c"},
+		{"a:100 b:100 c:100 d:100", "a down", "b a c d"},
+		{"a:100 b:100 c:100 d:100 e:101", "b down", "a c b d e"},
+		{"b:7 a:8 c:8", "a up", "a b c"},
+		{"b:7 a:8 c:8", "b down", "a b c"},
+		{"a:1 z:5 b:6", "z up", "z a b"},
+		{"f g a:1 b:1", "b up", "f g b a"},
+		{"f g a:1 b:1", "a up", "f g a b"}, // what the file declares is passed by nothing
+		{"f g a:1 b:1", "b down", "f g a b"},
+		{"a:1", "a up", "a"},
+	} {
+		var list []control.Policy
+		i := -1
+		who, to, _ := strings.Cut(test.move, " ")
+		for n, text := range strings.Fields(test.list) {
+			name, priority, own := strings.Cut(text, ":")
+			k := control.Policy{AccessPolicy: serval.AccessPolicy{Name: name}, Source: "file"}
+			if own {
+				k.Source = "api"
+				if _, err := fmt.Sscan(priority, &k.Priority); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if name == who {
+				i = n
+			}
+			list = append(list, k)
+		}
+		was := inOrder(list)
+		changed := moved(list, i, to == "up")
+		for n, k := range changed {
+			if got := inOrder(list); got != was {
+				t.Errorf("%s, %s: after %d of %d changes the order is %s, want %s still", test.list, test.move, n, len(changed), got, was)
+			}
+			list[slices.IndexFunc(list, func(one control.Policy) bool { return one.Name == k.Name })].Priority = k.Priority
+		}
+		if got := inOrder(list); got != test.want {
+			t.Errorf("%s, %s: the order is %s, want %s", test.list, test.move, got, test.want)
+		}
+	}
+}
+
+// What is offered for how long, and what of it is chosen.
+func TestLengths(t *testing.T) {
+	words := func(l lengthView) string {
+		var b strings.Builder
+		for _, c := range l.Choices {
+			fmt.Fprint(&b, c.Minutes)
+			for _, mark := range []struct {
+				is   bool
+				sign string
+			}{{c.Recommended, "r"}, {c.Most, "m"}, {c.Chosen, "*"}} {
+				if mark.is {
+					b.WriteString(mark.sign)
+				}
+			}
+			b.WriteByte(' ')
+		}
+		return b.String() + l.Chosen + " " + l.Other
+	}
+	for _, test := range []struct {
+		most, recommended int
+		chosen, entered   string
+		want              string
+	}{
+		{480, 60, "60", "", "30 60r* 120 240 480m 60 "},
+		{480, 0, "", "", "30 60 120 240 480m  "},
+		{2880, 720, "1440", "", "30 60 720r 1440* 2880m 1440 "},
+		{45, 0, "45", "", "15 30 45m* 45 "},
+		{10, 0, "", "", "10m  "},
+		{0, 0, "", "", " "},
+		{480, 60, "75", "", "30 60r 120 240 480m other 75"},
+		{480, 60, "other", "90", "30 60r 120 240 480m other 90"},
+		{480, 15, "15", "", "15r* 30 60 120 480m 15 "},
+	} {
+		if got := words(newLength(test.most, test.recommended, test.chosen, test.entered)); got != test.want {
+			t.Errorf("up to %d, %d recommended, %q chosen: %s, want %s", test.most, test.recommended, test.chosen, got, test.want)
+		}
+	}
+	for text, want := range map[string]int{"minutes=30&other_minutes=7": 30, "minutes=other&other_minutes=7": 7, "minutes=other": 0, "other_minutes=7": 0} {
+		f, err := url.ParseQuery(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readLength(f); got != want || err != nil {
+			t.Errorf("%s: %d, %v; want %d", text, got, err, want)
+		}
 	}
 }

@@ -33,6 +33,8 @@ type requestView struct {
 	Asked       int              // minutes that wait for a decision
 	Round       int              // of what waits: a page that stayed open decides nothing that was asked for later
 	MaxMinutes  int
+	Extend      lengthView // what more can be asked for
+	Shorten     lengthView // what can be left of it
 	MayStart    bool
 	MayExtend   bool
 	MayShorten  bool
@@ -89,6 +91,20 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
 	view.MayExtend = open && view.Extension == nil && may(r.Request, v.Who, serval.ActExtend)
 	view.MayShorten = open && may(r.Request, v.Who, serval.ActShorten)
+	if view.MayExtend {
+		view.Extend = newLength(view.MaxMinutes, 0, "", "")
+		if !view.Running { // what is not more than there is already would be none
+			view.Extend.Choices = slices.DeleteFunc(view.Extend.Choices, func(c choice) bool { return c.Minutes <= view.Minutes })
+		}
+	}
+	if view.MayShorten {
+		most := view.Minutes
+		if view.Running {
+			most = int(r.EndsAt.Sub(now) / time.Minute)
+		}
+		view.Shorten = newLength(max(most-1, 0), 0, "", "")
+		view.Shorten.Choices = slices.DeleteFunc(view.Shorten.Choices, func(c choice) bool { return c.Most })
+	}
 	view.MayDone = open && may(r.Request, v.Who, serval.ActDone)
 	view.MayCancel = open && may(r.Request, v.Who, serval.ActCancel)
 	view.MayRevoke = open && !view.Mine && may(r.Request, v.Who, serval.ActRevoke)
@@ -314,7 +330,7 @@ func (p *Pages) Extend(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	if err != nil {
 		return err
 	}
-	n, err := minutes(f.Get("minutes"))
+	n, err := readLength(f)
 	if err != nil {
 		return err
 	}
@@ -329,7 +345,7 @@ func (p *Pages) Shorten(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	if err != nil {
 		return err
 	}
-	n, err := minutes(f.Get("minutes"))
+	n, err := readLength(f)
 	if err != nil {
 		return err
 	}

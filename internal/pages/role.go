@@ -255,6 +255,7 @@ type rolePageView struct {
 	Created   wire.Time
 	Changes   []wire.RoleVersion // those that changed something, the newest first
 	InUse     []useView
+	Others    int // who has it besides, and is not named to this reader
 
 	Ask askView
 }
@@ -268,7 +269,7 @@ type documentView struct {
 type useView struct {
 	Email  string
 	EndsAt wire.Time
-	Left   string
+	Mine   bool
 }
 
 // Role shows one role.
@@ -312,8 +313,9 @@ func (p *Pages) showRole(w http.ResponseWriter, r *http.Request, v *Visit, accou
 		}
 	}
 	for _, one := range role.InUse {
-		view.InUse = append(view.InUse, useView{one.Email, wire.Time{Time: one.EndsAt}, p.left(one.EndsAt)})
+		view.InUse = append(view.InUse, useView{one.Email, wire.Time{Time: one.EndsAt}, one.PersonID == v.Who.Person.ID})
 	}
+	view.Others = role.Others
 	view.Ask = newAsk([]roleView{view.roleView}, entered, wrong)
 	status := http.StatusOK
 	if wrong != "" {

@@ -29,7 +29,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", os.Getenv("UPDATE_GOLDEN") == "1", "write the golden files anew")
 
 // S-71: another person's id, and one that is none, are the same answer.
 func TestOthersAreNothing(t *testing.T) {

@@ -3,6 +3,7 @@ package web_test
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"flag"
 	"fmt"
 	"image"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -71,6 +73,11 @@ func (w *world) gallery() []picture {
 		Findings: []serval.Finding{{Causes: []serval.Cause{serval.CauseTagSessionTrust}, Text: "The trust policy of the role does not allow sts:TagSession to the worker.",
 			Target: "arn:aws:iam::" + prod + ":role/serval-ingestion", Code: "AccessDenied"}},
 	}})
+	ada.json("POST", "/api/v1/access-policies", wire.NewAccessPolicy{AccessPolicy: serval.AccessPolicy{
+		Name: "on-call", Roles: serval.RoleMatch{ARNs: []string{"arn:aws:iam::*:role/people/*-oncall"}}, Eligible: serval.People{Groups: []string{"on-call"}},
+		Approval: serval.Approval{Automatic: true}, MaxMinutes: 240,
+	}}, 201, nil)
+	w.undelivered(pending.ID)
 	client, _ := ana.clientOf()
 	client.json("GET", "/api/v1/me", nil, 200, nil)
 
@@ -102,6 +109,8 @@ func (w *world) gallery() []picture {
 		{name: "policy-new", who: "ada", path: "/policies/new"},
 		{name: "explain", who: "ada", path: "/policies/explain?email=ana@example.com&role_arn=" + w.arn("billing-export")},
 		{name: "findings", who: "aud", path: "/findings"},
+		{name: "report", who: "aud", path: "/reports/access"},
+		{name: "notices", who: "ada", path: "/notices"},
 		{name: "audit", who: "aud", path: "/audit"},
 		{name: "audit-of-a-request", who: "aud", path: "/audit?target=" + running.ID},
 		{name: "logins", who: "ana", path: "/logins"},
@@ -110,6 +119,24 @@ func (w *world) gallery() []picture {
 		{name: "error-not-allowed", who: "ana", path: "/audit"},
 	}
 	return list
+}
+
+// undelivered leaves a notice of a request that reached nobody, and one that will
+// be tried again.
+func (w *world) undelivered(request string) {
+	w.t.Helper()
+	now := w.clock.now()
+	notice := serval.Notice{
+		ID: "notice_gaveup", Kind: serval.RequestCreate, Purpose: serval.ToDecide, RequestID: request, Channel: "slack", To: serval.People{Groups: []string{"sre-leads"}},
+		CreatedAt: now.Add(-26 * time.Hour), State: serval.NoticeFailed, Attempts: 22, EndedAt: now.Add(-time.Hour), Error: "Slack answered channel_not_found",
+	}
+	waiting := notice
+	waiting.ID, waiting.State, waiting.Attempts, waiting.EndedAt, waiting.NextAt = "notice_waits", serval.NoticePending, 3, time.Time{}, now.Add(time.Minute)
+	if err := w.store.Write(w.t.Context(), now, func(tx *store.Tx) error {
+		return errors.Join(tx.CreateNotice(notice), tx.CreateNotice(waiting))
+	}); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // arn returns the ARN of a role of the estate.

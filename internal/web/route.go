@@ -173,7 +173,7 @@ var table = []route{
 	on("POST", "/policies", Admin, page((*pages.Pages).MakePolicy)),
 	on("GET", "/policies/{name}", Admin, page((*pages.Pages).Policy)),
 	on("POST", "/policies/{name}", Admin, page((*pages.Pages).ChangePolicy)),
-	on("POST", "/policies/{name}/priority", Admin, page((*pages.Pages).MovePolicy)),
+	on("POST", "/policies/{name}/move", Admin, page((*pages.Pages).MovePolicy)),
 	on("POST", "/policies/{name}/delete", Admin, page((*pages.Pages).DeletePolicy)),
 	on("GET", "/accounts", Admin, page((*pages.Pages).Accounts)),
 	on("GET", "/accounts/connect", Admin, page((*pages.Pages).ConnectAccount)),
@@ -189,6 +189,9 @@ var table = []route{
 	on("POST", "/accounts/{id}/confirm-removals", Admin, page((*pages.Pages).ConfirmRemovals)),
 	on("GET", "/findings", Auditor, page((*pages.Pages).Findings)),
 	on("GET", "/audit", Auditor, page((*pages.Pages).Audit)),
+	on("GET", "/reports/access", Auditor, page((*pages.Pages).AccessReport)),
+	on("GET", "/notices", Admin, page((*pages.Pages).Notices)),
+	on("POST", "/notices/{id}/retry", Admin, page((*pages.Pages).RetryNotice)),
 
 	on("GET", "/static/serval.css", Public, page((*pages.Pages).Static)),
 	on("GET", "/static/serval.js", Public, page((*pages.Pages).Static)),

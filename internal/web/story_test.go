@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"context"
+	"fmt"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -408,4 +410,120 @@ func TestPageOfAnEarlierRound(t *testing.T) {
 		t.Errorf("a round that is no number answered %d, want 400", res.StatusCode)
 	}
 	ben.post(at+"/approve", form(at), at)
+}
+
+// An auditor reads who could have and who had a role; whoever is gone from it is
+// cut with a number.
+func TestAccessReportPage(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana, aud := w.as("ana"), w.as("aud")
+	var made wire.Request
+	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 60}, 201, &made)
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
+	page := aud.page("/reports/access", 200)
+	for _, want := range []string{`<strong>dev-auto</strong>`, `ana@example.com <span class="soft">under auto</span>`, `<a href="/requests/` + made.ID + `">ana@example.com</a>`, "1 session", "approved by system"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the report lacks %s", want)
+		}
+	}
+	if page := aud.page("/reports/access?email=ben@example.com", 200); !strings.Contains(page, "No role fits.") {
+		t.Error("somebody who could have nothing has something")
+	}
+	if page := aud.page("/reports/access?to="+time.Now().AddDate(0, 0, -2).Format(time.DateOnly)+"&account_id="+prod, 200); strings.Contains(page, made.ID) || !strings.Contains(page, "under auto") {
+		t.Error("a period that is over has what came after, or lacks who could have it")
+	}
+	for _, query := range []string{"from=yesterday", "from=2026-03-02&to=2026-03-01", "to=2026-13-01"} {
+		if page := aud.page("/reports/access?"+query, 400); !strings.Contains(page, `role="alert"`) {
+			t.Errorf("%s: the page does not say what is wrong", query)
+		}
+	}
+	whole := regexp.MustCompile(`href="(/api/v1/reports/access[^"]*)"`).FindStringSubmatch(aud.page("/reports/access?email=ANA@example.com", 200))
+	var report wire.AccessReport
+	aud.json("GET", strings.ReplaceAll(whole[1], "&amp;", "&"), nil, 200, &report)
+	if len(report.Roles) != 2 {
+		t.Errorf("the whole report has %d roles, want Ana's two", len(report.Roles))
+	}
+
+	// Thirty more people, and thirty more accesses: twenty of each are named.
+	if err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+		for i := range 30 {
+			name := fmt.Sprintf("more-%02d", i)
+			person := serval.Person{ID: "person_" + name, Issuer: "https://idp.example", Subject: name, Email: name + "@example.com", Groups: []string{"engineering"}, CreatedAt: w.clock.now()}
+			if err := tx.SavePerson(person); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if page := aud.page("/reports/access", 200); !strings.Contains(page, "and 11 more") || strings.Contains(page, "more-29@example.com") {
+		t.Errorf("of 31 people the report does not name twenty: %s", page)
+	}
+}
+
+// An admin sees what reached nobody, and has it sent again.
+func TestNoticesPage(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	var made wire.Request
+	w.as("ana").json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 60}, 201, &made)
+	w.undelivered(made.ID)
+	ada := w.as("ada")
+	page := ada.page("/notices", 200)
+	for _, want := range []string{"Slack answered channel_not_found", "anyone in sre-leads", "22 attempts", `action="/notices/notice_gaveup/retry"`} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page lacks %s", want)
+		}
+	}
+	if page := ada.page("/notices?state=pending", 200); !strings.Contains(page, "3 attempts") || strings.Contains(page, "Send again") {
+		t.Errorf("what is on its way: %s", page)
+	}
+	ada.page("/notices?state=lost", 400)
+	ada.post("/notices/notice_gaveup/retry", nil, "/notices")
+	if page := ada.page("/notices", 200); !strings.Contains(page, "Every notice has reached somebody.") {
+		t.Error("what is sent again still stands among what reached nobody")
+	}
+	if res, _ := ada.do("POST", "/notices/notice_gaveup/retry", url.Values{}); res.StatusCode != 409 {
+		t.Errorf("a second time: %d, want 409", res.StatusCode)
+	}
+}
+
+// Policies change places, as an admin sees them, and not those of the file.
+func TestMovingPolicies(t *testing.T) {
+	w := newWorld(t)
+	ada := w.as("ada")
+	for _, name := range []string{"x", "y", "z"} {
+		ada.json("POST", "/api/v1/access-policies", wire.NewAccessPolicy{AccessPolicy: madePolicy(name)}, 201, nil)
+	}
+	order := func() (names string) {
+		var list wire.AccessPolicies
+		ada.json("GET", "/api/v1/access-policies", nil, 200, &list)
+		for _, k := range list.AccessPolicies {
+			names += k.Name + " "
+		}
+		return names
+	}
+	for _, move := range []struct{ name, to, want string }{
+		{"z", "up", "auto engineers x z y "}, {"z", "up", "auto engineers z x y "}, {"z", "up", "auto engineers z x y "},
+		{"x", "down", "auto engineers z y x "}, {"x", "down", "auto engineers z y x "},
+	} {
+		ada.post("/policies/"+move.name+"/move", url.Values{"to": {move.to}}, "/policies#p-[0-9a-f]{64}")
+		if got := order(); got != move.want {
+			t.Errorf("%s %s: the order is %s, want %s", move.name, move.to, got, move.want)
+		}
+	}
+	if got := strings.Count(ada.page("/policies", 200), "disabled>"); got != 2 {
+		t.Errorf("%d arrows lead nowhere, want the first up and the last down", got)
+	}
+	for form, want := range map[string]int{"to=sideways": 400, "to=up": 422} {
+		f, _ := url.ParseQuery(form)
+		if res, _ := ada.do("POST", "/policies/auto/move", f); res.StatusCode != want {
+			t.Errorf("a policy of the file, %s: %d, want %d", form, res.StatusCode, want)
+		}
+	}
+	if res, _ := ada.do("POST", "/policies/none/move", url.Values{"to": {"up"}}); res.StatusCode != 404 {
+		t.Errorf("a policy that is not there: %d, want 404", res.StatusCode)
+	}
 }
