@@ -267,7 +267,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	probes := probe.New(registry)
 	probes.Check("started", func(context.Context) error {
 		if ready.handler.Load() == nil {
-			return errors.New("the database is being prepared")
+			return errors.New("the database and the configuration are being prepared")
 		}
 		return nil
 	})
@@ -363,6 +363,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 	file := newInForce(&c, plane, registry)
 	probes.Report("configuration", file.report)
+	if err := file.begin(ctx); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to stop before it had begun
+		}
+		return fmt.Errorf("putting the configuration into force: %w", err)
+	}
 	edge, err := web.New(web.Config{
 		Logins: logins, Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
@@ -394,7 +400,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	return nil
 }
 
-// open opens the store and puts the configuration into force.
+// open opens the store and makes the rooms behind its door.
 func (c *Config) open(ctx context.Context, channels []notify.Channel, count *tally, provider *login.Provider, minter control.Minter, packed prometheus.Observer) (*door.Door, *signin.Logins, *control.Plane, error) {
 	s, err := store.Open(ctx, store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret, c.OlderSecrets...), Recorded: count.recorded})
 	if err != nil {
@@ -434,9 +440,6 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
 	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
 		return nil, nil, err
-	}
-	if err := c.declare(ctx, plane, c.File); err != nil {
-		return nil, nil, fmt.Errorf("putting the configuration into force: %w", err)
 	}
 	return logins, plane, nil
 }

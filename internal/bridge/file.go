@@ -27,6 +27,7 @@ import (
 // A File is the configuration file, read and found right.
 type File struct {
 	Team           string
+	Revision       int64            // of the file; 0 where it has none
 	Accounts       []serval.Account // External IDs are empty where the team's applies
 	Policies       []serval.AccessPolicy
 	Admins         serval.People
@@ -287,6 +288,7 @@ func firstToken(n ast.Node) *token.Token {
 // file is the configuration file's own form.
 type file struct {
 	Team     string `yaml:"team"`
+	Revision int64  `yaml:"revision"`
 	Accounts []struct {
 		ID              string `yaml:"id"`
 		Name            string `yaml:"name"`
@@ -355,7 +357,7 @@ type sts struct {
 // beyond its form.
 func (f file) check(s source) (File, []Fault) {
 	out := File{
-		Team: f.Team, Admins: f.Admins.serval(), Auditors: f.Auditors.serval(), Networks: map[string][]netip.Prefix{},
+		Team: f.Team, Revision: f.Revision, Admins: f.Admins.serval(), Auditors: f.Auditors.serval(), Networks: map[string][]netip.Prefix{},
 	}
 	var faults []Fault
 	add := func(path, format string, args ...any) { faults = append(faults, s.fault(path, format, args...)) }

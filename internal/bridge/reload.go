@@ -1,7 +1,9 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +32,7 @@ type inForce struct {
 
 	file   atomic.Pointer[File]
 	faulty atomic.Pointer[string] // why the file on disk is not in force; nil where it is
+	waits  atomic.Bool            // nothing was put into force yet
 
 	// What look has seen: a text counts when it is the same twice, so that half a
 	// file that somebody is writing disconnects nothing.
@@ -57,13 +60,42 @@ func newInForce(c *Config, plane *control.Plane, registry *prometheus.Registry) 
 	return f
 }
 
-// report says how things stand with the file. It never fails: who works by the
-// last good one works.
+// report says how things stand with the file. Who works by the last good one
+// works; it fails where none was good yet.
 func (f *inForce) report(context.Context) (string, error) {
 	if why := f.faulty.Load(); why != nil {
+		if f.waits.Load() {
+			return "", errors.New("no configuration is in force here yet: " + *why)
+		}
 		return "the last good configuration is in force; the file cannot be used: " + *why, nil
 	}
 	return "", nil
+}
+
+// begin puts the file that the bridge starts with into force. Where a newer one is
+// in force already, as another replica has it, it waits until this replica's has
+// become the newer one, a file that is on its way to here, or ctx ends.
+func (f *inForce) begin(ctx context.Context) error {
+	file := f.file.Load()
+	err := f.config.declare(ctx, f.plane, *file)
+	r := older(err)
+	if r == nil || f.config.FilePath == "" {
+		return err
+	}
+	f.waits.Store(true)
+	f.file.Store(&File{Team: file.Team})
+	f.refuse(ctx, file.Digest, []Fault{{Path: "$.revision", Text: r.Reason}})
+	look := time.NewTicker(cmp.Or(f.config.lookEvery, lookEvery))
+	defer look.Stop()
+	for f.waits.Load() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+			f.look(ctx)
+		}
+	}
+	return nil
 }
 
 // networks returns the names of the networks that a session can be pinned to.
@@ -123,12 +155,15 @@ func (f *inForce) look(ctx context.Context) {
 		return
 	}
 	if err := f.config.declare(ctx, f.plane, file); err != nil {
-		if ctx.Err() == nil {
+		if r := older(err); r != nil {
+			f.refuse(ctx, now, []Fault{{Path: "$.revision", Text: r.Reason}})
+		} else if ctx.Err() == nil {
 			f.config.Log.Error("a changed configuration file could not be put into force; trying again", zap.Error(err))
 		}
 		return
 	}
 	f.file.Store(&file)
+	f.waits.Store(false)
 	f.faulty.Store(nil)
 	f.told = ""
 	f.reloads.WithLabelValues("done").Inc()
@@ -153,7 +188,7 @@ func (f *inForce) refuse(ctx context.Context, now string, faults []Fault) {
 	}
 	f.faulty.Store(&why)
 	f.reloads.WithLabelValues("failed").Inc()
-	f.config.Log.Error("the configuration file has changed and cannot be used; the last good one stays in force",
+	f.config.Log.Error("the configuration file cannot be used; the last good one stays in force",
 		zap.String("file", f.config.FilePath), zap.Strings("faults", texts))
 	f.note(ctx, now, texts)
 }
@@ -174,8 +209,17 @@ func (c *Config) declare(ctx context.Context, plane *control.Plane, file File) e
 		}
 		accounts[i] = a
 	}
-	if err := plane.Declare(ctx, serval.System(), accounts, file.Policies); err != nil {
+	if err := plane.Declare(ctx, serval.System(), file.Revision, accounts, file.Policies); err != nil {
 		return err
 	}
 	return plane.Appoint(ctx, serval.System(), control.Appointed{Admins: file.Admins, Auditors: file.Auditors, Networks: file.Networks})
+}
+
+// older returns the refusal of a file that is older than the one in force; nil
+// where err is another.
+func older(err error) *serval.Refusal {
+	if r, ok := errors.AsType[*serval.Refusal](err); ok && r.Detail["cause"] == control.OlderFile {
+		return r
+	}
+	return nil
 }

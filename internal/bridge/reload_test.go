@@ -2,7 +2,10 @@ package bridge
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -35,6 +38,26 @@ type desk struct {
 // newDesk puts text into force, as at a start.
 func newDesk(t *testing.T, text string) *desk {
 	t.Helper()
+	s, err := store.Open(t.Context(), store.Config{
+		URL: serval.NewSecret("sqlite://" + filepath.Join(t.TempDir(), "serval.db")), Chain: serval.NewChain(good().Secret),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if err := s.Migrate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := newReplica(t, s, text)
+	if err := d.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// newReplica has text to put into force.
+func newReplica(t *testing.T, s *store.Store, text string) *desk {
+	t.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
 	path := filepath.Join(t.TempDir(), "serval.yaml")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -46,21 +69,8 @@ func newDesk(t *testing.T, text string) *desk {
 	}
 	c := good()
 	c.Log, c.File, c.FilePath = zap.New(core), file, path
-	s, err := store.Open(t.Context(), store.Config{
-		URL: serval.NewSecret("sqlite://" + filepath.Join(t.TempDir(), "serval.db")), Chain: serval.NewChain(c.Secret),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	if err := s.Migrate(t.Context()); err != nil {
-		t.Fatal(err)
-	}
 	d := door.New(s, c.Log)
 	plane := control.New(d, signin.New(d, signin.Settings{Secret: c.Secret}), nil, control.Settings{File: path})
-	if err := c.declare(t.Context(), plane, file); err != nil {
-		t.Fatal(err)
-	}
 	registry := prometheus.NewRegistry()
 	return &desk{newInForce(&c, plane, registry), t, d, logs, registry}
 }
@@ -264,6 +274,89 @@ func TestReloadOfHalfAFile(t *testing.T) {
 	}
 }
 
+// Two replicas, of which one is started with a file from before: it waits for the
+// newer one, tells once why, and nothing of what it read is in force meanwhile.
+func TestAnOlderFile(t *testing.T) {
+	token := tokenFile(t, 40)
+	revision := func(n int, account, policy string) string {
+		return fmt.Sprintf("revision: %d\n", n) + configured(account, policy, token, "office")
+	}
+	newer := newDesk(t, revision(11, "newer", "p2"))
+	late := newReplica(t, newer.door.Store, revision(9, "older", "p1"))
+	late.config.lookEvery = time.Millisecond
+	began := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { began <- late.begin(ctx) }()
+	await := func(what string, f func() bool) {
+		t.Helper()
+		for until := time.Now().Add(20 * time.Second); !f(); time.Sleep(time.Millisecond) {
+			if time.Now().After(until) {
+				t.Fatal(what)
+			}
+		}
+	}
+	refused := func(why string) func() bool {
+		return func() bool {
+			_, err := late.report(t.Context())
+			return err != nil && strings.Contains(err.Error(), why)
+		}
+	}
+	inForce := func(account, policy string) {
+		t.Helper()
+		if a, p := newer.names(); len(a) != 1 || a[0] != account || len(p) != 1 || p[0] != policy {
+			t.Errorf("in force: %v, %v; want %s and %s", a, p, account, policy)
+		}
+	}
+	const why = "file is of revision 9, and one of revision 11 is in force"
+	await("readyz does not say why the replica waits", refused(why))
+	inForce("newer", "p2")
+	if len(late.upstreamTokens()) > 0 || len(late.networks()) > 0 {
+		t.Error("the older file lets workers in")
+	}
+	if v := late.values(); v["serval_config_in_force"] != 0 {
+		t.Errorf("metrics %v", v)
+	}
+	// Half of the newer file is none.
+	if err := os.WriteFile(late.config.FilePath, []byte("revision: 10\nteam: acme\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	await("readyz does not say that another older file is there", refused("file is of revision 10"))
+	inForce("newer", "p2")
+	if err := os.WriteFile(late.config.FilePath, []byte(revision(11, "newer", "p2")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-began; err != nil {
+		t.Fatal(err)
+	}
+	if said, err := late.report(t.Context()); said != "" || err != nil || late.values()["serval_config_in_force"] != 1 || len(late.networks()) != 1 {
+		t.Errorf("with the newer file readyz says %q, %v", said, err)
+	}
+	inForce("newer", "p2")
+	if logged := late.logs.FilterLevelExact(zapcore.ErrorLevel).All(); len(logged) != 2 || !strings.Contains(fmt.Sprint(logged[0].ContextMap()), why) {
+		t.Errorf("logged %v, want each older file once", logged)
+	}
+	if diff := cmp.Diff([]string{"config.reload failed", "config.reload failed", "config.reload done"}, newer.told("config.reload")); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+
+	// One that serves keeps what it has.
+	newer.write(revision(10, "older", "p1"))
+	if said, err := newer.report(t.Context()); err != nil || !strings.Contains(said, "one of revision 11 is in force") {
+		t.Errorf("of an older file a replica that serves says %q, %v", said, err)
+	}
+	inForce("newer", "p2")
+	newer.write(revision(12, "newest", "p3"))
+	inForce("newest", "p3")
+
+	// Who is told to stop meanwhile stops.
+	stopped := newReplica(t, newer.door.Store, revision(9, "older", "p1"))
+	cancel()
+	if err := stopped.begin(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("told to stop: %v", err)
+	}
+}
+
 // A ConfigMap changes by a link in its folder, not by the file.
 func TestReloadThroughALink(t *testing.T) {
 	token := tokenFile(t, 40)
@@ -294,6 +387,64 @@ func TestReloadThroughALink(t *testing.T) {
 		if accounts, _ := d.names(); accounts[0] != name {
 			t.Errorf("the link leads to %s, in force is %v", name, accounts)
 		}
+	}
+}
+
+// A bridge that is started with an older file is live and not ready, says why, and
+// serves nobody; it ends in order.
+func TestRunWithAnOlderFile(t *testing.T) {
+	c := config(t)
+	c.FilePath = filepath.Join(t.TempDir(), "serval.yaml")
+	give := func(revision int) {
+		t.Helper()
+		if err := os.WriteFile(c.FilePath, fmt.Appendf(nil, "team: test\nrevision: %d\n", revision), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var faults []Fault
+		if c.File, faults = ReadFile(c.FilePath); len(faults) > 0 {
+			t.Fatal(faults)
+		}
+	}
+	c.lookEvery = 5 * time.Millisecond
+	give(2)
+	if err := start(t, c).stop(); err != nil {
+		t.Fatal(err)
+	}
+	give(1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.AdminListen = l.Addr().String()
+	l.Close()
+	c.Serving = func(net.Addr, net.Addr) { t.Error("it serves") }
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, c) }()
+	probe := func(path string) (int, string) {
+		r, err := http.Get("http://" + c.AdminListen + path)
+		if err != nil {
+			return 0, ""
+		}
+		defer r.Body.Close()
+		text, _ := io.ReadAll(r.Body)
+		return r.StatusCode, string(text)
+	}
+	for until := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		status, said := probe("/readyz")
+		if status == http.StatusServiceUnavailable && strings.Contains(said, "one of revision 2 is in force") {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("readyz says %d %s", status, said)
+		}
+	}
+	if status, _ := probe("/livez"); status != http.StatusOK {
+		t.Errorf("livez says %d", status)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("told to stop: %v", err)
 	}
 }
 

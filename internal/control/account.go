@@ -18,9 +18,19 @@ const maxAccounts = 5000
 // ones in force. What the file names is the file's, also where it was connected
 // over the API before. Accounts that the file no longer has are disconnected;
 // what was connected otherwise stays.
-func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []serval.Account, policies []serval.AccessPolicy) error {
-	err := p.act(ctx, who, serval.AccountDeclare, "", func(tx *store.Tx, e *serval.Event) error {
+//
+// Where the file that is in force has a higher revision than this one, nothing is
+// declared: this replica's file is an older one. That is refused with the cause
+// OlderFile, and for the caller to tell, once. A file without a revision, 0, is
+// taken as it is, and then so is the next with any.
+func (p *Plane) Declare(ctx context.Context, who serval.Principal, revision int64, accounts []serval.Account, policies []serval.AccessPolicy) error {
+	var older *serval.Refusal
+	err := p.act(ctx, who, serval.AccountDeclare, "", func(tx *store.Tx, e *serval.Event) (err error) {
 		e.Action = "" // each change has its own
+		if older, err = keepRevision(tx, revision); err != nil || older != nil {
+			e.Outcome = ""
+			return err
+		}
 		known, err := tx.Accounts()
 		if err != nil {
 			return err
@@ -48,6 +58,9 @@ func (p *Plane) Declare(ctx context.Context, who serval.Principal, accounts []se
 	})
 	if err != nil {
 		return err
+	}
+	if older != nil {
+		return older
 	}
 	p.door.Changed.Raise()
 	return nil

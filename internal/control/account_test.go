@@ -1,6 +1,7 @@
 package control
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -72,6 +73,45 @@ func TestConfirmRemovals(t *testing.T) {
 	})
 }
 
+// A file of a lower revision than the one in force is no news: its declaration
+// changes nothing, on whichever replica, and is told to who asked.
+func TestDeclareAnOlderFile(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		for _, test := range []struct {
+			name     string
+			revision int64
+			old      bool
+		}{
+			{"a first revision", 3, false},
+			{"a lower one", 2, true},
+			{"a lower one again", 2, true},
+			{"the same", 3, false},
+			{"a higher one", 11, false},
+			{"the one before", 3, true},
+			{"none", 0, false},
+			{"any after none", 2, false},
+			{"a lower one than that", 1, true},
+		} {
+			declared := accounts()[1:]
+			if test.old {
+				declared = nil // would disconnect
+			}
+			before := w.head()
+			err := w.plane.Declare(t.Context(), serval.System(), test.revision, declared, policies()[1:])
+			if r, _ := errors.AsType[*serval.Refusal](err); test.old != (r != nil && r.Kind == serval.FailedPrecondition && r.Detail["cause"] == OlderFile) || !test.old && err != nil {
+				t.Errorf("%s: %v", test.name, err)
+			}
+			if e := w.events(before); test.old && len(e) > 0 {
+				t.Errorf("%s: events %v, want none", test.name, targets(e))
+			}
+			known, _, err := w.plane.Accounts(t.Context(), w.people().adm, AccountFilter{})
+			if err != nil || len(known) != 1 {
+				t.Errorf("%s: %d accounts, %v; want the one of the file in force", test.name, len(known), err)
+			}
+		}
+	})
+}
+
 func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
 
 // The file says what is in force; each change of it is one row.
@@ -82,7 +122,7 @@ func testDeclare(t *testing.T, w *world) {
 	declare := func(a []serval.Account, p []serval.AccessPolicy) []string {
 		t.Helper()
 		before := w.head()
-		if err := w.plane.Declare(ctx, serval.System(), a, p); err != nil {
+		if err := w.plane.Declare(ctx, serval.System(), 0, a, p); err != nil {
 			t.Fatal(err)
 		}
 		return targets(w.events(before))
@@ -150,7 +190,7 @@ func testDeclare(t *testing.T, w *world) {
 		t.Error("the caller's list is the one in force")
 	}
 	adm := w.signIn("adm@example.com")
-	wantKind(t, "by an admin", w.plane.Declare(ctx, adm, nil, nil), serval.Denied)
+	wantKind(t, "by an admin", w.plane.Declare(ctx, adm, 0, nil, nil), serval.Denied)
 	if len(w.inForce(w.plane)) != len(policies()) {
 		t.Error("what was refused is in force")
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -52,6 +53,29 @@ func (p *Plane) Appoint(ctx context.Context, who serval.Principal, a Appointed) 
 	p.appointed.Store(&a)
 	p.logins.Appoint(a.Admins, a.Auditors)
 	return nil
+}
+
+// OlderFile is the cause, in the detail, of a Declare that is refused because a
+// newer configuration file is in force.
+const OlderFile = "older_file"
+
+// keepRevision makes revision the one in force, unless that is a higher one; then
+// it returns why not.
+func keepRevision(tx *store.Tx, revision int64) (*serval.Refusal, error) {
+	text, err := tx.Meta("config_revision")
+	if err != nil {
+		return nil, err
+	}
+	now := strconv.FormatInt(revision, 10)
+	if text == now || text == "" && revision == 0 {
+		return nil, nil
+	}
+	if inForce, err := strconv.ParseInt(text, 10, 64); err == nil && revision != 0 && revision < inForce {
+		return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": OlderFile}, Reason: fmt.Sprintf(
+			"This replica's configuration file is of revision %d, and one of revision %d is in force. Give it the newer file; where this one is meant, take revision out of it, or raise it.",
+			revision, inForce)}, nil
+	}
+	return nil, tx.SetMeta("config_revision", now)
 }
 
 // NoteReload records that the configuration file with the digest was read again

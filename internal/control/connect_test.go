@@ -263,7 +263,7 @@ func TestFileTakesOverAnAccount(t *testing.T) {
 		w.push(newcomer, aRole(newcomer, "reader"))
 		declared := unconnected()
 		declared.Partition, declared.ExternalID = "aws", "adopted"
-		must(t, p.Declare(ctx, serval.System(), append(accounts(), declared), policies()))
+		must(t, p.Declare(ctx, serval.System(), 0, append(accounts(), declared), policies()))
 		if e := w.events(w.head() - 1)[0]; e.Action != serval.AccountDeclare || e.Detail["taken_over"] == "" {
 			t.Errorf("recorded %+v", e)
 		}
@@ -272,7 +272,7 @@ func TestFileTakesOverAnAccount(t *testing.T) {
 			t.Errorf("taken over as %+v, %v", a.Account, err)
 		}
 		wantKind(t, "disconnecting it here", p.DisconnectAccount(ctx, adm, newcomer), serval.FailedPrecondition)
-		must(t, p.Declare(ctx, serval.System(), accounts(), policies()))
+		must(t, p.Declare(ctx, serval.System(), 0, accounts(), policies()))
 		_, err = p.AccountByID(ctx, adm, newcomer)
 		wantKind(t, "dropped by the file", err, serval.NotFound)
 	})

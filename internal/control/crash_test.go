@@ -83,7 +83,7 @@ func openAndDie(url, moment string) {
 		}
 		return now()
 	}
-	if err := p.Declare(context.Background(), serval.System(), accounts(), policies()); err != nil {
+	if err := p.Declare(context.Background(), serval.System(), 0, accounts(), policies()); err != nil {
 		fail(err)
 	}
 	_, err = p.Open(context.Background(), c.Who, opening(c.RequestID))

@@ -19,7 +19,7 @@ const emergency = "the shop is down, nobody is up"
 func (w *world) withGlass() *world {
 	w.t.Helper()
 	w.stock(aRole(prod, "glass"))
-	if err := w.plane.Declare(w.t.Context(), serval.System(), accounts(), append(policies(), glassPolicy())); err != nil {
+	if err := w.plane.Declare(w.t.Context(), serval.System(), 0, accounts(), append(policies(), glassPolicy())); err != nil {
 		w.t.Fatal(err)
 	}
 	return w
@@ -181,7 +181,7 @@ func TestBreakGlassRefused(t *testing.T) {
 	}
 	changed := glassPolicy()
 	changed.BreakGlass = false
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), append(policies(), changed)); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), append(policies(), changed)); err != nil {
 		t.Fatal(err)
 	}
 	_, err = w.decide(p.ana, r.ID, true)
@@ -255,11 +255,11 @@ func TestSuspendedGrants(t *testing.T) {
 		}
 	}
 	shown("at first", r.ID, "")
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()[:2]); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), policies()[:2]); err != nil {
 		t.Fatal(err)
 	}
 	shown("without its policy", r.ID, "not_eligible")
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), policies()); err != nil {
 		t.Fatal(err)
 	}
 	shown("with its policy again", r.ID, "")

@@ -41,7 +41,7 @@ func testEscalation(t *testing.T, w *world) {
 	for i := range declared {
 		declared[i].SuspendOnEscalation = declared[i].Name == "admins"
 	}
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), declared); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), declared); err != nil {
 		t.Fatal(err)
 	}
 	w.plane.door.Channels = []string{"mail"}

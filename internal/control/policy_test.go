@@ -120,7 +120,7 @@ func TestPoliciesAreInForceOnEveryReplica(t *testing.T) {
 			}
 		}
 		// So does what the file says, read by the other.
-		if err := here.Declare(ctx, serval.System(), accounts(), policies()[1:]); err != nil {
+		if err := here.Declare(ctx, serval.System(), 0, accounts(), policies()[1:]); err != nil {
 			t.Fatal(err)
 		}
 		_, err = there.Request(ctx, ana, Ask{RoleARNs: []string{roleARN(dev, "auditreader")}, Ask: serval.Ask{Minutes: 2}})
@@ -214,7 +214,7 @@ func TestFileTakesOverAPolicy(t *testing.T) {
 			}
 		}
 		mine := made("a", "cto@example.com")
-		if err := w.plane.Declare(ctx, serval.System(), accounts(), append(policies(), mine)); err != nil {
+		if err := w.plane.Declare(ctx, serval.System(), 0, accounts(), append(policies(), mine)); err != nil {
 			t.Fatal(err)
 		}
 		e := w.events(w.head() - 1)[0]
@@ -226,7 +226,7 @@ func TestFileTakesOverAPolicy(t *testing.T) {
 			t.Errorf("in force: %v", names(all, func(p serval.AccessPolicy) string { return p.Name }))
 		}
 		wantKind(t, "it is the file's now", w.plane.DeletePolicy(ctx, adm, "a"), serval.FailedPrecondition)
-		if err := w.plane.Declare(ctx, serval.System(), accounts(), policies()); err != nil {
+		if err := w.plane.Declare(ctx, serval.System(), 0, accounts(), policies()); err != nil {
 			t.Fatal(err)
 		}
 		e = w.events(w.head() - 1)[0]

@@ -71,9 +71,9 @@ func TestRostersFollow(t *testing.T) {
 			{"its account has another name", func() {
 				all := accounts()
 				all[1].Name = "development"
-				must(t, w.plane.Declare(t.Context(), serval.System(), all, policies()))
+				must(t, w.plane.Declare(t.Context(), serval.System(), 0, all, policies()))
 			}},
-			{"its account is gone", func() { must(t, w.plane.Declare(t.Context(), serval.System(), accounts()[:1], policies())) }},
+			{"its account is gone", func() { must(t, w.plane.Declare(t.Context(), serval.System(), 0, accounts()[:1], policies())) }},
 		} {
 			step.do()
 			after := catalogue()

@@ -70,7 +70,7 @@ func newBigWorld(t *testing.T, url string) *bigWorld {
 			serval.AccessPolicy{Name: fmt.Sprintf("team-%02d-admin", i), Roles: serval.RoleMatch{ARNs: []string{fmt.Sprintf("arn:aws:iam::*:role/team-%02d-*", i)}},
 				Eligible: group, Approval: serval.Approval{Steps: []serval.People{group}}, MaxMinutes: 480})
 	}
-	must(t, e.plane.Declare(t.Context(), serval.System(), append(all, accounts()...), policies))
+	must(t, e.plane.Declare(t.Context(), serval.System(), 0, append(all, accounts()...), policies))
 	for i, a := range all {
 		var roles []serval.Role
 		for j := range scaleRoles {

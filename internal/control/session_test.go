@@ -214,10 +214,10 @@ func TestOpenPreconditions(t *testing.T) {
 		}, serval.FailedPrecondition, "role_gone"},
 		{"role held", func(s *setting) { s.push(prod) }, serval.FailedPrecondition, "role_held"},
 		{"account disconnected", func(s *setting) {
-			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts()[1:], policies()))
+			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), 0, accounts()[1:], policies()))
 		}, serval.Conflict, ""}, // the unused request has failed
 		{"policy gone", func(s *setting) {
-			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), accounts(), policies()[1:4]))
+			must(s.t, s.plane.Declare(s.t.Context(), serval.System(), 0, accounts(), policies()[1:4]))
 		}, serval.FailedPrecondition, "not_eligible"},
 		{"group gone", func(s *setting) { s.who = s.signIn("ana@example.com") }, serval.FailedPrecondition, "not_eligible"},
 		{"ID token at its margin", func(s *setting) { s.clock.move(time.Hour - time.Minute) }, serval.LoginRequired, ""}, // S-61
@@ -621,7 +621,7 @@ func testRevokedBetween(t *testing.T, w *world) {
 	}{
 		{"revoked", func(r *serval.Request) error { _, err := w.plane.Revoke(t.Context(), p.adm, r.ID, "x"); return err }, serval.Conflict},
 		{"canceled", func(r *serval.Request) error { _, err := w.plane.Cancel(t.Context(), p.ana, r.ID); return err }, serval.Conflict},
-		{"policy gone", func(*serval.Request) error { return w.plane.Declare(t.Context(), serval.System(), accounts(), nil) }, serval.FailedPrecondition},
+		{"policy gone", func(*serval.Request) error { return w.plane.Declare(t.Context(), serval.System(), 0, accounts(), nil) }, serval.FailedPrecondition},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := w.ask(p.ana, roleARN(prod, "reader"), 60)

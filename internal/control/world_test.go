@@ -153,7 +153,7 @@ func (w *world) newPlane(s *store.Store, change ...func(*Settings)) *Plane {
 	d := door.New(s, w.log)
 	d.Now = w.clock.now
 	p := New(d, signin.New(d, w.signin), w.sts, settings)
-	if err := p.Declare(w.t.Context(), serval.System(), accounts(), policies()); err != nil {
+	if err := p.Declare(w.t.Context(), serval.System(), 0, accounts(), policies()); err != nil {
 		w.t.Fatal(err)
 	}
 	return p

@@ -311,12 +311,12 @@ func testPushRefused(t *testing.T, w *world) {
 	w.wantOnly(g, "kept")
 	// The account goes while it is pushed.
 	_, err = w.intake.Push(t.Context(), hub(), prod, func(func(serval.Role) error) (serval.Inventory, string, error) {
-		return inventory(prod, g, noon), "x", w.plane.Declare(t.Context(), serval.System(), accounts()[1:], policies())
+		return inventory(prod, g, noon), "x", w.plane.Declare(t.Context(), serval.System(), 0, accounts()[1:], policies())
 	})
 	if wantKind(t, "an account that goes", err, serval.NotFound); err != nil && err.Error() != noAccount().Error() {
 		t.Errorf("%q, want %q", err, noAccount())
 	}
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), policies()); err != nil {
 		t.Fatal(err)
 	}
 	if n := len(w.stored()); n != 0 {
@@ -345,7 +345,7 @@ func testPushRefused(t *testing.T, w *world) {
 	// An account that names no partition takes the roles of any.
 	loose := accounts()
 	loose[1].Partition = ""
-	if err := w.plane.Declare(t.Context(), serval.System(), loose, policies()); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, loose, policies()); err != nil {
 		t.Fatal(err)
 	}
 	w.push(dev, aRole(dev, "reader"))
@@ -778,7 +778,7 @@ func TestWaitAccounts(t *testing.T) {
 	other := w.newPlane()
 	declared := accounts()
 	declared[1].Name = "development"
-	if _, v, took := wait(asked, time.Minute, func() error { return other.Declare(ctx, serval.System(), declared, policies()) }); v == asked || took > 2500*time.Millisecond {
+	if _, v, took := wait(asked, time.Minute, func() error { return other.Declare(ctx, serval.System(), 0, declared, policies()) }); v == asked || took > 2500*time.Millisecond {
 		t.Errorf("another replica's change: %s after %s", v, took)
 	}
 	ended, cancel := context.WithCancel(ctx)

@@ -106,7 +106,7 @@ func (w *world) newPlane() *control.Plane { return w.planeBehind(w.door(w.store)
 func (w *world) planeBehind(d *door.Door) *control.Plane {
 	w.t.Helper()
 	p := control.New(d, signin.New(d, signin.Settings{Secret: rootSecret}), nil, control.Settings{})
-	if err := p.Declare(w.t.Context(), serval.System(), accounts(), policies()); err != nil {
+	if err := p.Declare(w.t.Context(), serval.System(), 0, accounts(), policies()); err != nil {
 		w.t.Fatal(err)
 	}
 	return p

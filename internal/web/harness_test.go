@@ -182,7 +182,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 		Admins:   serval.People{Groups: []string{"serval-admins"}}, Auditors: serval.People{Groups: []string{"security"}},
 		ExternalID: externalID, TrustedAccount: "992382851720", File: "/etc/serval/serval.yaml",
 	})
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), policies()); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), policies()); err != nil {
 		t.Fatal(err)
 	}
 	c := web.Config{

@@ -264,7 +264,7 @@ func TestGlassByAPI(t *testing.T) {
 	w.push(w.inventory)
 	broken := policies()
 	broken[1].BreakGlass = true
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), broken); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), broken); err != nil {
 		t.Fatal(err)
 	}
 	ana, ben, ada := w.as("ana"), w.as("ben"), w.as("ada")

@@ -18,7 +18,7 @@ func (w *world) withWorkflow(arn string) {
 	w.t.Helper()
 	declared := accounts()
 	declared[0].WorkflowRoleARN = arn
-	if err := w.plane.Declare(w.t.Context(), serval.System(), declared, nil); err != nil {
+	if err := w.plane.Declare(w.t.Context(), serval.System(), 0, declared, nil); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -79,7 +79,7 @@ func worldOver(t *testing.T, url string) *world {
 	w.plane = control.New(d, signin.New(d, signin.Settings{Secret: secret}), nil, control.Settings{})
 	w.intake = intake.New(d)
 	w.runs = New(d, Settings{Issuer: "https://login.example.com", ClientID: "serval"})
-	if err := w.plane.Declare(t.Context(), serval.System(), accounts(), nil); err != nil {
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), nil); err != nil {
 		t.Fatal(err)
 	}
 	return w
