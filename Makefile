@@ -78,8 +78,8 @@ bench-bridge: ## Measure what the bridge costs beside a bare handler, and a sess
 bench-control: ## Measure what acts and reads of the control plane cost at scale (docs/performance.md), some five minutes
 	$(GO) test -v -count=1 -run '^TestScale$$' -timeout 30m ./internal/control -args -control
 
-bench-logins: ## Measure ten thousand sign-ins that are under way at once (docs/performance.md), some two minutes
-	$(GO) test -v -count=1 -run '^TestLoginsAtOnce$$' -timeout 20m ./cmd/serval-bridge -args -logins 10000
+bench-logins: ## Measure ten thousand sign-ins that are under way at once (docs/performance.md), some two minutes; MEMORY=128 caps it at so many MiB
+	$(GO) test -v -count=1 -run '^TestLoginsAtOnce$$' -timeout 20m ./cmd/serval-bridge -args -logins 10000 -memory $(or $(MEMORY),0)
 
 soak: ## Have 500 people use a bridge for a minute while a twentieth of what it asks of others fails
 	$(GO) test -v -count=1 -run '^TestSoak$$' -timeout 10m ./cmd/serval-bridge -args -soak 60s

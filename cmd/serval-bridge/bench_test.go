@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -240,6 +242,7 @@ type bench struct {
 	started time.Duration // to the first answer, of a bridge whose database is there; median
 	idle    int           // bytes, resident
 	idp     *idptest.Provider
+	capped  *memoryCap // nil: it has all memory there is
 }
 
 func newBench(t testing.TB, roles int) *bench {
@@ -273,9 +276,17 @@ access_policies:
 upstream_tokens:
   - {name: hub, accounts: ["111122223333"], secret_file: %s}
 `, write("token", token)))
+	b := &bench{idp: idp}
+	if *capMiB > 0 {
+		b.capped = newMemoryCap(t, *capMiB<<20)
+	}
 	command := func() *exec.Cmd {
 		cmd := exec.Command(program, "serve")
+		if b.capped != nil {
+			b.capped.hold(cmd)
+		}
 		cmd.Env = []string{
+			fmt.Sprintf("GOMEMLIMIT=%d", cmp.Or(*capMiB*1_000_000, math.MaxInt64)), // as the chart has it
 			"PATH=" + os.Getenv("PATH"), "SERVAL_LISTEN=" + address, "SERVAL_ADMIN_LISTEN=" + admin, "SERVAL_PUBLIC_URL=http://" + address,
 			"SERVAL_OIDC_ISSUER=" + issuer, "SERVAL_OIDC_CLIENT_ID=client", "SERVAL_OIDC_CLIENT_SECRET=s",
 			"SERVAL_SECRET=8f14e45fceea167a5a36dedd4bea2543", "SERVAL_EXTERNAL_ID_SECRET=c9f0f895fb98ab9159f51fd0297e236d",
@@ -284,7 +295,6 @@ upstream_tokens:
 		}
 		return cmd
 	}
-	b := &bench{idp: idp}
 	var took []time.Duration
 	for i := range 6 { // the first makes the database
 		b.served = serveApart(t, address, command())

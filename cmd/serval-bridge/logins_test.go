@@ -49,7 +49,7 @@ func (c *crossing) log(t *testing.T, what string, lasted time.Duration) {
 
 // TestLoginsAtOnce begins very many sign-ins, each from an address of its own, and
 // has all of them come back when all are under way: at a fixed rate, whether the
-// bridge keeps up or not. R-45
+// bridge keeps up or not. R-45; with -memory in a container's bounds, R-55
 func TestLoginsAtOnce(t *testing.T) {
 	if *logins == 0 {
 		t.Skip("make bench-logins measures")
@@ -143,6 +143,13 @@ func TestLoginsAtOnce(t *testing.T) {
 	close(stop)
 	watch.Wait()
 	t.Logf("resident: %.1f MiB idle, %.1f MiB at most", float64(b.idle)/(1<<20), float64(most)/(1<<20))
+	if b.capped != nil {
+		most, killed := b.capped.report(t)
+		t.Logf("of %d MiB it used %.1f at most, its files in memory included; killed for want of memory: %d", *capMiB, float64(most)/(1<<20), killed)
+		if killed > 0 {
+			t.Errorf("R-55: the bridge was killed %d times, want it to send people away instead", killed)
+		}
+	}
 	for code, n := range back.codes {
 		if code != "303" && code != "429" && code != "503" {
 			t.Errorf("%d came back to %s, want 303, or 429 and 503 where the bridge sheds them", n, code)
