@@ -7,24 +7,20 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
-// R-53, the drill: a backup is made while the bridge serves, an access is revoked
-// afterwards, the disk is lost, the backup is put back. Nobody is signed in, the
-// access is found by the later log and ended once more, the worker is asked for
-// everything, and what it pushes from before is refused.
-func TestRestoreDrill(t *testing.T) {
+// a backup of SQLite is a file that nobody else may read, made while the
+// bridge serves, and never over another.
+func TestBackup(t *testing.T) {
 	e := newEstate(t, nil)
-	ana, made := e.ana()
-	var kept wire.Request
-	e.json(ana, "POST", "/api/v1/requests", wire.NewRequest{RoleARN: e.aws.RoleARN("dev"), Minutes: 60}, 201, &kept)
-	e.json(ana, "POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
 	file := filepath.Join(t.TempDir(), "backup.db")
 	if err := Backup(t.Context(), e.c.DatabaseURL, file); err != nil {
 		t.Fatal(err)
@@ -35,6 +31,48 @@ func TestRestoreDrill(t *testing.T) {
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the backup is %v, %v; want it readable by nobody else", info, err)
 	}
+}
+
+// R-53, the drill: a backup is made while the bridge serves, an access is revoked
+// afterwards, the disk is lost, the backup is put back. Nobody is signed in, the
+// access is found by the later log and ended once more, the worker is asked for
+// everything, and what it pushes from before is refused.
+func TestRestoreDrill(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) {
+		e, file := newEstate(t, nil), filepath.Join(t.TempDir(), "backup.db")
+		restoreDrill(t, e, func() {
+			if err := Backup(t.Context(), e.c.DatabaseURL, file); err != nil {
+				t.Fatal(err)
+			}
+		}, func() {
+			path := strings.TrimPrefix(e.c.DatabaseURL.Reveal(), "sqlite://")
+			for _, suffix := range []string{"", "-wal", "-shm"} {
+				if err := os.Remove(path + suffix); err != nil && !os.IsNotExist(err) {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Rename(file, path); err != nil {
+				t.Fatal(err)
+			}
+		})
+	})
+	t.Run("postgres, to a point in time", func(t *testing.T) {
+		archive := pgtest.NewArchive(t)
+		e := newEstate(t, func(c *Config) { c.DatabaseURL = serval.NewSecret(archive.URL()) })
+		archive.Back(t) // the estate's first steps are in the log that is archived
+		var instant time.Time
+		restoreDrill(t, e, func() { instant = archive.Now(t) }, func() { e.c.DatabaseURL = serval.NewSecret(archive.At(t, instant)) })
+	})
+}
+
+// restoreDrill is the drill of one database: keep makes what putBack sets it back
+// to.
+func restoreDrill(t *testing.T, e *estate, keep, putBack func()) {
+	ana, made := e.ana()
+	var kept wire.Request
+	e.json(ana, "POST", "/api/v1/requests", wire.NewRequest{RoleARN: e.aws.RoleARN("dev"), Minutes: 60}, 201, &kept)
+	e.json(ana, "POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
+	keep()
 
 	// What happens after the backup, and is lost but for an export.
 	e.json(ana, "POST", "/api/v1/requests/"+made.ID+"/done", nil, 200, nil)
@@ -56,16 +94,7 @@ func TestRestoreDrill(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The backup is put back.
-	path := strings.TrimPrefix(e.c.DatabaseURL.Reveal(), "sqlite://")
-	for _, suffix := range []string{"", "-wal", "-shm"} {
-		if err := os.Remove(path + suffix); err != nil && !os.IsNotExist(err) {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Rename(file, path); err != nil {
-		t.Fatal(err)
-	}
+	putBack()
 	restore := Restore{DatabaseURL: e.c.DatabaseURL, Secret: e.c.Secret, Log: zap.NewNop()}
 	for name, text := range map[string]string{
 		"no JSON":         "{",

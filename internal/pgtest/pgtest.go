@@ -120,9 +120,7 @@ var databases atomic.Int64
 func create(t testing.TB, options string) string {
 	t.Helper()
 	s, err := start()
-	if missing, ok := errors.AsType[*missingError](err); ok && os.Getenv("CI") != "true" {
-		t.Skip(missing)
-	}
+	skipMissing(t, err)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,6 +175,15 @@ func (e *missingError) Error() string {
 		" in PATH, /usr/lib/postgresql/*/bin or /usr/local/bin. Install the Debian package postgresql."
 }
 
+// skipMissing skips the test where err says that there is no PostgreSQL, and it
+// does not have to be there.
+func skipMissing(t testing.TB, err error) {
+	t.Helper()
+	if missing, ok := errors.AsType[*missingError](err); ok && os.Getenv("CI") != "true" {
+		t.Skip(missing)
+	}
+}
+
 // A server is a running PostgreSQL with the shell that watches it.
 type server struct {
 	dir   string
@@ -188,11 +195,16 @@ type server struct {
 var watch string
 
 var (
-	start   = sync.OnceValues(launch)
+	start = sync.OnceValues(func() (*server, error) {
+		s, err := launch()
+		started.Store(s)
+		return s, err
+	})
 	started atomic.Pointer[server]
 )
 
-func launch() (*server, error) {
+// launch starts a server; how is what watch.sh takes besides.
+func launch(how ...string) (*server, error) {
 	bin, err := folder()
 	if err != nil {
 		return nil, err
@@ -202,7 +214,7 @@ func launch() (*server, error) {
 	if os.Geteuid() == 0 {
 		parent = "/tmp"
 	}
-	shell := exec.Command("/bin/sh", "-c", watch, "watch.sh", bin, parent)
+	shell := exec.Command("/bin/sh", append([]string{"-c", watch, "watch.sh", bin, parent}, how...)...)
 	shell.Dir = "/"
 	shell.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
 	// A group of its own: Ctrl-C is for the tests, and what follows is the shell's.
@@ -233,16 +245,18 @@ func launch() (*server, error) {
 		err := shell.Wait()
 		return nil, fmt.Errorf("starting PostgreSQL: %v\n%s%s", err, ready, log)
 	}
-	s := &server{dir[:len(dir)-1], shell, alive}
-	started.Store(s)
-	return s, nil
+	return &server{dir[:len(dir)-1], shell, alive}, nil
 }
 
+// stop stops the server that the tests share, where one was started.
 func stop() error {
-	s := started.Load()
-	if s == nil {
-		return nil
+	if s := started.Load(); s != nil {
+		return s.stop()
 	}
+	return nil
+}
+
+func (s *server) stop() error {
 	s.alive.Close()
 	if err := s.shell.Wait(); err != nil {
 		return fmt.Errorf("stopping PostgreSQL: %w", err)

@@ -1,25 +1,48 @@
 # Runs a PostgreSQL of $1 in a new folder under $2 until standard input ends,
 # and then removes all of it. Says the folder, and "ready" or what went wrong.
+# $3 is "", or "archive" where it is to keep its log in the folder wal, or the
+# folder of one that did, whose base backup it goes on from to the instant $4.
 bin=$1
 dir=$(mktemp -d "$2/pgtest.XXXXXX") || exit 1
 trap 'rm -rf "$dir"' EXIT
 echo "$dir"
 
+make() {
+	case $3 in
+	/*)
+		cp -a "$3/base" "$dir/data" && touch "$dir/data/recovery.signal" || return
+		set -- "
+			archive_mode = off
+			hot_standby = off
+			restore_command = 'cp $3/wal/%f %p'
+			recovery_target_time = '$4'
+			recovery_target_action = promote"
+		;;
+	archive)
+		mkdir "$dir/wal" || return
+		set -- "
+			archive_mode = on
+			archive_command = 'cp %p $dir/wal/%f'"
+		;;
+	*) set -- "" ;;
+	esac
+	[ -d "$dir/data" ] || "$bin/initdb" -D "$dir/data" -U serval -A trust -E UTF8 --no-locale --no-sync || return
+	cat >>"$dir/data/postgresql.conf" <<-END
+		listen_addresses = ''
+		unix_socket_directories = '$dir'
+		port = 5432
+		max_connections = 300
+		shared_buffers = '32MB'
+		dynamic_shared_memory_type = mmap
+		fsync = off
+		synchronous_commit = off
+		full_page_writes = off
+		autovacuum = off
+		$1
+	END
+}
 {
-	"$bin/initdb" -D "$dir/data" -U serval -A trust -E UTF8 --no-locale --no-sync &&
-		cat >>"$dir/data/postgresql.conf" <<-END &&
-			listen_addresses = ''
-			unix_socket_directories = '$dir'
-			port = 5432
-			max_connections = 300
-			shared_buffers = '32MB'
-			dynamic_shared_memory_type = mmap
-			fsync = off
-			synchronous_commit = off
-			full_page_writes = off
-			autovacuum = off
-		END
-		"$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -t 60 -w start
+	make "$@" && "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -t 60 -w start
 } >"$dir/out" 2>&1 </dev/null || {
 	echo failed
 	cat "$dir/out" "$dir/log"
