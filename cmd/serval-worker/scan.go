@@ -237,7 +237,7 @@ const factsTold = 3
 // abilities says of each role what it can do, and the gravest of that.
 func abilities(roles []serval.Role) (lines []string) {
 	for _, r := range roles {
-		card := insight.AWS().Look(r, "").Card()
+		card := insight.AWS().Look(r).Card()
 		lines = append(lines, r.ARN+": "+card.Summary)
 		for _, why := range card.AtLeast {
 			lines = append(lines, "  at least, since: "+why)

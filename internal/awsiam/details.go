@@ -88,6 +88,18 @@ type detail struct {
 	attached []types.AttachedPolicy
 }
 
+// managed returns the ARNs of the policies that the role has, and that bound it.
+func (d *detail) managed() []string {
+	if d.role == nil {
+		return nil
+	}
+	arns := []string{boundaryOf(d.role)}
+	for _, p := range d.attached {
+		arns = append(arns, deref(p.PolicyArn))
+	}
+	return arns
+}
+
 func newDetails() *details {
 	return &details{begun: make(chan struct{}), roles: make(map[string]*detail), fetching: make(map[string]bool)}
 }
@@ -219,8 +231,8 @@ func (rd *reading) takeDetails(out *iam.GetAccountAuthorizationDetailsOutput, fe
 			one.doubtful = true // it moved between pages
 		}
 		d.roles[arn] = one
-		for _, a := range one.attached {
-			if arn := deref(a.PolicyArn); isAWSManaged(arn) && !d.fetching[arn] {
+		for _, arn := range one.managed() {
+			if isAWSManaged(arn) && !d.fetching[arn] {
 				d.fetching[arn] = true
 				fetch(arn)
 			}
@@ -290,6 +302,9 @@ func (rd *reading) join(ctx context.Context, roles []listed, read func(func() er
 func (rd *reading) settle(ctx context.Context, l listed, d *detail) error {
 	p := rolePolicies{inline: serval.InlinePolicies{Status: serval.ListRead, Policies: d.inline}}
 	p.managed, p.wrong = rd.documents(ctx, d.attached)
+	var bounding []*callError
+	p.boundary, bounding = rd.boundary(ctx, d.role)
+	p.wrong = append(p.wrong, bounding...)
 	if p.changed() {
 		return rd.read(ctx, l)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/url"
+	"slices"
 
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
@@ -84,7 +85,7 @@ func (s *session) role(ctx context.Context, name string) (*types.Role, error) {
 // has just named, the role or a policy changed in between: the role is read
 // once again, from the start.
 func (rd *reading) whole(ctx context.Context, role *types.Role) (*types.Role, rolePolicies, error) {
-	p := rd.rolePolicies(ctx, deref(role.RoleName))
+	p := rd.rolePolicies(ctx, role)
 	if !p.changed() {
 		p.report(rd.problems, deref(role.Arn))
 		return role, p, nil
@@ -96,16 +97,18 @@ func (rd *reading) whole(ctx context.Context, role *types.Role) (*types.Role, ro
 	if err := rd.ours(deref(role.Arn)); err != nil {
 		return nil, p, err
 	}
-	p = rd.rolePolicies(ctx, deref(role.RoleName))
+	p = rd.rolePolicies(ctx, role)
 	p.report(rd.problems, deref(role.Arn))
 	return role, p, nil
 }
 
-// rolePolicies are both lists of a role's policies, and what went wrong.
+// rolePolicies are both lists of a role's policies, its boundary's policy, and what
+// went wrong.
 type rolePolicies struct {
-	inline  serval.InlinePolicies
-	managed serval.ManagedPolicies
-	wrong   []*callError
+	inline   serval.InlinePolicies
+	managed  serval.ManagedPolicies
+	boundary *serval.BoundaryPolicy // nil where there is none
+	wrong    []*callError
 }
 
 // changed reports whether AWS did not know something it had named.
@@ -128,16 +131,46 @@ func (p rolePolicies) report(to *problems, role string) {
 	}
 }
 
-// rolePolicies reads both lists side by side, and the documents of each.
-func (rd *reading) rolePolicies(ctx context.Context, name string) rolePolicies {
+// rolePolicies reads both lists side by side, and the documents of each; and what
+// the role's boundary names.
+func (rd *reading) rolePolicies(ctx context.Context, role *types.Role) rolePolicies {
+	name := deref(role.RoleName)
 	var p rolePolicies
-	var inline, managed []*callError
+	var inline, managed, bounding []*callError
 	var g errgroup.Group
+	g.Go(func() error { p.boundary, bounding = rd.boundary(ctx, role); return nil })
 	g.Go(func() error { p.inline, inline = rd.inlinePolicies(ctx, name); return nil })
 	g.Go(func() error { p.managed, managed = rd.managedPolicies(ctx, name); return nil })
-	_ = g.Wait() // both say what went wrong in their own way
-	p.wrong = append(inline, managed...)
+	_ = g.Wait() // each says what went wrong in its own way
+	p.wrong = slices.Concat(inline, managed, bounding)
 	return p
+}
+
+// boundary reads the policy that is a role's permissions boundary. Its two calls
+// are made once for all roles that have it, and not at all where it is attached to
+// one too.
+func (rd *reading) boundary(ctx context.Context, role *types.Role) (*serval.BoundaryPolicy, []*callError) {
+	arn := boundaryOf(role)
+	if arn == "" {
+		return nil, nil
+	}
+	v, err := rd.policies.get(ctx, rd.intern(arn))
+	b := &serval.BoundaryPolicy{Status: serval.ListRead, Version: v.id, Document: v.document}
+	if err == nil {
+		return b, nil
+	}
+	e := asCallError(err, getPolicy, arn)
+	b.Status, b.Action = status(e), e.action
+	return b, []*callError{e}
+}
+
+// boundaryOf returns the ARN of a role's permissions boundary; empty where it has
+// none.
+func boundaryOf(role *types.Role) string {
+	if b := role.PermissionsBoundary; b != nil {
+		return deref(b.PermissionsBoundaryArn)
+	}
+	return ""
 }
 
 func (rd *reading) inlinePolicies(ctx context.Context, name string) (serval.InlinePolicies, []*callError) {
@@ -318,10 +351,11 @@ func (rd *reading) form(role *types.Role, p rolePolicies) serval.Role {
 		Description: deref(role.Description), CreatedAt: deref(role.CreateDate),
 		MaxSessionSeconds: int(deref(role.MaxSessionDuration)), Tags: tags(role),
 		TrustPolicy:    serval.Document(rd.internLocked(string(document(deref(role.AssumeRolePolicyDocument))))),
-		InlinePolicies: p.inline, ManagedPolicies: p.managed,
+		InlinePolicies: p.inline, ManagedPolicies: p.managed, BoundaryPolicy: p.boundary,
 	}
-	if b := role.PermissionsBoundary; b != nil {
-		r.PermissionsBoundary = b.PermissionsBoundaryArn
+	if arn := boundaryOf(role); arn != "" {
+		arn = rd.internLocked(arn)
+		r.PermissionsBoundary = &arn
 	}
 	if used := role.RoleLastUsed; used != nil {
 		r.LastUsedAt = used.LastUsedDate

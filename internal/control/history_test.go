@@ -229,6 +229,49 @@ func testApprovalsSayWhatChanged(t *testing.T, w *world) {
 	waiting("the role was created again", fresh.ID, false, 0)
 }
 
+// What bounded a role when it was approved, and cannot be read since, gives nobody
+// powers; that it was taken away, or another put in its place, may.
+func TestEscalationOutOfABoundary(t *testing.T) { each(t, testEscalationOutOfABoundary) }
+
+func testEscalationOutOfABoundary(t *testing.T, w *world) {
+	declared := policies()
+	for i := range declared {
+		declared[i].SuspendOnEscalation = declared[i].Name == "admins"
+	}
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), declared); err != nil {
+		t.Fatal(err)
+	}
+	bounded := func(name string, b *serval.BoundaryPolicy) func(*serval.Role) {
+		return func(r *serval.Role) {
+			r.PermissionsBoundary, r.BoundaryPolicy = new("arn:aws:iam::"+prod+":policy/"+name), b
+		}
+	}
+	read := &serval.BoundaryPolicy{Status: serval.ListRead, Version: "v1", Document: `{"Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}`}
+	denied := &serval.BoundaryPolicy{Status: serval.ListDenied, Action: "iam:GetPolicy"}
+	w.push(prod, aRole(prod, "admin", allowing("*"), bounded("edge", read)))
+	p := w.people()
+	r := w.approved(p, 60)
+	for _, c := range []struct {
+		name   string
+		change []func(*serval.Role)
+		cause  string
+	}{
+		{"as it was", []func(*serval.Role){bounded("edge", read)}, ""},
+		{"it cannot be read", []func(*serval.Role){bounded("edge", denied)}, ""},
+		{"nobody reads it", []func(*serval.Role){bounded("edge", nil)}, ""},
+		{"another, that cannot be read", []func(*serval.Role){bounded("other", denied)}, "role_escalated"},
+		{"another, as tight", []func(*serval.Role){bounded("other", read)}, ""},
+		{"none", nil, "role_escalated"},
+	} {
+		w.clock.move(time.Second)
+		w.push(prod, aRole(prod, "admin", append(c.change, allowing("*"))...))
+		one, err := w.plane.RequestByID(t.Context(), p.lea, r.ID)
+		if err != nil || one.Suspended != suspensions[c.cause] {
+			t.Errorf("%s: suspended %q, %v; want %q", c.name, one.Suspended, err, suspensions[c.cause])
+		}
+	}
+}
+
 // one0 returns a sentence of what changed since the approval, whose numbers change
 // with AWS's list.
 func one0(w *world, p people, id string, i int) string {

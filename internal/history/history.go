@@ -16,7 +16,7 @@ import (
 
 // Card returns what a role with its documents can do.
 func Card(r store.Role) *insight.Card {
-	c := insight.AWS().Look(r.Role, "").Card()
+	c := insight.AWS().Look(r.Role).Card()
 	return &c
 }
 
@@ -70,7 +70,7 @@ func compare(before, after store.Role) insight.Change {
 	if before.Digest == after.Digest {
 		return insight.Change{}
 	}
-	return insight.AWS().Compare(insight.State{Role: before.Role}, insight.State{Role: after.Role})
+	return insight.AWS().Compare(before.Role, after.Role)
 }
 
 // Escalated refuses to use what was approved before the role could make whoever
@@ -87,8 +87,20 @@ func Escalated(v *store.View, r *serval.Request, role store.Role, policy serval.
 	if err != nil {
 		return err
 	}
-	if was := insight.Index(approved.Ability); !was.IsKnown() || was.AdministratorGrade() {
+	was := insight.Index(approved.Ability)
+	if !was.IsKnown() || was.AdministratorGrade() {
 		return nil
+	}
+	if insight.Index(role.Ability).AtMost() && !was.AtMost() {
+		// What limited it then could not be read since: it gives the role nothing,
+		// where it is still the same boundary.
+		before, err := v.RoleVersion(role.Key, approved.Version)
+		if err != nil && !serval.IsRefusal(err, serval.NotFound) {
+			return err
+		}
+		if err == nil && before.PermissionsBoundary != nil && *before.PermissionsBoundary == *role.PermissionsBoundary {
+			return nil
+		}
 	}
 	return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_escalated"},
 		Reason: "Since this was approved the role has come to make whoever holds it an administrator, so it has to be approved again: ask for an extension."}

@@ -74,14 +74,14 @@ func BenchmarkRoles(b *testing.B) {
 	look := func(b *testing.B) {
 		b.StopTimer()
 		for i, r := range roles {
-			read[i] = AWS().Look(r, "")
+			read[i] = AWS().Look(r)
 		}
 		b.StartTimer()
 	}
 	b.Run("parsing", func(b *testing.B) {
 		for b.Loop() {
 			for _, r := range roles {
-				AWS().Look(r, "")
+				AWS().Look(r)
 			}
 		}
 	})
@@ -138,7 +138,7 @@ func BenchmarkChanges(b *testing.B) {
 					after := before[i]
 					after.InlinePolicies.Policies = slices.Clone(after.InlinePolicies.Policies)
 					after.InlinePolicies.Policies[0].Document = serval.Document(allow("s3:*", "*"))
-					AWS().Compare(State{Role: before[i]}, State{Role: after})
+					AWS().Compare(before[i], after)
 				}
 				b.ReportMetric(cpu(b)-begun, "cpu-s/op")
 			}

@@ -17,8 +17,8 @@ type Card struct {
 	// AtLeast is why the role may be able to do more than the card says; empty
 	// where every document was looked at.
 	AtLeast []string
-	// AtMost is why it may be able to do less; empty where nothing is known that
-	// would limit it.
+	// AtMost is why it may be able to do less: what limits it that could not be
+	// counted. It is empty where nothing is known that does.
 	AtMost string
 	// Unlisted are actions that statements allow and AWS's list does not have:
 	// misspelt, of a service that is gone, or newer than the list.
@@ -51,12 +51,8 @@ func (p *Powers) Card() Card {
 			c.Unlisted = append(c.Unlisted, u...)
 		}
 	}
-	switch {
-	case p.boundary == "":
-	case p.bounded:
-		c.AtMost = "Its permissions boundary " + policyName(p.boundary) + " is counted."
-	default:
-		c.AtMost = "A permissions boundary, " + clip(policyName(p.boundary), 128) + ", limits it further; its document is not known."
+	if p.unbound != "" {
+		c.AtMost = "A permissions boundary, " + clip(policyName(p.boundary), 128) + ", limits it further; " + p.unbound + "."
 	}
 	changed, read := apart(c.Services)
 	c.Facts = p.facts(&c, changed, read)
@@ -222,6 +218,9 @@ func (p *Powers) facts(c *Card, changed, read []*Service) []string {
 	}
 	if len(c.Unlisted) > 0 {
 		fact("AWS's list of %s does not have %s, which is allowed.", p.ref.Date, some(c.Unlisted, 3))
+	}
+	if p.cut > 0 {
+		fact("Its permissions boundary, %s, takes %s back.", clip(policyName(p.boundary), 128), count(p.cut, "%d action", "%d actions"))
 	}
 	if c.AtMost != "" {
 		facts = slices.Insert(facts, min(len(facts), maxFacts-1), c.AtMost)

@@ -176,7 +176,7 @@ func TestCards(t *testing.T) {
 				}
 				role.ManagedPolicies.Policies = append(role.ManagedPolicies.Policies, p)
 			}
-			powers := AWS().Look(role, "")
+			powers := AWS().Look(role)
 			card, index := powers.Card(), powers.Index()
 
 			var kinds, paths []string

@@ -14,13 +14,6 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// A State is a role at one time, with its documents, and the document of its
-// permissions boundary where that is known.
-type State struct {
-	serval.Role
-	Boundary serval.Document
-}
-
 // A Change is what differs between two states of a role, by meaning: documents
 // that say the same in another order or form are the same.
 type Change struct {
@@ -96,9 +89,15 @@ func (c *Change) IsEmpty() bool {
 	return c.Gained.Count+c.Lost.Count+len(c.GainedMarks)+len(c.LostMarks)+len(c.Policies)+len(c.Statements)+len(c.Trust)+len(c.Facts) == 0
 }
 
-// Compare returns what changed from one state of a role to another.
-func (r *Reference) Compare(before, after State) Change {
-	was, is := r.Look(before.Role, before.Boundary), r.Look(after.Role, after.Boundary)
+// Compare returns what changed from one state of a role to another, with their
+// documents. Where a permissions boundary is not known of one of them it is counted
+// in neither: that somebody could not read it gives a role no powers, and that
+// somebody reads it now takes none.
+func (r *Reference) Compare(before, after serval.Role) Change {
+	was, is := r.Look(before), r.Look(after)
+	if was.unbound != "" || is.unbound != "" {
+		was, is = was.unbounded(), is.unbounded()
+	}
 	was.weigh()
 	is.weigh()
 	c := Change{Gained: r.more(is, was), Lost: r.more(was, is)}
@@ -116,9 +115,14 @@ func (r *Reference) Compare(before, after State) Change {
 			c.AtLeast = append(c.AtLeast, m.when+why)
 		}
 	}
-	c.policies(before.Role, after.Role)
+	for _, m := range []struct{ when, unbound string }{{"Before: ", was.unbound}, {"Now: ", is.unbound}} {
+		if m.unbound != "" {
+			c.AtLeast = append(c.AtLeast, m.when+"A permissions boundary limits it; "+m.unbound+". What it takes is not counted here.")
+		}
+	}
+	c.policies(before, after)
 	c.Trust = statements("", before.TrustPolicy, after.TrustPolicy)
-	c.facts(before.Role, after.Role)
+	c.facts(before, after)
 	c.say()
 	return c
 }
@@ -175,6 +179,12 @@ func without(marks, others []Mark) (left []Mark) {
 	return left
 }
 
+// knowsBoundary reports whether the role has a permissions boundary whose policy
+// was read.
+func knowsBoundary(r serval.Role) bool {
+	return r.PermissionsBoundary != nil && r.BoundaryPolicy != nil && r.BoundaryPolicy.Status == serval.ListRead
+}
+
 // policies notes which policies and which of their statements changed.
 func (c *Change) policies(before, after serval.Role) {
 	type policy struct {
@@ -185,6 +195,9 @@ func (c *Change) policies(before, after serval.Role) {
 		list := map[string]policy{}
 		for _, p := range r.InlinePolicies.Policies {
 			list["inline "+p.Name] = policy{"inline policy " + p.Name, "", p.Document}
+		}
+		if knowsBoundary(r) && (knowsBoundary(before) || before.PermissionsBoundary == nil) && (knowsBoundary(after) || after.PermissionsBoundary == nil) {
+			list["boundary "+*r.PermissionsBoundary] = policy{"permissions boundary " + policyName(*r.PermissionsBoundary), r.BoundaryPolicy.Version, r.BoundaryPolicy.Document}
 		}
 		for _, p := range r.ManagedPolicies.Policies {
 			list["managed "+p.ARN] = policy{"policy " + cmp.Or(p.Name, policyName(p.ARN)), p.Version, p.Document}
@@ -338,6 +351,10 @@ func (c *Change) facts(before, after serval.Role) {
 		return *r.PermissionsBoundary
 	}
 	fact("permissions boundary", boundary(before), boundary(after))
+	if boundary(before) != "" && boundary(after) != "" {
+		known := map[bool]string{true: "known", false: "not known"}
+		fact("document of the permissions boundary", known[knowsBoundary(before)], known[knowsBoundary(after)])
+	}
 	longest := func(r serval.Role) string {
 		if r.MaxSessionSeconds == 0 {
 			return ""

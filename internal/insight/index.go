@@ -129,6 +129,10 @@ func (x Index) Kinds() []Kind {
 // read.
 func (x Index) AtLeast() bool { return strings.Contains(x.flags(), letterIncomplete) }
 
+// AtMost reports whether a permissions boundary limits the role whose document is
+// not known: what the index says is without it.
+func (x Index) AtMost() bool { return strings.Contains(x.flags(), letterBounded) }
+
 // AdministratorGrade reports whether whoever holds the role is an administrator
 // or can become one.
 func (x Index) AdministratorGrade() bool { return x.Is(Administrator) || x.Is(Escalation) }

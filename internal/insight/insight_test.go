@@ -2,6 +2,7 @@ package insight
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -93,7 +94,7 @@ func TestIncomplete(t *testing.T) {
 		{"too long", roleWith(allow("sqs:SendMessage", "*"), allow("s3:GetObject", "arn:aws:s3:::"+strings.Repeat("x", maxDocument))), []string{"The policy b is not counted: it has 2"}},
 		{"what follows", roleWith(allow("sqs:SendMessage", "*"), allow("sqs:*", "*")+"x"), []string{"The policy b is not counted: it is no policy document"}},
 	} {
-		p := AWS().Look(c.role, "")
+		p := AWS().Look(c.role)
 		card := p.Card()
 		if len(card.AtLeast) != len(c.want) {
 			t.Errorf("%s: at least because of %q, want %q", c.name, card.AtLeast, c.want)
@@ -113,7 +114,7 @@ func TestIncomplete(t *testing.T) {
 	}
 	unknown := roleWith()
 	unknown.InlinePolicies = serval.InlinePolicies{Status: serval.ListThrottled, Action: "iam:ListRolePolicies"}
-	if got, want := AWS().Look(unknown, "").Card().Summary, "What it can do is not known: its policies could not all be looked at."; got != want {
+	if got, want := AWS().Look(unknown).Card().Summary, "What it can do is not known: its policies could not all be looked at."; got != want {
 		t.Errorf("a role of which nothing is known: %q, want %q", got, want)
 	}
 }
@@ -121,27 +122,122 @@ func TestIncomplete(t *testing.T) {
 // A permissions boundary is counted where its document is known, and named where
 // it is not.
 func TestBoundary(t *testing.T) {
-	arn := "arn:aws:iam::111122223333:policy/edge"
 	role := roleWith(allow("*", "*"))
-	role.PermissionsBoundary = &arn
-
-	card := AWS().Look(role, "").Card()
-	if !card.Is(Administrator) || !strings.Contains(card.AtMost, "its document is not known") || !strings.HasSuffix(card.Summary, ", at most: a permissions boundary limits it further.") {
-		t.Errorf("a boundary that is not known: %q, %q", card.Summary, card.AtMost)
+	role.PermissionsBoundary = new(edge)
+	for why, policy := range map[string]*serval.BoundaryPolicy{
+		"its document was not read":                                  nil,
+		"its document is not known: iam:GetPolicy denied":            {Status: serval.ListDenied, Action: "iam:GetPolicy"},
+		"its document is not counted: it is no policy document: ":    {Status: serval.ListRead, Version: "v1", Document: "{}x"},
+		"its document is not counted: it could not be read":          {Status: serval.ListRead, Version: "v1"},
+		"its document is not known: iam:GetPolicyVersion throttled.": {Status: serval.ListThrottled, Action: "iam:GetPolicyVersion", Document: serval.Document(allow("s3:*", "*"))},
+	} {
+		unknown := role
+		unknown.BoundaryPolicy = policy
+		card := AWS().Look(unknown).Card()
+		if !card.Is(Administrator) || !strings.HasPrefix(card.AtMost, "A permissions boundary, edge, limits it further; "+why) || !strings.HasSuffix(card.Summary, ", at most: a permissions boundary limits it further.") {
+			t.Errorf("a boundary that is not known, want %q: %q, %q", why, card.Summary, card.AtMost)
+		}
+		if !slices.Contains(card.Facts, card.AtMost) {
+			t.Errorf("the facts do not have the boundary: %q", card.Facts)
+		}
+		if x := AWS().Look(unknown).Index(); !x.AtMost() || !x.Is(Administrator) {
+			t.Errorf("the index %q does not say at most an administrator", x)
+		}
 	}
-	if !slices.Contains(card.Facts, card.AtMost) {
-		t.Errorf("the facts do not have the boundary: %q", card.Facts)
+	p := AWS().Look(within(role, `{"Statement":[{"Effect":"Allow","Action":["s3:*","sqs:*"],"Resource":"*"},{"Effect":"Deny","Action":"sqs:SendMessage","Resource":"*"}]}`))
+	card := p.Card()
+	if card.Is(Administrator) || len(card.Services) != 2 || card.AtMost != "" || p.Index().AtMost() {
+		t.Errorf("within a boundary of two services it has %d and the marks %v, at most %q", len(card.Services), card.Marks, card.AtMost)
 	}
-	p := AWS().Look(role, serval.Document(`{"Statement":[{"Effect":"Allow","Action":["s3:*","sqs:*"],"Resource":"*"},{"Effect":"Deny","Action":"sqs:SendMessage","Resource":"*"}]}`))
-	card = p.Card()
-	if card.Is(Administrator) || len(card.Services) != 2 {
-		t.Errorf("within a boundary of two services it has %d and the marks %v", len(card.Services), card.Marks)
+	if want := regexp.MustCompile(`^Its permissions boundary, edge, takes [0-9]{5} actions back\.$`); !slices.ContainsFunc(card.Facts, want.MatchString) {
+		t.Errorf("the facts do not say what the boundary takes: %q", card.Facts)
 	}
 	if i, _ := AWS().find("sqs:SendMessage"); p.can(i) {
 		t.Error("what the boundary denies is allowed")
 	}
 	if got, want := card.Services[1].Levels[1].Everywhere, card.Services[1].Levels[1].Of-1; card.Services[1].Prefix != "sqs" || got != want {
 		t.Errorf("of %s %d writes are everywhere, want %d", card.Services[1].Prefix, got, want)
+	}
+}
+
+// What is allowed is what both allow, on what both allow it.
+func TestWithinABoundary(t *testing.T) {
+	const a, b = "arn:aws:s3:::a/*", "arn:aws:s3:::b/*"
+	for _, c := range []struct {
+		name, own, limit string
+		on               []string // of s3:GetObject; nil: it is not allowed
+		everywhere       bool
+		conditional      bool
+	}{
+		{"both everywhere", allow("s3:*", "*"), allow("*", "*"), []string{"*"}, true, false},
+		{"its own is named", allow("s3:GetObject", a), allow("*", "*"), []string{a}, false, false},
+		{"the boundary's is named", allow("s3:GetObject", "*"), allow("s3:*", a), []string{a}, false, false},
+		{"both named, the same", allow("s3:GetObject", a), allow("s3:*", a), []string{a}, false, false},
+		{"both named, one in the other", allow("s3:GetObject", a), allow("s3:*", "arn:aws:s3:::*"), []string{a}, false, false},
+		{"both named, others", allow("s3:GetObject", a), allow("s3:*", b), nil, false, false},
+		{"another action", allow("s3:GetObject", "*"), allow("s3:PutObject", "*"), nil, false, false},
+		{"nothing in the boundary", allow("s3:GetObject", "*"), `{"Statement":[]}`, nil, false, false},
+		{"nothing but in the boundary", allow("sqs:SendMessage", "*"), allow("s3:*", "*"), nil, false, false},
+		{"denied by the boundary", allow("s3:GetObject", "*"), `{"Statement":[{"Effect":"Allow","Action":"*","Resource":"*"},{"Effect":"Deny","Action":"s3:Get*","Resource":"*"}]}`, nil, false, false},
+		{"allowed but by the boundary's conditions", allow("s3:GetObject", "*"), allow("s3:*", "*", `"Condition":{"Bool":{"aws:MultiFactorAuthPresent":"true"}}`), []string{"*"}, false, true},
+		{"by its own conditions", allow("s3:GetObject", "*", `"Condition":{"Bool":{"aws:MultiFactorAuthPresent":"true"}}`), allow("s3:*", "*"), []string{"*"}, false, true},
+		{"everything but in the boundary", allow("s3:GetObject", a), one(`"Effect":"Allow","NotAction":"iam:*","Resource":"*"`), []string{a}, false, false},
+	} {
+		p := AWS().Look(within(roleWith(c.own), serval.Document(c.limit)))
+		card := p.Card()
+		marks := card.has(Data)
+		i, _ := AWS().find("s3:GetObject")
+		if can := p.can(i); can != (c.on != nil) || can != (len(marks) == 1) || can != p.Index().Is(Data) {
+			t.Errorf("%s: it can: %v, its marks are %+v, its index is %q", c.name, can, marks, p.Index())
+			continue
+		}
+		if c.on == nil {
+			continue
+		}
+		if m := marks[0]; !slices.Equal(m.Resources, c.on) || m.Everywhere != c.everywhere || m.Conditional != c.conditional {
+			t.Errorf("%s: it can on %q, everywhere %v, under conditions %v", c.name, m.Resources, m.Everywhere, m.Conditional)
+		}
+	}
+}
+
+// That somebody could not read a boundary any more, or reads it now, changes
+// nothing of what a role can do; that it has none any more does.
+func TestChangesOfABoundary(t *testing.T) {
+	free := roleWith(allow("*", "*"))
+	tight := within(free, serval.Document(allow("s3:GetObject", "*")))
+	wide := within(free, serval.Document(allow("s3:GetObject s3:PutObject", "*")))
+	wide.BoundaryPolicy.Version = "v2"
+	unread := tight
+	unread.BoundaryPolicy = &serval.BoundaryPolicy{Status: serval.ListDenied, Action: "iam:GetPolicyVersion"}
+	old := tight
+	old.BoundaryPolicy = nil
+	elsewhere := tight
+	elsewhere.PermissionsBoundary = new(edge + "2")
+	for _, c := range []struct {
+		name          string
+		before, after serval.Role
+		want          []string
+		escalated     bool
+		atLeast       int
+	}{
+		{"it cannot be read any more", tight, unread, []string{"The document of the permissions boundary was known and is not known."}, false, 1},
+		{"it is read now", old, tight, []string{"The document of the permissions boundary was not known and is known."}, false, 1},
+		{"nobody ever read it", old, unread, nil, false, 2},
+		{"it allows more", tight, wide, []string{"It gains 1 action: S3 (1 write).", "The permissions boundary edge was changed (from v1 to v2)."}, false, 0},
+		{"another that is the same", tight, elsewhere, []string{"The permissions boundary was " + edge + " and is " + edge + "2.", "The permissions boundary edge was removed (v1).", "The permissions boundary edge2 was added (v1)."}, false, 0},
+		{"it is gone", tight, free, []string{"It can now do anything in the account (a, statement 1).", "It can now get credentials"}, true, 0},
+		{"it is gone, and nobody knew it", old, free, []string{"The permissions boundary was " + edge + " and is none."}, false, 1},
+	} {
+		got := AWS().Compare(c.before, c.after)
+		if got.Escalated != c.escalated || len(got.AtLeast) != c.atLeast || len(got.Sentences) < len(c.want) || !c.escalated && len(got.Sentences) != len(c.want) {
+			t.Errorf("%s: escalated %v, at least because of %q, it says %q; want %q", c.name, got.Escalated, got.AtLeast, got.Sentences, c.want)
+			continue
+		}
+		for i, want := range c.want {
+			if !strings.HasPrefix(got.Sentences[i], want) {
+				t.Errorf("%s: sentence %d is %q, want %q", c.name, i+1, got.Sentences[i], want)
+			}
+		}
 	}
 }
 
@@ -154,9 +250,9 @@ func TestIndex(t *testing.T) {
 		}
 		return r.Has(x, a)
 	}
-	admin := r.Look(roleWith(allow("*", "*")), "").Index()
-	power := r.Look(roleWith(one(`"Effect":"Allow","NotAction":["iam:*","s3:Put*","s3:Delete*"],"Resource":"*"`)), "").Index()
-	reader := r.Look(roleWith(allow("s3:Get* dynamodb:GetItem", "*")), "").Index()
+	admin := r.Look(roleWith(allow("*", "*"))).Index()
+	power := r.Look(roleWith(one(`"Effect":"Allow","NotAction":["iam:*","s3:Put*","s3:Delete*"],"Resource":"*"`))).Index()
+	reader := r.Look(roleWith(allow("s3:Get* dynamodb:GetItem", "*"))).Index()
 	for _, c := range []struct {
 		x       Index
 		ability string
@@ -197,7 +293,7 @@ func TestHostileDocuments(t *testing.T) {
 	for i := range 20 {
 		role.InlinePolicies.Policies = append(role.InlinePolicies.Policies, serval.InlinePolicy{Name: fmt.Sprint(i), Document: serval.Document(bad)})
 	}
-	p := AWS().Look(role, "")
+	p := AWS().Look(role)
 	if card := p.Card(); len(card.Services) < 100 {
 		t.Errorf("what was cut short has %d services", len(card.Services))
 	}
@@ -238,7 +334,7 @@ func TestManyPatterns(t *testing.T) {
 		{"all but few taken back", []string{allow("iam:*", "*"), not(deny(many(few)))}, false},
 		{"all but lots taken back", []string{allow("iam:*", "*"), not(deny(many(lots)))}, true},
 	} {
-		p := r.Look(roleWith(c.docs...), "")
+		p := r.Look(roleWith(c.docs...))
 		if card := p.Card(); (card.Is(Administrator) || card.Is(Escalation)) != c.admin {
 			t.Errorf("%s: %q", c.name, card.Summary)
 		}
@@ -281,23 +377,22 @@ func TestWhatIsRemembered(t *testing.T) {
 }
 
 func TestChanges(t *testing.T) {
-	state := func(docs ...string) State {
+	state := func(docs ...string) serval.Role {
 		r := roleWith(docs...)
 		r.TrustPolicy = `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"},"Action":"sts:AssumeRole"}]}`
 		r.Tags = map[string]string{"serval": "", "team": "payments"}
 		r.MaxSessionSeconds = 3600
-		return State{Role: r}
+		return r
 	}
-	with := func(s State, f func(*State)) State {
+	with := func(s serval.Role, f func(*serval.Role)) serval.Role {
 		s.Tags = map[string]string{"serval": "", "team": "payments"}
 		f(&s)
 		return s
 	}
 	base := state(allow("sqs:SendMessage sqs:ReceiveMessage", "arn:aws:sqs:*:*:orders"))
-	edge := "arn:aws:iam::111122223333:policy/edge"
 	for _, c := range []struct {
 		name          string
-		before, after State
+		before, after serval.Role
 		want          []string // sentences
 		escalated     bool
 	}{
@@ -316,11 +411,11 @@ func TestChanges(t *testing.T) {
 		{"more rights", base, state(allow("sqs:SendMessage sqs:ReceiveMessage", "arn:aws:sqs:*:*:orders"), allow("iam:PutRolePolicy", "*")),
 			[]string{"It can now gain more rights by 1 way: write itself an inline policy, by iam:PutRolePolicy (b, statement 1).", "It gains 1 action: IAM (1 permissions).", "The inline policy b was added."}, true},
 		{"still an administrator", state(allow("*", "*")), state(allow("iam:*", "*")), nil, false},
-		{"trust", base, with(base, func(s *State) {
+		{"trust", base, with(base, func(s *serval.Role) {
 			s.TrustPolicy = `{"Statement":[{"Effect":"Allow","Principal":{"AWS":"*"},"Action":"sts:AssumeRole"}]}`
 		}), []string{`The trust policy loses {"Action":"sts:AssumeRole","Effect":"Allow","Principal":{"AWS":"arn:aws:iam::111122223333:root"}}`, `The trust policy gains {"Action":"sts:AssumeRole","Effect":"Allow","Principal":{"AWS":"*"}}`}, false},
-		{"what is told of it", base, with(base, func(s *State) {
-			s.Tags["team"], s.MaxSessionSeconds, s.PermissionsBoundary, s.Description = "core", 7200, &edge, "For deploys."
+		{"what is told of it", base, with(base, func(s *serval.Role) {
+			s.Tags["team"], s.MaxSessionSeconds, s.PermissionsBoundary, s.Description = "core", 7200, new(edge), "For deploys."
 			s.Tags["cost"] = ""
 		}), []string{"The permissions boundary was none and is arn:aws:iam::111122223333:policy/edge.", "The maximum session was 3600 s and is 7200 s.", "The tag cost was (none) and is none.",
 			"The tag team was payments and is core.", "The description was none and is For deploys.."}, false},
@@ -356,7 +451,7 @@ func TestChanges(t *testing.T) {
 func TestChangeOfTheUnknown(t *testing.T) {
 	before, after := roleWith(allow("sqs:*", "*")), roleWith(allow("sqs:*", "*"))
 	after.InlinePolicies = serval.InlinePolicies{Status: serval.ListDenied, Action: "iam:GetRolePolicy", Policies: []serval.InlinePolicy{{Name: "a"}}}
-	c := AWS().Compare(State{Role: before}, State{Role: after})
+	c := AWS().Compare(before, after)
 	if len(c.AtLeast) != 2 || !strings.HasPrefix(c.AtLeast[0], "Now: ") {
 		t.Errorf("at least because of %q", c.AtLeast)
 	}
@@ -370,10 +465,9 @@ func FuzzLook(f *testing.F) {
 	}
 	f.Add(`{"Statement":{"Effect":"Allow","Action":"*","Resource":"*","Condition":{"StringLike":{"iam:PassedToService":["a",1,true]}}}}`, `[]`)
 	f.Fuzz(func(t *testing.T, a, b string) {
-		x, y := State{Role: roleWith(a), Boundary: serval.Document(b)}, State{Role: roleWith(b), Boundary: serval.Document(a)}
-		y.PermissionsBoundary = &x.ARN
-		for _, s := range []State{x, y} {
-			p := AWS().Look(s.Role, s.Boundary)
+		x, y := roleWith(a), within(roleWith(b), serval.Document(a))
+		for _, role := range []serval.Role{x, y, within(roleWith(a), serval.Document(b))} {
+			p := AWS().Look(role)
 			card, index := p.Card(), p.Index()
 			for i := range p.some {
 				if p.broad[i]&^p.some[i] != 0 {

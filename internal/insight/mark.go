@@ -200,10 +200,7 @@ const most = 90
 // action on every resource, whatever the circumstances, and with them what would
 // give the rest.
 func (p *Powers) administrator() (Mark, bool) {
-	total := 0
-	for _, word := range p.some {
-		total += bits.OnesCount64(word)
-	}
+	total := (&board{p.some}).total()
 	if total*100 < most*len(p.ref.actions) {
 		return Mark{}, false
 	}

@@ -12,6 +12,8 @@ type path struct {
 	needs []need
 	title string
 	link  string // where it is described, where that is not pathfinding.cloud
+
+	bounded bool // of roles that have a permissions boundary only
 }
 
 // A need is one action of a path, and on what it has to be allowed.
@@ -25,15 +27,17 @@ type need struct {
 type target int
 
 const (
-	anything  target = iota // whatever: something of one's own making will do
-	somebody                // what nobody named: a pattern, so that what is stronger may be in it
-	self                    // the role itself
-	ownPolicy               // a policy that is attached to the role, or a pattern
-	theSame                 // what the path's other needs of this kind are allowed on too
+	anything    target = iota // whatever: something of one's own making will do
+	somebody                  // what nobody named: a pattern, so that what is stronger may be in it
+	self                      // the role itself
+	ownPolicy                 // a policy that is attached to the role, or a pattern
+	ownBoundary               // the policy that is the role's permissions boundary
+	theSame                   // what the path's other needs of this kind are allowed on too
 )
 
 const (
 	pathfinding = "https://pathfinding.cloud/paths/"
+	boundaries  = "https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html"
 	rhino       = "https://rhinosecuritylabs.com/aws/aws-privilege-escalation-methods-mitigation/"
 	rhinoLambda = "https://rhinosecuritylabs.com/aws/aws-privilege-escalation-methods-mitigation-part-2/"
 )
@@ -59,10 +63,16 @@ func pass(to string, actions ...string) []need {
 func all(needs ...[]need) []need { return slices.Concat(needs...) }
 
 // paths is the list of pathfinding.cloud as of September 2026 (86 paths), two
-// that it had before, and two of Rhino Security Labs' that it does not have. A
+// that it had before, two of Rhino Security Labs' that it does not have, and four
+// out of a permissions boundary, which bounds nothing where its role can change it
+// (IAM User Guide, "Permissions boundaries for IAM entities"). A
 // path over what exists already needs a pattern, or every resource, to be there:
 // what a policy names one by one its owner has chosen.
 var paths = []path{
+	{id: "boundary-delete", title: "take its own permissions boundary away", needs: on(self, "iam:DeleteRolePermissionsBoundary"), link: boundaries, bounded: true},
+	{id: "boundary-put", title: "put another permissions boundary in the place of its own", needs: on(self, "iam:PutRolePermissionsBoundary"), link: boundaries, bounded: true},
+	{id: "boundary-version", title: "rewrite its own permissions boundary", needs: on(ownBoundary, "iam:CreatePolicyVersion"), link: boundaries, bounded: true},
+	{id: "boundary-default", title: "bring back an older version of its own permissions boundary", needs: on(ownBoundary, "iam:SetDefaultPolicyVersion"), link: boundaries, bounded: true},
 	{id: "iam-001", title: "write a new version of its own policy", needs: on(ownPolicy, "iam:CreatePolicyVersion")},
 	{id: "iam-002", title: "make access keys for other users", needs: on(somebody, "iam:CreateAccessKey")},
 	{id: "iam-003", title: "replace the access keys of other users", needs: on(somebody, "iam:CreateAccessKey", "iam:DeleteAccessKey")},
@@ -166,6 +176,9 @@ func (p *Powers) escalations(most int) (found []Mark) {
 next:
 	for i := range paths {
 		at, places := &paths[i], p.ref.needs[i]
+		if at.bounded && p.boundary == "" {
+			continue
+		}
 		for _, place := range places {
 			if place < 0 || !p.can(place) {
 				continue next
@@ -203,7 +216,7 @@ next:
 				m.Statement, m.Resources = g.Statement, g.written()
 			}
 			m.Actions = append(m.Actions, need.action)
-			m.Everywhere = m.Everywhere && g.everywhere
+			m.Everywhere = m.Everywhere && g.isWhole()
 			m.Conditional = m.Conditional || g.conditional
 		}
 		if found = append(found, m); len(found) == most {
@@ -231,6 +244,8 @@ func (p *Powers) choose(statements []statement, grants []grant, n need, place in
 				fits = fits || x.isVague()
 			case self:
 				fits = fits || covers(x.pattern, p.role) && !deniedOn(statements, place, p.role, &p.steps)
+			case ownBoundary:
+				fits = fits || !isAWSPolicy(p.boundary) && covers(x.pattern, p.boundary) && !deniedOn(statements, place, p.boundary, &p.steps)
 			case ownPolicy:
 				fits = fits || x.isVague() || slices.Contains(p.attached, x.pattern)
 			case theSame:
@@ -245,6 +260,9 @@ func (p *Powers) choose(statements []statement, grants []grant, n need, place in
 	}
 	return chosen, on
 }
+
+// isAWSPolicy reports whether a policy is one of AWS's own, which nobody changes.
+func isAWSPolicy(arn string) bool { return strings.Contains(arn, ":iam::aws:policy/") }
 
 // isVague reports whether a resource, as it is written, leaves open which one it
 // is. A variable does not: it stands for one.

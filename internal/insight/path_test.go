@@ -11,15 +11,22 @@ import (
 
 // pathsOf returns the paths that a role shows.
 func pathsOf(role serval.Role, boundary ...serval.Document) (ids []string) {
-	doc := serval.Document("")
 	if len(boundary) > 0 {
-		arn := "arn:aws:iam::111122223333:policy/edge"
-		role.PermissionsBoundary, doc = &arn, boundary[0]
+		role = within(role, boundary[0])
 	}
-	for _, m := range AWS().Look(role, doc).escalations(len(paths)) {
+	for _, m := range AWS().Look(role).escalations(len(paths)) {
 		ids = append(ids, m.Path)
 	}
 	return ids
+}
+
+const edge = "arn:aws:iam::111122223333:policy/edge"
+
+// within returns the role with a permissions boundary.
+func within(role serval.Role, boundary serval.Document) serval.Role {
+	role.PermissionsBoundary = new(edge)
+	role.BoundaryPolicy = &serval.BoundaryPolicy{Status: serval.ListRead, Version: "v1", Document: boundary}
+	return role
 }
 
 // docOf returns a document that allows what the needs are, each on the resource
@@ -63,11 +70,17 @@ func TestPaths(t *testing.T) {
 		ids[at.id] = true
 		t.Run(at.id, func(t *testing.T) {
 			shows := func(name string, role serval.Role, boundary ...serval.Document) {
+				if at.bounded && boundary == nil {
+					boundary = []serval.Document{serval.Document(allow("*", "*"))}
+				}
 				if !slices.Contains(pathsOf(role, boundary...), at.id) {
 					t.Errorf("%s: the path is not there", name)
 				}
 			}
 			misses := func(name string, role serval.Role, boundary ...serval.Document) {
+				if at.bounded && boundary == nil {
+					boundary = []serval.Document{serval.Document(allow("*", "*"))}
+				}
 				if slices.Contains(pathsOf(role, boundary...), at.id) {
 					t.Errorf("%s: the path is there", name)
 				}
@@ -76,6 +89,9 @@ func TestPaths(t *testing.T) {
 			shows("all of it", roleWith(full))
 			shows("all of it, from the office", roleWith(docOf(at.needs, onAll, `{"IpAddress":{"aws:SourceIp":"203.0.113.0/24"}}`)))
 			shows("all of it, within a boundary that allows it", roleWith(full), serval.Document(full))
+			if at.bounded && slices.Contains(pathsOf(roleWith(full)), at.id) {
+				t.Error("without a boundary: the path out of it is there")
+			}
 			misses("all of it, for what bears a tag", roleWith(docOf(at.needs, onAll, `{"StringEquals":{"aws:ResourceTag/team":"a"}}`)))
 			for i, n := range at.needs {
 				rest := slices.Delete(slices.Clone(at.needs), i, i+1)
@@ -91,8 +107,8 @@ func TestPaths(t *testing.T) {
 				switch {
 				case n.on == anything || n.on == theSame:
 					shows("on a thing that is named: "+n.action, roleWith(named))
-				case n.on == self:
-					misses("on another role: "+n.action, roleWith(named))
+				case n.on == self || n.on == ownBoundary:
+					misses("on another: "+n.action, roleWith(named))
 				case resourceOf(t, n.action) != "*":
 					misses("on a thing that is named: "+n.action, roleWith(named))
 				}

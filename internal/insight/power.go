@@ -1,6 +1,7 @@
 package insight
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -16,20 +17,22 @@ type Powers struct {
 
 	own      []statement
 	limit    []statement // of the permissions boundary
-	bounded  bool        // a boundary's document is known
+	bounded  bool        // a boundary's document is known, and counted
 	boundary string      // the boundary's ARN; empty where there is none
+	unbound  string      // why its document is not known, where that is so
 
 	unread []string // what could not be looked at, a sentence each
 	named  int      // policies
 
 	steps       budget
 	some, broad []uint64 // actions that may be allowed somewhere, and those that are allowed everywhere
+	cut         int      // actions of its own that the boundary leaves nowhere
 }
 
-// Look reads the permission documents of a role. The document of its permissions
-// boundary is empty where it is not known; the role's powers are then those
-// without it, and the card says so.
-func (r *Reference) Look(role serval.Role, boundary serval.Document) *Powers {
+// Look reads the permission documents of a role. Where that of its permissions
+// boundary is not known the role's powers are those without it, and the card says
+// so.
+func (r *Reference) Look(role serval.Role) *Powers {
 	p := &Powers{ref: r, role: role.ARN, steps: maxSteps}
 	take := func(name string, doc serval.Document) {
 		p.named++
@@ -56,11 +59,34 @@ func (r *Reference) Look(role serval.Role, boundary serval.Document) *Powers {
 	}
 	if role.PermissionsBoundary != nil && *role.PermissionsBoundary != "" {
 		p.boundary = *role.PermissionsBoundary
-		if statements, err := r.read(policyName(p.boundary), boundary); err == nil {
-			p.limit, p.bounded = statements, true
-		}
+		p.bound(role.BoundaryPolicy)
 	}
 	return p
+}
+
+// bound takes the policy of the boundary into account, where it can be read.
+func (p *Powers) bound(b *serval.BoundaryPolicy) {
+	switch {
+	case b == nil:
+		p.unbound = "its document was not read"
+	case b.Status != serval.ListRead:
+		p.unbound = "its document is not known: " + clip(b.Action, 128) + " " + clip(string(b.Status), 40)
+	default:
+		statements, err := p.ref.read(policyName(p.boundary), b.Document)
+		if err != nil {
+			p.unbound = "its document is not counted: " + err.Error()
+			return
+		}
+		p.limit, p.bounded = statements, true
+	}
+}
+
+// unbounded returns the powers as they are where no boundary is counted.
+func (p *Powers) unbounded() *Powers {
+	free := *p
+	free.limit, free.bounded = nil, false
+	free.some, free.broad, free.cut = nil, nil, 0
+	return &free
 }
 
 // policyName returns the name that ends a policy's ARN.
@@ -77,18 +103,28 @@ func (p *Powers) weigh() {
 		// Both must allow (IAM User Guide, "Permissions boundaries for IAM
 		// entities").
 		limit := p.ref.balance(p.limit, &p.steps)
-		for i := range p.some {
-			p.some[i] &= limit.some.words[i]
-			p.broad[i] &= limit.broad.words[i]
+		before := 0
+		for w := range p.some {
+			before += bits.OnesCount64(p.some[w])
+			p.some[w] &= limit.some.words[w]
+			p.broad[w] &= limit.broad.words[w]
+			// On different things each allows nothing together.
+			for word := p.some[w] &^ own.wide.words[w] &^ limit.wide.words[w]; word != 0; word &= word - 1 {
+				if i := w*64 + bits.TrailingZeros64(word); len(p.causes(i)) == 0 {
+					p.some[w] &^= 1 << (i % 64)
+				}
+			}
 		}
+		p.cut = before - (&board{p.some}).total()
 	}
 }
 
-// A balance is what statements of one kind come to.
-type balance struct{ some, broad board }
+// A balance is what statements of one kind come to. Wide are the actions that one
+// of them allows without naming on what.
+type balance struct{ some, broad, wide board }
 
 func (r *Reference) balance(statements []statement, steps *budget) balance {
-	b := balance{board{make([]uint64, r.size())}, board{make([]uint64, r.size())}}
+	b := balance{board{make([]uint64, r.size())}, board{make([]uint64, r.size())}, board{make([]uint64, r.size())}}
 	for i := range statements {
 		s := &statements[i]
 		switch {
@@ -96,6 +132,7 @@ func (r *Reference) balance(statements []statement, steps *budget) balance {
 		case s.everywhere || s.elsewhere:
 			r.each(s, func(w int, word uint64) {
 				b.some.words[w] |= word
+				b.wide.words[w] |= word
 				if s.everywhere && !s.conditional {
 					b.broad.words[w] |= word
 				}
@@ -314,10 +351,55 @@ func (p *Powers) can(i int) bool { return p.some[i/64]&(1<<(i%64)) != 0 }
 // everywhere reports whether the action is allowed on every resource, always.
 func (p *Powers) everywhere(i int) bool { return p.broad[i/64]&(1<<(i%64)) != 0 }
 
-// causes returns how the action is allowed; none where it is not.
+// causes returns how the action is allowed; none where it is not. Where a boundary
+// is counted, each is what of it the boundary leaves.
 func (p *Powers) causes(i int) []grant {
 	if !p.can(i) {
 		return nil
 	}
-	return p.ref.grants(p.own, i, &p.steps)
+	own := p.ref.grants(p.own, i, &p.steps)
+	if !p.bounded {
+		return own
+	}
+	limit := p.ref.grants(p.limit, i, &p.steps)
+	left := own[:0]
+	for _, g := range own {
+		if g.on, g.conditional = p.within(&g, limit); len(g.on) > 0 {
+			left = append(left, g)
+		}
+	}
+	return left
 }
+
+// within returns on what a boundary leaves a grant, and whether under conditions.
+func (p *Powers) within(g *grant, limit []grant) (on []resource, conditional bool) {
+	conditional = true
+	for i := range limit {
+		l := &limit[i]
+		var both []resource
+		switch {
+		case l.isWhole():
+			both = g.on
+		case g.isWhole():
+			both = l.on
+		default:
+			for k := range g.on {
+				if slices.ContainsFunc(l.on, func(x resource) bool { return p.steps.meet(&g.on[k], &x) }) {
+					both = append(both, g.on[k])
+				}
+			}
+		}
+		if len(both) > 0 {
+			conditional = conditional && l.conditional
+		}
+		for _, x := range both {
+			if len(on) < maxWords && !slices.ContainsFunc(on, func(o resource) bool { return o.pattern == x.pattern }) {
+				on = append(on, x)
+			}
+		}
+	}
+	return on, conditional || g.conditional
+}
+
+// isWhole reports whether the grant is on every resource.
+func (g *grant) isWhole() bool { return g.on[0].pattern == "*" }

@@ -387,6 +387,14 @@ func (b *board) isEmpty(from, to int) bool {
 	return true
 }
 
+// total returns how many actions are on the board.
+func (b *board) total() (n int) {
+	for _, word := range b.words {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
 // count returns how many actions of a range are on both.
 func (b *board) count(level set, from, to int) (n int) {
 	if from == to {

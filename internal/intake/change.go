@@ -40,7 +40,7 @@ func (t *Intake) look(ctx context.Context, c *changes, roles []serval.Role) ([]s
 	aws := insight.AWS()
 	staged := make([]store.Staged, len(roles))
 	for i, r := range roles {
-		staged[i] = store.Staged{Role: r, Digest: r.Digest(), Ability: string(aws.Look(r, "").Index())}
+		staged[i] = store.Staged{Role: r, Digest: r.Digest(), Ability: string(aws.Look(r).Index())}
 		k, known := c.known[r.RoleID]
 		if !known || k.Digest == staged[i].Digest || len(c.compared) >= maxCompared {
 			continue
@@ -61,7 +61,7 @@ func (t *Intake) look(ctx context.Context, c *changes, roles []serval.Role) ([]s
 		if c.compared == nil {
 			c.compared = map[string]compared{}
 		}
-		c.compared[r.RoleID] = compared{before.Digest, aws.Compare(insight.State{Role: before.Role}, insight.State{Role: r})}
+		c.compared[r.RoleID] = compared{before.Digest, aws.Compare(before.Role, r)}
 	}
 	return staged, nil
 }

@@ -389,6 +389,11 @@ func TestCheckRole(t *testing.T) {
 	nested := func(n int) serval.Document { // half objects, half lists
 		return serval.Document(strings.Repeat(`{"[\\\"[":[`, n/2) + strings.Repeat("]}", n/2))
 	}
+	bounded := func(b serval.BoundaryPolicy) func(*serval.Role) {
+		return func(r *serval.Role) {
+			r.PermissionsBoundary, r.BoundaryPolicy = new("arn:aws:iam::"+prod+":policy/edge"), &b
+		}
+	}
 	for _, test := range []struct {
 		name   string
 		change func(*serval.Role)
@@ -421,6 +426,14 @@ func TestCheckRole(t *testing.T) {
 		{"a longer managed ARN", managed(1, serval.ManagedPolicy{ARN: x(2049)}), "a managed policy whose ARN"},
 		{"a longer managed version", managed(1, serval.ManagedPolicy{Version: x(129)}), "a managed policy whose ARN"},
 		{"a longer boundary", func(r *serval.Role) { r.PermissionsBoundary = new(x(2049)) }, "a permissions boundary whose ARN"},
+		{"a boundary's policy", bounded(serval.BoundaryPolicy{Status: serval.ListRead, Version: x(128), Document: "{}"}), ""},
+		{"a boundary's policy that is denied", bounded(serval.BoundaryPolicy{Status: serval.ListDenied, Action: ü(128)}), ""},
+		{"a boundary's policy of no status", bounded(serval.BoundaryPolicy{}), `has permissions_boundary_policy with the status ""`},
+		{"a longer boundary's action", bounded(serval.BoundaryPolicy{Status: serval.ListDenied, Action: x(129)}), "has permissions_boundary_policy with an action of more than 128"},
+		{"a longer boundary's version", bounded(serval.BoundaryPolicy{Status: serval.ListRead, Version: x(129)}), "whose version has more than 128"},
+		{"a longer boundary's document", bounded(serval.BoundaryPolicy{Status: serval.ListRead, Document: serval.Document(x(131073))}), "a policy document of more than"},
+		{"a deeper boundary's document", bounded(serval.BoundaryPolicy{Status: serval.ListRead, Document: nested(42)}), "nested deeper than 40"},
+		{"the policy of no boundary", func(r *serval.Role) { r.BoundaryPolicy = &serval.BoundaryPolicy{Status: serval.ListRead} }, "and no boundary"},
 		{"throttled", func(r *serval.Role) { r.InlinePolicies.Status = serval.ListThrottled }, ""},
 		{"denied, failed", func(r *serval.Role) {
 			r.InlinePolicies.Status, r.InlinePolicies.Action = serval.ListDenied, ü(128)

@@ -118,6 +118,8 @@ func checkRole(r serval.Role, account serval.Account) error {
 		return refuse("has max_session_seconds %d, which is neither 0 nor from %d to %d", r.MaxSessionSeconds, minSession, maxSession)
 	case r.PermissionsBoundary != nil && longer(*r.PermissionsBoundary, maxPolicyARN):
 		return refuse("has a permissions boundary whose ARN has more than %d characters", maxPolicyARN)
+	case r.PermissionsBoundary == nil && r.BoundaryPolicy != nil:
+		return refuse("has the policy of a permissions boundary, and no boundary")
 	case len(r.Tags) > maxTags:
 		return refuse("has more than %d tags", maxTags)
 	case len(r.InlinePolicies.Policies) > maxPolicies:
@@ -130,14 +132,22 @@ func checkRole(r serval.Role, account serval.Account) error {
 			return refuse("has a tag whose key has more than %d characters, or its value more than %d", maxTagKey, maxTagValue)
 		}
 	}
-	for _, list := range []struct {
+	type read struct {
 		name   string
 		status serval.ListStatus
 		action string
-	}{
+	}
+	lists := []read{
 		{"inline_policies", r.InlinePolicies.Status, r.InlinePolicies.Action},
 		{"managed_policies", r.ManagedPolicies.Status, r.ManagedPolicies.Action},
-	} {
+	}
+	if b := r.BoundaryPolicy; b != nil {
+		lists = append(lists, read{"permissions_boundary_policy", b.Status, b.Action})
+		if longer(b.Version, maxVersion) {
+			return refuse("has a permissions boundary whose version has more than %d characters", maxVersion)
+		}
+	}
+	for _, list := range lists {
 		switch list.status {
 		case serval.ListRead, serval.ListDenied, serval.ListThrottled, serval.ListFailed:
 		default:
@@ -160,7 +170,7 @@ func checkRole(r serval.Role, account serval.Account) error {
 			return refuse("has a managed policy whose ARN has more than %d characters, or its version more than %d", maxPolicyARN, maxVersion)
 		}
 	}
-	for _, d := range documents(r) {
+	for _, d := range r.Documents() {
 		if longer(string(d), maxDocument) {
 			return refuse("has a policy document of more than %d characters", maxDocument)
 		}
@@ -169,18 +179,6 @@ func checkRole(r serval.Role, account serval.Account) error {
 		}
 	}
 	return nil
-}
-
-// documents returns the documents of r.
-func documents(r serval.Role) []serval.Document {
-	list := []serval.Document{r.TrustPolicy}
-	for _, policy := range r.InlinePolicies.Policies {
-		list = append(list, policy.Document)
-	}
-	for _, policy := range r.ManagedPolicies.Policies {
-		list = append(list, policy.Document)
-	}
-	return list
 }
 
 // longer reports whether text has more than max characters.

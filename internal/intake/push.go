@@ -251,7 +251,7 @@ func stage(account serval.Account, settled map[string]store.Settled, keep func([
 			return nil
 		}
 		batch = append(batch, r)
-		for _, d := range documents(r) {
+		for _, d := range r.Documents() {
 			size += len(d)
 		}
 		if len(batch) == stageBatch || size >= stageBytes {

@@ -251,6 +251,7 @@ type rolePageView struct {
 	Managed   []documentView
 	Unread    []string // which lists are not known
 	Boundary  string
+	Bounding  *documentView // the boundary's policy, where it was read
 	LastUsed  wire.Time
 	Created   wire.Time
 	Changes   []wire.RoleVersion // those that changed something, the newest first
@@ -287,6 +288,9 @@ func (p *Pages) showRole(w http.ResponseWriter, r *http.Request, v *Visit, accou
 	view.Favourite = slices.Contains(readFavourites(r), role.RoleID)
 	if role.PermissionsBoundary != nil {
 		view.Boundary = *role.PermissionsBoundary
+	}
+	if b := role.BoundaryPolicy; b != nil && b.Status == serval.ListRead {
+		view.Bounding = &documentView{Name: view.Boundary[strings.LastIndexByte(view.Boundary, '/')+1:], ARN: view.Boundary, Version: b.Version, Text: paper.write(b.Document)}
 	}
 	if role.LastUsedAt != nil {
 		view.LastUsed = wire.Time{Time: *role.LastUsedAt}

@@ -52,6 +52,12 @@ type Role struct {
 	LastUsedAt          *time.Time        `json:"last_used_at"`
 	InlinePolicies      InlinePolicies    `json:"inline_policies"`
 	ManagedPolicies     ManagedPolicies   `json:"managed_policies"`
+
+	// BoundaryPolicy is the policy that the permissions boundary names; nil where
+	// there is no boundary, and where whoever read the role does not look at it. It
+	// is absent then, unlike all else: the schema has it only since the first
+	// release, and an upstream that does not take it is not sent it.
+	BoundaryPolicy *BoundaryPolicy `json:"permissions_boundary_policy,omitempty"`
 }
 
 // A Document is the text of a policy document, decoded; empty where it could
@@ -155,6 +161,16 @@ type ManagedPolicy struct {
 	Document Document `json:"document"`
 }
 
+// A BoundaryPolicy is the managed policy that is a role's permissions boundary, in
+// its default version. Where the status is not ListRead, Action is the action that
+// went wrong.
+type BoundaryPolicy struct {
+	Status   ListStatus `json:"status"`
+	Action   string     `json:"action,omitempty"`
+	Version  string     `json:"version"` // empty where unknown
+	Document Document   `json:"document"`
+}
+
 // Key returns the role's identity. The role's ARN must be one that ParseRoleARN
 // takes.
 func (r Role) Key() RoleKey {
@@ -184,10 +200,26 @@ func (r Role) Digest() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// Documents returns the documents that the role has, the trust policy first; one
+// that could not be read is empty.
+func (r Role) Documents() []Document {
+	list := []Document{r.TrustPolicy}
+	for _, p := range r.InlinePolicies.Policies {
+		list = append(list, p.Document)
+	}
+	for _, p := range r.ManagedPolicies.Policies {
+		list = append(list, p.Document)
+	}
+	if r.BoundaryPolicy != nil {
+		list = append(list, r.BoundaryPolicy.Document)
+	}
+	return list
+}
+
 // Shown returns the digest of what GetRole alone shows of the role: all but its
 // policies and when it was last used.
 func (r Role) Shown() string {
-	r.InlinePolicies, r.ManagedPolicies = InlinePolicies{}, ManagedPolicies{}
+	r.InlinePolicies, r.ManagedPolicies, r.BoundaryPolicy = InlinePolicies{}, ManagedPolicies{}, nil
 	return r.Digest()
 }
 

@@ -173,9 +173,16 @@ func TestRole_Digest(t *testing.T) {
 		}
 		seen[d] = name
 	}
+	for name, b := range map[string]BoundaryPolicy{
+		"a boundary's policy": {Status: ListRead}, "its version": {Status: ListRead, Version: "v1"}, "its document": {Status: ListRead, Document: "{}"},
+		"its status": {Status: ListDenied}, "its action": {Status: ListDenied, Action: "iam:GetPolicy"},
+	} {
+		count(name, func(r *Role) { r.BoundaryPolicy = &b })
+	}
 	fields := reflect.TypeFor[Role]()
 	for i := range fields.NumField() {
-		if name := fields.Field(i).Name; name != "LastUsedAt" {
+		// A role without the policy of its boundary is as it was before there was one.
+		if name := fields.Field(i).Name; name != "LastUsedAt" && name != "BoundaryPolicy" {
 			count("no "+name, func(r *Role) { reflect.ValueOf(r).Elem().Field(i).SetZero() })
 		}
 	}

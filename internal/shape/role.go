@@ -53,6 +53,9 @@ func Documents(r control.Role) *wire.Documents {
 	if r.PermissionsBoundary != nil {
 		d.PermissionsBoundary = *r.PermissionsBoundary
 	}
+	if r.BoundaryPolicy != nil {
+		d.BoundaryPolicy = r.BoundaryPolicy
+	}
 	return d
 }
 

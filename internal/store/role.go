@@ -34,8 +34,16 @@ type Role struct {
 // rolePolicies is what is kept of a role's policies: the lists, with documents
 // by digest.
 type rolePolicies struct {
-	Inline  policyList `json:"inline"`
-	Managed policyList `json:"managed"`
+	Inline   policyList   `json:"inline"`
+	Managed  policyList   `json:"managed"`
+	Boundary *boundaryRef `json:"boundary,omitempty"`
+}
+
+type boundaryRef struct {
+	Status   serval.ListStatus `json:"status"`
+	Action   string            `json:"action,omitempty"`
+	Version  string            `json:"version,omitempty"`
+	Document string            `json:"document,omitempty"` // digest
 }
 
 type policyList struct {
@@ -199,6 +207,13 @@ func (v *View) fillDocuments(r *Role, read map[string]serval.Document) error {
 		}
 		r.ManagedPolicies.Policies = append(r.ManagedPolicies.Policies, serval.ManagedPolicy{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: d})
 	}
+	if b := r.policies.Boundary; b != nil {
+		d, err := document(b.Document)
+		if err != nil {
+			return err
+		}
+		r.BoundaryPolicy = &serval.BoundaryPolicy{Status: b.Status, Action: b.Action, Version: b.Version, Document: d}
+	}
 	return nil
 }
 
@@ -324,12 +339,8 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 	// applied.
 	documents := make(map[string]serval.Document)
 	for _, r := range roles {
-		documents[r.TrustPolicy.Digest()] = r.TrustPolicy
-		for _, p := range r.InlinePolicies.Policies {
-			documents[p.Document.Digest()] = p.Document
-		}
-		for _, p := range r.ManagedPolicies.Policies {
-			documents[p.Document.Digest()] = p.Document
+		for _, d := range r.Documents() {
+			documents[d.Digest()] = d
 		}
 	}
 	delete(documents, "")
@@ -365,6 +376,9 @@ func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
 	}
 	for _, p := range r.ManagedPolicies.Policies {
 		refs.Managed.Policies = append(refs.Managed.Policies, policyRef{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: p.Document.Digest()})
+	}
+	if b := r.BoundaryPolicy; b != nil {
+		refs.Boundary = &boundaryRef{b.Status, b.Action, b.Version, b.Document.Digest()}
 	}
 	policies, err := json.Marshal(refs)
 	if err != nil {

@@ -54,6 +54,7 @@ func role(accountID, id, name string) serval.Role {
 			{Name: "one", Document: `{"Statement":[{"Effect":"Allow","Action":"s3:*"}]}`}, {Name: "unread"}}},
 		ManagedPolicies: serval.ManagedPolicies{Status: serval.ListDenied, Action: "iam:GetPolicyVersion", Policies: []serval.ManagedPolicy{
 			{ARN: "arn:aws:iam::aws:policy/ReadOnlyAccess", Name: "ReadOnlyAccess", Version: "v3", Document: `{"Statement":[]}`}}},
+		BoundaryPolicy: &serval.BoundaryPolicy{Status: serval.ListRead, Version: "v2", Document: `{"Statement":[{"Effect":"Allow","Action":"sqs:*"}]}`},
 	}
 }
 
@@ -150,7 +151,7 @@ func TestRoleComesBackAsItWas(t *testing.T) {
 				"ARN": func(v *View) (Role, error) { return v.RoleByARN(want[i].ARN) },
 			} {
 				r := look(t, d, find)
-				if diff := cmp.Diff(got[i], r, cmpopts.IgnoreUnexported(Role{}), cmpopts.IgnoreTypes(serval.Document(""), serval.InlinePolicies{}, serval.ManagedPolicies{})); diff != "" {
+				if diff := cmp.Diff(got[i], r, cmpopts.IgnoreUnexported(Role{}), cmpopts.IgnoreTypes(serval.Document(""), serval.InlinePolicies{}, serval.ManagedPolicies{}, &serval.BoundaryPolicy{})); diff != "" {
 					t.Errorf("role %s by %s (-want +got):\n%s", want[i].Name, name, diff)
 				}
 			}
@@ -368,12 +369,12 @@ func TestStage(t *testing.T) {
 				t.Errorf("push %s has %d roles, want %d", push, len(got), want)
 			}
 		}
-		// Documents by digest: trust, one inline and one managed for all roles.
-		if n := d.number(t, `select count(*) from staged_document where push = 'p1'`); n != 3 {
-			t.Errorf("%d staged documents, want 3", n)
+		// Documents by digest: trust, one inline, one managed and a boundary for all roles.
+		if n := d.number(t, `select count(*) from staged_document where push = 'p1'`); n != 4 {
+			t.Errorf("%d staged documents, want 4", n)
 		}
-		if n := d.number(t, `select count(*) from staged_document`); n != 6 {
-			t.Errorf("%d staged documents of two pushes, want 6", n)
+		if n := d.number(t, `select count(*) from staged_document`); n != 8 {
+			t.Errorf("%d staged documents of two pushes, want 8", n)
 		}
 		for i, text := range unkept {
 			bad := role(prod, "AROABAD", "bad")
@@ -389,10 +390,8 @@ func TestStage(t *testing.T) {
 		if err := d.DropOldStaged(t.Context(), noon.Add(time.Hour)); err != nil {
 			t.Fatal(err)
 		}
-		for _, n := range []int64{d.number(t, `select count(*) from staged_role`), d.number(t, `select count(*) from staged_document`)} {
-			if n != 3 {
-				t.Errorf("%d staged roles or documents after the old ones were dropped, want 3", n)
-			}
+		if roles, documents := d.number(t, `select count(*) from staged_role`), d.number(t, `select count(*) from staged_document`); roles != 3 || documents != 4 {
+			t.Errorf("%d staged roles and %d documents after the old ones were dropped, want 3 and 4", roles, documents)
 		}
 		// Nothing of a push that was not applied is kept.
 		if err := d.DropStaged(t.Context(), "p4"); err != nil {
@@ -403,8 +402,8 @@ func TestStage(t *testing.T) {
 		}
 		// What is kept is not staged again, and is there for the next push.
 		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: roles})
-		if n := d.number(t, `select count(*) from document`); n != 3 {
-			t.Errorf("%d documents, want 3", n)
+		if n := d.number(t, `select count(*) from document`); n != 4 {
+			t.Errorf("%d documents, want 4", n)
 		}
 		roles[0].TrustPolicy = `{"new":true}`
 		if err := stageAll("p5", roles...); err != nil {

@@ -29,8 +29,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,6 +73,10 @@ type Client struct {
 	http  *http.Client
 
 	identity atomic.Pointer[string] // who the worker is to AWS; nil while not known
+
+	// takes has, by account, the generation of the last sync that was opened with an
+	// upstream that takes the policies of boundaries.
+	takes sync.Map
 }
 
 // New returns a client. It makes no call; a base URL that cannot be used is
@@ -200,6 +206,9 @@ func (c *Client) OpenSync(ctx context.Context, accountID, worker string, kind se
 	if err == nil && answer.Generation < 1 {
 		return wire.Sync{}, fmt.Errorf("opening a sync of account %s: the upstream issued generation %d", accountID, answer.Generation)
 	}
+	if err == nil && answer.TakesBoundaries {
+		c.takes.Store(accountID, answer.Generation)
+	}
 	if r, ok := errors.AsType[*serval.Refusal](err); ok && r.Kind == serval.Conflict {
 		if until, parseErr := time.Parse(time.RFC3339Nano, r.Detail["until"]); parseErr == nil {
 			return wire.Sync{}, &Busy{r, until}
@@ -212,14 +221,29 @@ func (c *Client) OpenSync(ctx context.Context, accountID, worker string, kind se
 // the generation its sync was opened with. The same inventory always has the
 // same bytes, so that pushing it twice is the same as once. Where the upstream
 // takes offence at the inventory itself, the refusal's detail has its size
-// (bytes) and digest (sha256), both uncompressed.
+// (bytes) and digest (sha256), both uncompressed. An upstream that did not say that
+// it takes the policies of boundaries is not sent them.
 func (c *Client) PushInventory(ctx context.Context, inv serval.Inventory) (wire.Push, error) {
+	inv.Roles = c.taken(inv.AccountID, inv.Generation, inv.Roles)
 	return c.push(ctx, inv.AccountID, "inventory", inv.Generation, func(w io.Writer) error { return wire.WriteInventory(w, inv) })
 }
 
 // PushDelta puts a delta as PushInventory does an inventory.
 func (c *Client) PushDelta(ctx context.Context, d serval.Delta) (wire.Push, error) {
+	d.Roles = c.taken(d.AccountID, d.Generation, d.Roles)
 	return c.push(ctx, d.AccountID, "delta", d.Generation, func(w io.Writer) error { return wire.WriteDelta(w, d) })
+}
+
+// taken returns roles as the upstream that the sync was opened with takes them.
+func (c *Client) taken(accountID string, generation int64, roles []serval.Role) []serval.Role {
+	if opened, ok := c.takes.Load(accountID); ok && opened == generation {
+		return roles
+	}
+	plain := slices.Clone(roles)
+	for i := range plain {
+		plain[i].BoundaryPolicy = nil
+	}
+	return plain
 }
 
 func (c *Client) push(ctx context.Context, accountID, what string, generation int64, body func(io.Writer) error) (wire.Push, error) {

@@ -54,6 +54,8 @@ type far struct {
 	digest     string
 	applied    int
 	roles      int
+	bounded    int  // of the roles that were pushed last, those with their boundary's policy
+	takes      bool // the policies of boundaries
 	removed    []serval.Removal
 	kind       serval.SyncKind                                   // of the last sync that was opened
 	answer     func(w http.ResponseWriter, r *http.Request) bool // answers in place of all this
@@ -98,7 +100,7 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.kind = in.Kind
 		f.claimed, f.until = in.Worker, time.Now().Add(time.Minute)
 		w.WriteHeader(http.StatusCreated)
-		json.NewEncoder(w).Encode(wire.Sync{Generation: f.generation, Until: wire.Time{Time: f.until}, LookedAt: wire.Time{Time: looked}, Known: known})
+		json.NewEncoder(w).Encode(wire.Sync{Generation: f.generation, Until: wire.Time{Time: f.until}, LookedAt: wire.Time{Time: looked}, Known: known, TakesBoundaries: f.takes})
 	case "PUT /base/api/v1/upstream/accounts/" + account + "/inventory", "PUT /base/api/v1/upstream/accounts/" + account + "/delta":
 		if r.Header.Get("Content-Encoding") != "gzip" || r.ContentLength != -1 {
 			f.t.Errorf("pushed with encoding %q and length %d, want a gzip stream", r.Header.Get("Content-Encoding"), r.ContentLength)
@@ -110,13 +112,21 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		sum := sha256.New()
 		roles := 0
+		f.bounded = 0
+		one := func(r serval.Role) error {
+			roles++
+			if r.BoundaryPolicy != nil {
+				f.bounded++
+			}
+			return nil
+		}
 		var inv serval.Inventory
 		if strings.HasSuffix(r.URL.Path, "/delta") {
 			var d serval.Delta
-			d, err = wire.ReadDelta(io.TeeReader(z, sum), func(serval.Role) error { roles++; return nil })
+			d, err = wire.ReadDelta(io.TeeReader(z, sum), one)
 			inv.Generation, f.removed = d.Generation, d.Removed
 		} else {
-			inv, err = wire.ReadInventory(io.TeeReader(z, sum), func(serval.Role) error { roles++; return nil })
+			inv, err = wire.ReadInventory(io.TeeReader(z, sum), one)
 		}
 		if err != nil {
 			f.refuse(w, http.StatusBadRequest, "invalid_argument", err.Error(), nil)
@@ -228,6 +238,42 @@ func TestASyncFromEndToEnd(t *testing.T) {
 	other := inventory(1, 1)
 	if _, err := c.PushInventory(ctx, other); !serval.IsRefusal(err, serval.Conflict) {
 		t.Errorf("pushing an older generation = %v; want a conflict", err)
+	}
+}
+
+// An upstream of before there were policies of boundaries refuses roles that have
+// one: it is not sent them. One that says that it takes them is.
+func TestBoundariesGoWhereTheyAreTaken(t *testing.T) {
+	f := newFar(t)
+	c := f.client(t)
+	for i, takes := range []bool{false, true, false} {
+		f.takes = takes
+		for _, kind := range []serval.SyncKind{serval.SyncFull, serval.SyncDelta} {
+			sync, err := c.OpenSync(t.Context(), account, "worker-0", kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inv := inventory(sync.Generation, 3)
+			inv.Roles[1].PermissionsBoundary = new("arn:aws:iam::" + account + ":policy/edge")
+			inv.Roles[1].BoundaryPolicy = &serval.BoundaryPolicy{Status: serval.ListRead, Version: "v1", Document: "{}"}
+			if kind == serval.SyncFull {
+				_, err = c.PushInventory(t.Context(), inv)
+			} else {
+				delta := serval.Delta{AccountID: account, Generation: sync.Generation, Complete: true, ReadBy: serval.ByRoles, Roles: inv.Roles}
+				delta.Normalize()
+				_, err = c.PushDelta(t.Context(), delta)
+			}
+			want := 0
+			if takes {
+				want = 1
+			}
+			if err != nil || f.roles != 3 || f.bounded != want {
+				t.Errorf("sync %d, %s, takes %v: %v; %d roles came, %d with the policy of a boundary, want %d", i+1, kind, takes, err, f.roles, f.bounded, want)
+			}
+			if inv.Roles[1].BoundaryPolicy == nil {
+				t.Error("what was pushed has lost it here, too")
+			}
+		}
 	}
 }
 

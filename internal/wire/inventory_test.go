@@ -28,7 +28,8 @@ func testInventory() serval.Inventory {
 			{ARN: roleARN, RoleID: "AROA1", Name: "dev", Path: "/", Description: "<b> & c", CreatedAt: t0, MaxSessionSeconds: 3600,
 				Tags: map[string]string{"serval": "", "team": "a"}, TrustPolicy: `{"a":"<&>","a":1.0}`, PermissionsBoundary: &boundary, LastUsedAt: &used,
 				InlinePolicies:  serval.InlinePolicies{Status: serval.ListRead, Policies: []serval.InlinePolicy{{Name: "p", Document: `{}`}}},
-				ManagedPolicies: serval.ManagedPolicies{Status: serval.ListDenied, Action: "iam:GetPolicyVersion", Policies: []serval.ManagedPolicy{{ARN: "arn:aws:iam::aws:policy/A", Name: "A", Version: "v3"}}}},
+				ManagedPolicies: serval.ManagedPolicies{Status: serval.ListDenied, Action: "iam:GetPolicyVersion", Policies: []serval.ManagedPolicy{{ARN: "arn:aws:iam::aws:policy/A", Name: "A", Version: "v3"}}},
+				BoundaryPolicy:  &serval.BoundaryPolicy{Status: serval.ListDenied, Action: "iam:GetPolicyVersion", Version: "v2"}},
 			{ARN: roleARN + "2", RoleID: "AROA2", Name: "dev2", Path: "/", CreatedAt: t0, Tags: map[string]string{"serval": ""}, TrustPolicy: "not JSON",
 				InlinePolicies: serval.InlinePolicies{Status: serval.ListRead}, ManagedPolicies: serval.ManagedPolicies{Status: serval.ListRead}},
 		},
@@ -106,6 +107,9 @@ func TestInventory_random(t *testing.T) {
 			if rnd.IntN(2) == 0 {
 				used, boundary := when(), pick()
 				r.LastUsedAt, r.PermissionsBoundary = &used, &boundary
+			}
+			if rnd.IntN(2) == 0 {
+				r.BoundaryPolicy = &serval.BoundaryPolicy{Status: statuses[rnd.IntN(4)], Action: pick(), Version: pick(), Document: doc()}
 			}
 			for range rnd.IntN(3) {
 				r.InlinePolicies.Policies = append(r.InlinePolicies.Policies, serval.InlinePolicy{Name: pick(), Document: doc()})

@@ -56,6 +56,9 @@ type Sync struct {
 	// Known are the roles that are listed for the account: what the worker has to
 	// say "untagged" of when it sees them without the tag.
 	Known []serval.KnownRole `json:"known"`
+	// TakesBoundaries says that roles may have permissions_boundary_policy. An
+	// upstream of before that field refuses what it does not know.
+	TakesBoundaries bool `json:"takes_boundaries"`
 }
 
 // A Push answers an accepted inventory or delta.

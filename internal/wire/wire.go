@@ -172,6 +172,7 @@ type Documents struct {
 	PermissionsBoundary string `json:"permissions_boundary"`
 	InlinePolicies      any    `json:"inline_policies"`
 	ManagedPolicies     any    `json:"managed_policies"`
+	BoundaryPolicy      any    `json:"permissions_boundary_policy"` // null where there is none, and where nobody reads it
 }
 
 // A Roles is a page of the catalogue.

@@ -115,7 +115,8 @@ func shapes() map[string]any {
 		Entitlement: Entitlement{"Assume Role", "Ability to assume this AWS IAM role"}, MaxMinutes: 120, RecommendedMinutes: 60,
 		RequireJustification: true, BreakGlass: true, Blocked: "a finding", Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
 		Marks: []string{"privilege_escalation"}, MarksAtLeast: true, LastUsedAt: at(4), Insight: &insight,
-		Documents: &Documents{json.RawMessage(`{"Version":"2012-10-17"}`), "arn:aws:iam::aws:policy/B", []any{}, []any{}},
+		Documents: &Documents{json.RawMessage(`{"Version":"2012-10-17"}`), "arn:aws:iam::aws:policy/B", []any{}, []any{},
+			map[string]any{"status": "read"}},
 	}
 	identity := Identity{"p1", "ana@example.com", "anna@example.com", "https://acme.okta.com", "00u1", []string{"leads"}, at(0), "none came", "because", at(0)}
 	session := Session{"s1", "r1", "console", "issued", roleARN, "ana@example.com", "ASIA", "AROA1:ana@example.com", at(5), at(65), at(65), "no"}
@@ -163,7 +164,7 @@ func shapes() map[string]any {
 			serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
 			"arn:aws:iam::111122223333:role/w", 7, at(0), true}}},
 		"open-sync": OpenSync{"hub", serval.SyncDelta},
-		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}},
+		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}, true},
 		"push":      Push{8, true, 1, 2, 3, 4, 5},
 
 		"start-check":  StartCheck{serval.CheckOrganization},
