@@ -174,7 +174,7 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 		f.add("SERVAL_LOG_LEVEL", "debug, info, warn or error.")
 	}
 	checkAWS(f, c.BaseRoleARN, c.STSRegion, c.STSEndpoint, c.IAMEndpoint, c.OrganizationsEndpoint)
-	c.tokenFile = pathOf("SERVAL_UPSTREAM_TOKEN_FILE", "upstream-token-file", environ, flags)
+	c.tokenFile = settings.SecretFiles(&c, environ, flags)["SERVAL_UPSTREAM_TOKEN"]
 	return c, f.all()
 }
 
@@ -268,19 +268,6 @@ func checkAWS(f *fault, baseRole, region, sts, iam, organizations string) {
 			f.add(e.name, "%s", err)
 		}
 	}
-}
-
-// pathOf returns the path that a file's flag or variable holds.
-func pathOf(name, flag string, environ []string, flags *pflag.FlagSet) string {
-	if g := flags.Lookup(flag); g != nil && g.Changed {
-		return g.Value.String()
-	}
-	for _, text := range slices.Backward(environ) {
-		if path, ok := strings.CutPrefix(text, name+"="); ok {
-			return path
-		}
-	}
-	return ""
 }
 
 // A fault gathers what is wrong, each once: a value that could not be read

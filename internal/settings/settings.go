@@ -155,12 +155,7 @@ func Flags(flags *pflag.FlagSet, into any) {
 // from the flags that were given, which win. It returns every fault, each a
 // sentence that begins with the variable's name.
 func Read(into any, environ []string, flags *pflag.FlagSet) (faults []string) {
-	given := make(map[string]string)
-	for _, text := range environ {
-		if name, value, ok := strings.Cut(text, "="); ok && strings.HasPrefix(name, Prefix) {
-			given[name] = value
-		}
-	}
+	given := variables(environ)
 	list := fields(into)
 	faults = append(faults, unknown(given, list)...)
 	values := make(map[string]string)
@@ -189,25 +184,52 @@ func Read(into any, environ []string, flags *pflag.FlagSet) (faults []string) {
 	return faults
 }
 
+// variables returns those of environ (NAME=value each) that are Serval's.
+func variables(environ []string) map[string]string {
+	given := make(map[string]string)
+	for _, text := range environ {
+		if name, value, ok := strings.Cut(text, "="); ok && strings.HasPrefix(name, Prefix) {
+			given[name] = value
+		}
+	}
+	return given
+}
+
+// byFlag returns the flag that gives the file of a secret, where it was given.
+func (f field) byFlag(flags *pflag.FlagSet) *pflag.Flag {
+	if flags == nil || !f.secret {
+		return nil
+	}
+	if g := flags.Lookup(f.flag + "-file"); g != nil && g.Changed {
+		return g
+	}
+	return nil
+}
+
+// file returns the file that f's value is to be read from; empty where from none.
+func (f field) file(given map[string]string, flags *pflag.FlagSet) string {
+	switch g := f.byFlag(flags); {
+	case g != nil:
+		return g.Value.String()
+	case strings.HasSuffix(f.name, "_FILE"):
+		return "" // the setting is itself a path
+	default:
+		return given[f.name+"_FILE"]
+	}
+}
+
 // find returns the value that was given for f.
 func (f field) find(given map[string]string, flags *pflag.FlagSet) (value, fault string) {
-	value, inEnv := given[f.name]
-	path, inFile := given[f.name+"_FILE"]
-	if strings.HasSuffix(f.name, "_FILE") {
-		inFile = false // the setting is itself a path
-	}
 	if flags != nil {
 		if g := flags.Lookup(f.flag); g != nil && g.Changed {
 			return g.Value.String(), ""
 		}
-		if g := flags.Lookup(f.flag + "-file"); f.secret && g != nil && g.Changed {
-			path, inFile, inEnv = g.Value.String(), true, false
-		}
 	}
+	value, path := given[f.name], f.file(given, flags)
 	switch {
-	case inEnv && inFile && value != "" && path != "":
+	case value != "" && path != "" && f.byFlag(flags) == nil:
 		return "", f.name + ": given both itself and as " + f.name + "_FILE; leave one of them out."
-	case inFile && path != "":
+	case path != "":
 		text, err := os.ReadFile(path)
 		if err != nil {
 			// The error's text would repeat the path, which may be the secret itself.
