@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,6 +26,9 @@ type DB struct {
 	writes  statements // those of write,
 	reads   statements // and of read
 	unlock  func() error
+
+	login atomic.Pointer[login] // who connects, where that can change
+	place string                // of PostgreSQL, without who connects there
 }
 
 // tries is how often Again runs what it is given.

@@ -133,7 +133,8 @@ func (d *DB) release() error {
 	return d.unlock()
 }
 
-func openPostgres(ctx context.Context, text string, readOnly bool) (*DB, error) {
+// parsePostgres reads an address as Serval connects to it.
+func parsePostgres(text string) (*pgx.ConnConfig, error) {
 	config, err := pgx.ParseConfig(text)
 	if err != nil {
 		// The driver's error may hold the password.
@@ -143,21 +144,34 @@ func openPostgres(ctx context.Context, text string, readOnly bool) (*DB, error) 
 		// It would put values into the text of queries.
 		return nil, serval.Refuse(serval.Invalid, "default_query_exec_mode=simple_protocol is not supported in the PostgreSQL address")
 	}
-	var options []stdlib.OptionOpenDB
+	return config, nil
+}
+
+func openPostgres(ctx context.Context, text string, readOnly bool) (*DB, error) {
+	config, err := parsePostgres(text)
+	if err != nil {
+		return nil, err
+	}
+	d := &DB{dialect: postgresDialect}
+	var db *sql.DB
 	if readOnly {
-		options = append(options, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		db = stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
 			_, err := c.Exec(ctx, `set default_transaction_read_only = on`)
 			return err
 		}))
-	} else if config.ValidateConnect == nil {
-		// A standby would answer every check of a grant with old news.
-		config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	} else {
+		d.place = place(text)
+		d.login.Store(&login{config.User, config.Password})
+		if config.ValidateConnect == nil {
+			// A standby would answer every check of a grant with old news.
+			config.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+		}
+		db = sql.OpenDB(d.connector(config))
 	}
-	db := stdlib.OpenDB(*config, options...)
 	db.SetMaxOpenConns(16)
 	db.SetMaxIdleConns(8)
 	db.SetConnMaxLifetime(30 * time.Minute)
-	d := &DB{dialect: postgresDialect, read: db, write: db}
+	d.read, d.write = db, db
 	if err := db.PingContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("connecting to PostgreSQL: %w", redacted(err)), db.Close())
 	}

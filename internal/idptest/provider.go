@@ -161,6 +161,13 @@ func (p *Provider) AddRedirectURI(uri string) {
 	p.o.RedirectURIs = append(p.o.RedirectURIs, uri)
 }
 
+// RotateClient gives the client another secret; the one before is refused.
+func (p *Provider) RotateClient(secret string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.o.ClientSecret = secret
+}
+
 // AddPerson adds somebody who can sign in.
 func (p *Provider) AddPerson(person Person) { p.SetPerson(person) }
 

@@ -75,7 +75,7 @@ func (p *Provider) Begin(ctx context.Context, o Prompt) (a Attempt, redirect str
 func (p *Provider) at(m *metadata) *oauth2.Config {
 	return &oauth2.Config{
 		ClientID:     p.c.ClientID,
-		ClientSecret: p.c.ClientSecret.Reveal(),
+		ClientSecret: p.secret.Load().Reveal(),
 		RedirectURL:  p.c.RedirectURL,
 		Scopes:       p.c.Scopes,
 		Endpoint: oauth2.Endpoint{

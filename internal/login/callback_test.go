@@ -179,6 +179,25 @@ func TestClientSecretBasic(t *testing.T) {
 	}
 }
 
+// S-108: the client's secret changes while somebody is at the provider, and whoever
+// comes back is signed in by the new one.
+func TestRotate(t *testing.T) {
+	w := newWorld(t, nil)
+	a, query := w.callback()
+	w.idp.RotateClient("another")
+	w.p.Rotate(serval.NewSecret("another"))
+	if _, err := w.p.Finish(t.Context(), a, query); err != nil {
+		t.Errorf("who had begun before: %v", err)
+	}
+	if _, err := w.signIn(); err != nil {
+		t.Errorf("who begins after: %v", err)
+	}
+	w.p.Rotate(serval.NewSecret(testSecret))
+	_, err := w.signIn()
+	wantCause(t, err, CauseClient)
+	w.idp.Complaints()
+}
+
 // an endpoint that never answers costs its deadline and no more, and the
 // fault behind the refusal says that time ran out.
 func TestR32_EndpointsHang(t *testing.T) {

@@ -29,6 +29,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -38,9 +39,9 @@ import (
 type Config struct {
 	Issuer       string // exactly as in the discovery document: a trailing slash counts
 	ClientID     string
-	ClientSecret serval.Secret
-	RedirectURL  string   // one constant, from the settings; https, or http on loopback
-	Scopes       []string // nil means openid, email, profile
+	ClientSecret serval.Secret // until Rotate
+	RedirectURL  string        // one constant, from the settings; https, or http on loopback
+	Scopes       []string      // nil means openid, email, profile
 
 	// Offline asks for a refresh token too, so that the provider can be asked
 	// again who somebody is without their browser.
@@ -76,6 +77,7 @@ type Config struct {
 // use by many goroutines.
 type Provider struct {
 	c      Config
+	secret atomic.Pointer[serval.Secret] // the client's, as it is now
 	client *http.Client
 	now    func() time.Time
 	watch  watched
@@ -126,8 +128,14 @@ func New(c Config) (*Provider, error) {
 		found:  discovery{turn: newTurn()},
 		keys:   keySet{turn: newTurn()},
 	}
+	p.Rotate(c.ClientSecret)
 	return p, nil
 }
+
+// Rotate has the client prove itself by another secret from now on. Who is on
+// the way to the provider and back notices nothing: the secret is of no use
+// before the code is exchanged.
+func (p *Provider) Rotate(secret serval.Secret) { p.secret.Store(&secret) }
 
 // check returns every fault of the configuration.
 func (c Config) check() error {

@@ -78,7 +78,7 @@ func (s *Logins) Begin(ctx context.Context, who serval.Principal, state, browser
 		return tx.KeepAttempt(store.Attempt{
 			State: row, Browser: browser.Digest(),
 			// Where it comes back to may hold a client's state, or a way to the console.
-			Sealed:  s.sealer.seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
+			Sealed:  s.sealer.Load().seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
 			Network: serval.NetworkOf(who.Address), CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
 		}, maxHere, maxAttempts)
 	})
@@ -126,7 +126,7 @@ func (s *Logins) SignIn(ctx context.Context, who serval.Principal, state, browse
 		return SignedIn{}, err
 	}
 	// A crash here costs the person a new sign-in and nothing else.
-	opened, err := s.sealer.open(kept.Sealed, row)
+	opened, err := s.sealer.Load().open(kept.Sealed, row)
 	if err != nil {
 		s.door.Log.Warn("a sealed login attempt does not open", zap.Error(err))
 		err = serval.Refuse(serval.NotFound, "This sign-in was begun before the server's secret changed. Start again.")
@@ -181,11 +181,11 @@ const refreshRow = " refresh"
 // sealed returns what the provider gave as it is kept, in the row with the id.
 func (s *Logins) sealed(row string, id Identity, now time.Time) store.IDToken {
 	k := store.IDToken{
-		ID: row, Sealed: s.sealer.seal(id.IDToken, row), EndsAt: id.ExpiresAt,
+		ID: row, Sealed: s.sealer.Load().seal(id.IDToken, row), EndsAt: id.ExpiresAt,
 		AuthTime: id.AuthTime, RefreshedAt: now,
 	}
 	if !id.RefreshToken.Empty() {
-		k.Refresh = s.sealer.seal(id.RefreshToken, row+refreshRow)
+		k.Refresh = s.sealer.Load().seal(id.RefreshToken, row+refreshRow)
 	}
 	return k
 }

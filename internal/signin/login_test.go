@@ -124,7 +124,7 @@ func TestIdentifyFails(t *testing.T) {
 	err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
 		row := serval.NewSecret("odd").Digest()
 		return tx.KeepAttempt(store.Attempt{State: row, Browser: serval.NewSecret("b").Digest(), ExpiresAt: w.clock.now().Add(time.Minute),
-			Sealed: w.logins.sealer.seal(serval.NewSecret(canary), row)}, 10, 10)
+			Sealed: w.logins.sealer.Load().seal(serval.NewSecret(canary), row)}, 10, 10)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ func (f *failures) check(person string, now time.Time, most int) error {
 // askAgain asks the identity provider who it is, by the refresh token.
 func (s *Logins) askAgain(ctx context.Context, who serval.Principal, k store.IDToken) (Identity, error) {
 	again := serval.Refuse(serval.LoginRequired, "The identity provider wants you to sign in again.")
-	token, err := s.sealer.open(k.Refresh, k.ID+refreshRow)
+	token, err := s.sealer.Load().open(k.Refresh, k.ID+refreshRow)
 	if err != nil {
 		s.door.Log.Warn("a sealed refresh token does not open", zap.String("login", who.LoginID), zap.Error(err))
 		return Identity{}, again

@@ -18,8 +18,8 @@ type sealer struct {
 	keys []cipher.AEAD // the first seals, all open
 }
 
-func newSealer(root serval.Secret, older []serval.Secret) sealer {
-	var s sealer
+func newSealer(root serval.Secret, older []serval.Secret) *sealer {
+	s := new(sealer)
 	for _, secret := range append([]serval.Secret{root}, older...) {
 		block, err := aes.NewCipher(secret.Key("seal"))
 		if err != nil {
@@ -35,12 +35,12 @@ func newSealer(root serval.Secret, older []serval.Secret) sealer {
 }
 
 // seal returns text, readable only by open with the same row.
-func (s sealer) seal(text serval.Secret, row string) string {
+func (s *sealer) seal(text serval.Secret, row string) string {
 	return base64.RawURLEncoding.EncodeToString(s.keys[0].Seal(nil, nil, []byte(text.Reveal()), []byte(row)))
 }
 
 // open returns what was sealed for row under any of the secrets.
-func (s sealer) open(sealed, row string) (serval.Secret, error) {
+func (s *sealer) open(sealed, row string) (serval.Secret, error) {
 	text, err := base64.RawURLEncoding.DecodeString(sealed)
 	if err != nil {
 		return serval.Secret{}, errors.New("signin: a sealed text is not base64")

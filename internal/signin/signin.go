@@ -40,7 +40,7 @@ type Settings struct {
 type Logins struct {
 	door     *door.Door
 	settings Settings
-	sealer   sealer
+	sealer   atomic.Pointer[sealer]
 
 	appointed atomic.Pointer[appointed]
 
@@ -58,9 +58,16 @@ func New(d *door.Door, settings Settings) *Logins {
 	if settings.MintRate == 0 {
 		settings.MintRate = 60
 	}
-	s := &Logins{door: d, settings: settings, sealer: newSealer(settings.Secret, settings.OlderSecrets), mostDevices: maxDevices}
+	s := &Logins{door: d, settings: settings, mostDevices: maxDevices}
+	s.Rekey(settings.Secret, settings.OlderSecrets...)
 	s.appointed.Store(&appointed{})
 	return s
+}
+
+// Rekey has what waits in the database be sealed under another root secret from
+// now on. What was sealed under an older one opens as long as it is given here.
+func (s *Logins) Rekey(root serval.Secret, older ...serval.Secret) {
+	s.sealer.Store(newSealer(root, older))
 }
 
 // Appoint makes these the admins and auditors as whom people are recognised from
@@ -114,7 +121,7 @@ func (s *Logins) IDToken(l store.Login, begun, now time.Time) (token serval.Secr
 	if l.IDToken.Sealed == "" || l.IDToken.EndsAt.Sub(now) <= tokenMargin {
 		return serval.Secret{}, false, serval.Refuse(serval.LoginRequired, "The identity provider's token of your sign-in has ended. Sign in again to open a session.")
 	}
-	token, err = s.sealer.open(l.IDToken.Sealed, l.IDToken.ID)
+	token, err = s.sealer.Load().open(l.IDToken.Sealed, l.IDToken.ID)
 	if err != nil {
 		s.door.Log.Warn("a sealed ID token does not open", zap.String("login", l.ID), zap.Error(err))
 		return serval.Secret{}, false, serval.Refuse(serval.LoginRequired, "Your sign-in is from before the server's secret changed. Sign in again to open a session.")

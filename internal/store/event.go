@@ -293,7 +293,7 @@ func (v *View) VerifyChain(published Head) (Head, error) {
 func (s *Store) CheckSecret(ctx context.Context) error {
 	return s.Read(ctx, func(v *View) error {
 		rows, _, err := v.Events(EventFilter{Limit: 1})
-		if err != nil || len(rows) == 0 || s.chain.Knows(rows[0].KeyID) {
+		if err != nil || len(rows) == 0 || s.chain.Load().Knows(rows[0].KeyID) {
 			return err
 		}
 		return serval.Refuse(serval.FailedPrecondition,

@@ -189,12 +189,12 @@ func TestVerifyChainWithOlderSecret(t *testing.T) {
 	each(t, func(t *testing.T, d place) {
 		d.act(t, noon, func(tx *Tx) error { return tx.Append(serval.Event{Action: serval.LoginCreate}) })
 		old, young := serval.NewSecret("a root secret of a test"), serval.NewSecret("the next one")
-		d.chain = serval.NewChain(young, old)
+		d.Rekey(young, old)
 		d.act(t, noon, func(tx *Tx) error { return tx.Append(serval.Event{Action: serval.LoginEnd}) })
 		if _, err := verify(t, d, Head{}); err != nil {
 			t.Errorf("with both secrets: %v", err)
 		}
-		d.chain = serval.NewChain(young)
+		d.Rekey(young)
 		if _, err := verify(t, d, Head{}); err == nil {
 			t.Error("verified without the older secret")
 		}

@@ -333,7 +333,7 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 		return err
 	}
 	defer tx.Rollback()
-	v := &View{ctx: ctx, q: tx, chain: s.chain}
+	v := &View{ctx: ctx, q: tx, chain: *s.chain.Load()}
 	// A document that many roles share is staged once, and one that is kept
 	// already not at all: documents stay, so it is still there when the push is
 	// applied.

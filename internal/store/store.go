@@ -46,7 +46,7 @@ type Config struct {
 // A Store is an open database. It is safe for concurrent use.
 type Store struct {
 	db     *database.DB
-	chain  serval.Chain
+	chain  atomic.Pointer[serval.Chain]
 	told   func(serval.Event)
 	head   atomic.Pointer[Head]
 	full   atomic.Bool // the last Write found no space
@@ -80,10 +80,24 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, chain: c.Chain, told: c.Recorded}
+	s := &Store{db: db, told: c.Recorded}
+	s.chain.Store(&c.Chain)
 	s.memory.on.Store(db.Alone() && !c.ReadOnly)
 	return s, nil
 }
+
+// Rekey has the links of the audit log be made under another root secret from now
+// on. Those that were made under an older one can be checked as long as it is given
+// here.
+func (s *Store) Rekey(root serval.Secret, older ...serval.Secret) {
+	chain := serval.NewChain(root, older...)
+	s.chain.Store(&chain)
+}
+
+// Rotate has connections be made by the user and the password of another address
+// from now on, once they have been seen to work; an address that differs in more
+// is refused, and so is every one of SQLite.
+func (s *Store) Rotate(ctx context.Context, u serval.Secret) error { return s.db.Rotate(ctx, u) }
 
 // Close closes the database and lets another process serve it.
 func (s *Store) Close() error {
@@ -166,7 +180,7 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	}
 	d := &snapshot{memory: &s.memory, db: s.db, begun: ctx}
 	defer d.end()
-	err := f(&View{ctx: ctx, q: d, chain: s.chain, snapshot: d})
+	err := f(&View{ctx: ctx, q: d, chain: *s.chain.Load(), snapshot: d})
 	if d.failed != nil {
 		return d.failed
 	}
@@ -211,7 +225,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	defer tx.Rollback()
 	noted := &noting{querier: tx}
-	t := &Tx{View: View{ctx: ctx, q: noted, chain: s.chain}, Now: now}
+	t := &Tx{View: View{ctx: ctx, q: noted, chain: *s.chain.Load()}, Now: now}
 	var latest int64
 	err = tx.QueryRowContext(ctx,
 		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,

@@ -36,7 +36,7 @@ type cookies struct {
 
 // newCookies derives the keys. What was made under an older secret still opens;
 // what is written is made under the present one.
-func newCookies(secret serval.Secret, older []serval.Secret) cookies {
+func newCookies(secret serval.Secret, older []serval.Secret) *cookies {
 	var keys [][]byte
 	for _, s := range append([]serval.Secret{secret}, older...) {
 		keys = append(keys, s.Key("cookie hash"), s.Key("cookie block"))
@@ -52,7 +52,7 @@ func newCookies(secret serval.Secret, older []serval.Secret) cookies {
 		store.MaxAge(int(age / time.Second)) // the codecs' bound as well
 		return store
 	}
-	return cookies{login: lasting(loginAge), attempt: lasting(attemptAge)}
+	return &cookies{login: lasting(loginAge), attempt: lasting(attemptAge)}
 }
 
 // plainID writes the one value that a cookie of ours has as it is. What the
@@ -80,13 +80,21 @@ func (plainID) Deserialize(src []byte, dst any) error {
 	return nil
 }
 
+// store returns what reads and writes the cookie of a name.
+func (c *cookies) store(name string) *sessions.CookieStore {
+	if name == loginCookie {
+		return c.login
+	}
+	return c.attempt
+}
+
 // read returns the id that a cookie holds: empty where there is none, and broken
 // where there is one that is not ours. That is an anonymous visitor, no fault.
-func (cookies) read(r *http.Request, store *sessions.CookieStore, name string) (id serval.Secret, broken bool) {
+func (c *cookies) read(r *http.Request, name string) (id serval.Secret, broken bool) {
 	if _, err := r.Cookie(name); err != nil {
 		return serval.Secret{}, false
 	}
-	session, err := store.New(r, name)
+	session, err := c.store(name).New(r, name)
 	if err != nil {
 		return serval.Secret{}, true
 	}
@@ -98,8 +106,9 @@ func (cookies) read(r *http.Request, store *sessions.CookieStore, name string) (
 }
 
 // write sets a cookie in place of whatever this answer said of it before.
-func (c cookies) write(w http.ResponseWriter, r *http.Request, store *sessions.CookieStore, name string, id serval.Secret) error {
+func (c *cookies) write(w http.ResponseWriter, r *http.Request, name string, id serval.Secret) error {
 	forget(w.Header(), name)
+	store := c.store(name)
 	session := sessions.NewSession(store, name)
 	session.Options = store.Options
 	session.Values[cookieValue] = id.Reveal()
@@ -107,7 +116,7 @@ func (c cookies) write(w http.ResponseWriter, r *http.Request, store *sessions.C
 }
 
 // clear has the browser drop a cookie.
-func (c cookies) clear(w http.ResponseWriter, name string) {
+func (*cookies) clear(w http.ResponseWriter, name string) {
 	forget(w.Header(), name)
 	http.SetCookie(w, &http.Cookie{
 		Name: name, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteLaxMode,

@@ -48,7 +48,7 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 		return err
 	}
 	// Several tabs of one browser share one id, so that all may come back.
-	browser, _ := s.cookies.read(r, s.cookies.attempt, attemptCookie)
+	browser, _ := s.cookies.Load().read(r, attemptCookie)
 	if browser.Empty() {
 		browser = serval.NewSecret(rand.Text() + rand.Text())
 	}
@@ -58,11 +58,11 @@ func (s *Server) beginLogin(w http.ResponseWriter, r *http.Request, v *visit) er
 	if err != nil {
 		return err
 	}
-	if err := s.cookies.write(w, r, s.cookies.attempt, attemptCookie, browser); err != nil {
+	if err := s.cookies.Load().write(w, r, attemptCookie, browser); err != nil {
 		return err
 	}
 	if _, err := r.Cookie(loginCookie); err == nil {
-		s.cookies.clear(w, loginCookie)
+		s.cookies.Load().clear(w, loginCookie)
 	}
 	w.Header().Set("Location", provider)
 	w.WriteHeader(http.StatusSeeOther)
@@ -98,7 +98,7 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 		return serval.Refuse(serval.Invalid, "This is not an answer of the identity provider to a sign-in of yours. Start again.")
 	}
 	state := serval.NewSecret(answer.Get("state"))
-	browser, _ := s.cookies.read(r, s.cookies.attempt, attemptCookie)
+	browser, _ := s.cookies.Load().read(r, attemptCookie)
 	var begun signin.Attempt
 	in, err := s.c.Logins.SignIn(r.Context(), v.nobody(), state, browser, r.UserAgent(), func(ctx context.Context, kept signin.Attempt) (signin.Identity, error) {
 		begun = kept
@@ -119,7 +119,7 @@ func (s *Server) finishLogin(w http.ResponseWriter, r *http.Request, v *visit) e
 			return err
 		}
 	}
-	if err := s.cookies.write(w, r, s.cookies.login, loginCookie, in.Token); err != nil {
+	if err := s.cookies.Load().write(w, r, loginCookie, in.Token); err != nil {
 		return err
 	}
 	return s.redirect(w, in.ReturnTo) // checked before it was sealed
@@ -198,7 +198,7 @@ func (s *Server) signOut(w http.ResponseWriter, r *http.Request, v *visit) error
 			return err
 		}
 	}
-	s.cookies.clear(w, loginCookie)
+	s.cookies.Load().clear(w, loginCookie)
 	return s.redirect(w, "/")
 }
 
@@ -237,7 +237,7 @@ func (s *Server) endNamedLogin(w http.ResponseWriter, r *http.Request, v *visit)
 		return err
 	}
 	if id == v.login.ID {
-		s.cookies.clear(w, loginCookie)
+		s.cookies.Load().clear(w, loginCookie)
 	}
 	return nil
 }

@@ -111,7 +111,7 @@ func (s *Server) record(r *http.Request, v *visit, err error) {
 		if early.Kind != serval.Denied || v.route.Rule == Public || v.route.Rule == Worker {
 			return
 		}
-		token, _ := s.cookies.read(r, s.cookies.login, loginCookie)
+		token, _ := s.cookies.Load().read(r, loginCookie)
 		who, _, err := s.c.Logins.Recognise(r.Context(), v.who, token)
 		if err != nil {
 			return

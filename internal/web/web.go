@@ -32,6 +32,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -120,7 +121,7 @@ type Server struct {
 	origin  *url.URL
 	routes  []route
 	mux     *http.ServeMux // path patterns; methods are the table's
-	cookies cookies
+	cookies atomic.Pointer[cookies]
 	pages   *pages.Pages
 	logins  *edge.Limiter
 	returns *edge.Limiter
@@ -133,6 +134,12 @@ type Server struct {
 
 	draining context.Context // ends when long polls have to
 	drain    context.CancelFunc
+}
+
+// Rekey has cookies be made under another root secret from now on. Those that were
+// made under an older one open as long as it is given here.
+func (s *Server) Rekey(root serval.Secret, older ...serval.Secret) {
+	s.cookies.Store(newCookies(root, older))
 }
 
 // Drain answers the long polls that are waiting, and lets none wait any more,
@@ -190,11 +197,12 @@ func New(c Config) (*Server, error) {
 		return nil, errors.Join(faults...)
 	}
 	s := &Server{
-		c: c, origin: origin, mux: http.NewServeMux(), cookies: newCookies(c.Secret, c.OlderSecrets),
+		c: c, origin: origin, mux: http.NewServeMux(),
 		logins: &edge.Limiter{Most: loginRate}, returns: &edge.Limiter{Most: returnRate},
 		going: make(chan struct{}, maxComing), coming: make(chan struct{}, maxComing),
 		cross: http.NewCrossOriginProtection(), patience: patience, forwarded: &sync.Once{},
 	}
+	s.Rekey(c.Secret, c.OlderSecrets...)
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.pages, err = pages.New(pages.Config{
 		Logins: c.Logins, Plane: c.Plane, Runs: c.Runs, Origin: origin.String(), Networks: c.Networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy,
@@ -307,9 +315,9 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 		}
 		return err
 	}
-	token, broken := s.cookies.read(r, s.cookies.login, loginCookie)
+	token, broken := s.cookies.Load().read(r, loginCookie)
 	if broken {
-		s.cookies.clear(w, loginCookie)
+		s.cookies.Load().clear(w, loginCookie)
 	}
 	who, current, err := s.c.Logins.Recognise(r.Context(), v.who, token)
 	switch {
@@ -320,7 +328,7 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 		return err
 	}
 	if !token.Empty() {
-		s.cookies.clear(w, loginCookie)
+		s.cookies.Load().clear(w, loginCookie)
 	}
 	v.who.Kind = serval.KindNobody
 	if v.route.Rule == Anyone {
