@@ -96,7 +96,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 			faults = append(faults, text)
 		}
 	}
-	root, older := secrets(c.RootSecret)
+	root, older := bridge.SplitSecret(c.RootSecret)
 	out = bridge.Config{
 		Listen: c.Listen, AdminListen: c.AdminListen, PublicURL: c.PublicURL,
 		TLSCertFile: c.TLSCertFile, TLSKeyFile: c.TLSKeyFile,
@@ -107,6 +107,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 			Hosts: strings.Fields(c.OIDCHosts), Offline: c.OIDCOffline,
 		},
 		Secret: root, OlderSecrets: older, ExternalIDSecret: c.ExternalIDSecret, DatabaseURL: c.DatabaseURL,
+		SecretFiles:    settings.SecretFiles(c, environ, flags),
 		TrustedAccount: c.TrustedAccount, STSRegion: c.STSRegion, STSEndpoint: c.STSEndpoint, SigninEndpoint: c.SigninEndpoint,
 		RequestExpiry: c.RequestExpiry, MintRate: c.MintRate, DrainDelay: c.DrainDelay, DeviceLogin: c.DeviceLogin,
 		VPCEndpoint: c.VPCEndpoint, BlockFindings: c.BlockFindings,
@@ -184,17 +185,4 @@ func lease(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("from %d to %d, on for %d, or off", serval.MinLease/time.Minute, serval.MaxLease/time.Minute, serval.DefaultLease/time.Minute)
 	}
 	return time.Duration(minutes) * time.Minute, nil
-}
-
-// secrets takes the root secret apart: the present one, and older ones after
-// commas.
-func secrets(text serval.Secret) (root serval.Secret, older []serval.Secret) {
-	for i, part := range strings.Split(text.Reveal(), ",") {
-		if i == 0 {
-			root = serval.NewSecret(part)
-		} else {
-			older = append(older, serval.NewSecret(part))
-		}
-	}
-	return root, older
 }

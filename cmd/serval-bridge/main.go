@@ -175,7 +175,7 @@ func migrate(environ []string) *cobra.Command {
 		if faults := settings.Read(&c, environ, command.Flags()); len(faults) > 0 {
 			return wrong(faults)
 		}
-		root, older := secrets(c.RootSecret)
+		root, older := bridge.SplitSecret(c.RootSecret)
 		s, err := store.Open(command.Context(), store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(root, older...)})
 		if err != nil {
 			return err
@@ -217,7 +217,7 @@ func restored(environ []string) *cobra.Command {
 		if faults := settings.Read(&c, environ, command.Flags()); len(faults) > 0 {
 			return wrong(faults)
 		}
-		root, older := secrets(c.RootSecret)
+		root, older := bridge.SplitSecret(c.RootSecret)
 		r := bridge.Restore{DatabaseURL: c.DatabaseURL, Secret: root, Older: older, Revoke: revoke, Log: zap.NewNop()}
 		if audit != "" {
 			f, err := os.Open(audit)
@@ -245,7 +245,7 @@ func audit(environ []string) *cobra.Command {
 		if faults := settings.Read(&c, environ, command.Flags()); len(faults) > 0 {
 			return nil, wrong(faults)
 		}
-		root, older := secrets(c.RootSecret)
+		root, older := bridge.SplitSecret(c.RootSecret)
 		return bridge.OpenArchive(command.Context(), c.DatabaseURL, root, older...)
 	}
 

@@ -57,6 +57,7 @@ type Config struct {
 	OlderSecrets     []serval.Secret
 	ExternalIDSecret serval.Secret // the key of External IDs, 32 bytes or more
 	DatabaseURL      serval.Secret
+	SecretFiles      map[string]string // where secrets came from, by setting: those are followed
 
 	TrustedAccount string // shown where an account is connected; may be empty
 	STSRegion      string
@@ -283,7 +284,11 @@ func Run(ctx context.Context, c Config) (err error) {
 		}, func() float64 { return float64(c.LogSink.Dropped()) }))
 	}
 
-	pages, err := c.listen(c.Listen)
+	cert, err := c.keyPair()
+	if err != nil {
+		return err
+	}
+	pages, err := c.listen(c.Listen, cert)
 	if err != nil {
 		return err
 	}
@@ -321,11 +326,11 @@ func Run(ctx context.Context, c Config) (err error) {
 		Buckets: []float64{10, 25, 50, 75, 90, 100},
 	})
 	registry.MustRegister(packed)
-	channels, err := c.channels()
+	m, err := newMessenger(&c)
 	if err != nil {
 		return fmt.Errorf("preparing notices: %w", err)
 	}
-	d, logins, plane, err := c.open(ctx, channels, count, provider, minter, packed)
+	d, logins, plane, err := c.open(ctx, m.channels, count, provider, minter, packed)
 	if err != nil {
 		return err
 	}
@@ -378,9 +383,25 @@ func Run(ctx context.Context, c Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("preparing the pages: %w", err)
 	}
-	defer c.notify(ctx, d, plane, channels, registry)()
+	defer c.notify(ctx, d, plane, m, registry)()
 	server.RegisterOnShutdown(edge.Drain)
 	watch := newWatch(&c, d.Store, registry)
+	secrets := newKeeper(&c, append(m.rotations,
+		rotation{[]string{"SERVAL_OIDC_CLIENT_SECRET"}, func(_ context.Context, _, next *Config) error {
+			provider.Rotate(next.OIDC.ClientSecret)
+			return nil
+		}},
+		rotation{[]string{"SERVAL_DATABASE_URL"}, func(ctx context.Context, _, next *Config) error {
+			return d.Store.Rotate(ctx, next.DatabaseURL)
+		}},
+		rekey(d.Store.Rekey, logins.Rekey, edge.Rekey),
+		kept("SERVAL_EXTERNAL_ID_SECRET", "every trust policy depends on the one in use: put it back"),
+	), registry)
+	secrets.follow("upstream_tokens", file.tokensRead)
+	if cert != nil {
+		secrets.follow("SERVAL_TLS_CERT_FILE", cert.read)
+	}
+	probes.Report("secrets", secrets.report)
 	ready.open(edge)
 	c.Log.Info("serving", zap.String("url", c.PublicURL), zap.Stringer("listen", pages.Addr()),
 		zap.Stringer("admin_listen", admin.Addr()), zap.String("version", c.Version))
@@ -390,6 +411,7 @@ func Run(ctx context.Context, c Config) (err error) {
 
 	var background sync.WaitGroup
 	background.Go(func() { c.guard("walk", func() { watch.walk(ctx) }) })
+	background.Go(func() { secrets.watch(ctx, &c) })
 	c.tick(ctx, plane, runs, file, heads)
 	background.Wait()
 
@@ -517,27 +539,21 @@ func (c *Config) guard(what string, turn func()) {
 	turn()
 }
 
-// listen listens for pages and API, with TLS where it is set.
-func (c *Config) listen(address string) (net.Listener, error) {
+// listen listens for pages and API, with TLS where there is a certificate.
+func (c *Config) listen(address string, cert *keyPair) (net.Listener, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}
 	l = &capped{Listener: l, most: maxConnections}
-	if c.TLSCertFile == "" {
+	if cert == nil {
 		return l, nil
-	}
-	if _, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile); err != nil {
-		return nil, errors.Join(fmt.Errorf("reading SERVAL_TLS_CERT_FILE and SERVAL_TLS_KEY_FILE: %w", err), l.Close())
 	}
 	return tls.NewListener(l, &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
-		// Read for each connection, so that a renewed certificate counts.
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
-			return &pair, err
-		},
+		// Asked for each connection, so that a renewed certificate counts.
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return cert.pair.Load(), nil },
 	}), nil
 }
 

@@ -95,12 +95,20 @@ func TestFullFileSystem(t *testing.T) {
 	if text := readyz(); !strings.Contains(text, "the disk is full") {
 		t.Errorf("/readyz does not tell of a full disk: %s", text)
 	}
+	metered := func(want string) {
+		t.Helper()
+		if _, text := get(t, e.admin+"/metrics"); !strings.Contains(text, "\nserval_database_full "+want+"\n") {
+			t.Errorf("the metrics do not say serval_database_full %s", want)
+		}
+	}
+	metered("1")
 	if e.logs.FilterMessage("the disk is full").Len() == 0 {
 		t.Error("the log does not tell of a full disk")
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
+	metered("0")
 	if text := readyz(); strings.Contains(text, "full") {
 		t.Errorf("/readyz of a disk with space: %s", text)
 	}

@@ -117,6 +117,17 @@ func (f *inForce) upstreamTokens() []web.UpstreamToken {
 	return tokens
 }
 
+// tokensRead says which upstream token cannot be read, so that it is known before
+// its worker comes.
+func (f *inForce) tokensRead() error {
+	for _, t := range f.file.Load().UpstreamTokens {
+		if _, err := readToken(t.SecretFile); err != nil {
+			return fmt.Errorf("%s lets nobody in: %w", t.Name, err)
+		}
+	}
+	return nil
+}
+
 // look reads the file and puts it into force where it is another, and right. A
 // file that cannot be used is told once: in the log, in the audit log and by
 // metric; the last good one stays in force.

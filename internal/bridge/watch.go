@@ -19,7 +19,8 @@ const verifyEvery = 6 * time.Hour
 const heldTime = 2 * time.Second
 
 // A watch looks, while the bridge serves, at what nobody asks for: whether the
-// audit chain holds, and whether removals wait for somebody to confirm them.
+// audit chain holds, whether removals wait for somebody to confirm them, and
+// whether there is space.
 type watch struct {
 	store *store.Store
 	log   *zap.Logger
@@ -27,7 +28,7 @@ type watch struct {
 	every time.Duration // between two walks; 0: verifyEvery
 
 	holds, verified prometheus.Gauge
-	held            *prometheus.Desc
+	held, full      *prometheus.Desc
 }
 
 func newWatch(c *Config, s *store.Store, registry *prometheus.Registry) *watch {
@@ -39,14 +40,15 @@ func newWatch(c *Config, s *store.Store, registry *prometheus.Registry) *watch {
 			Name: "serval_audit_verified_timestamp_seconds", Help: "When the audit chain was last walked to its end, in Unix seconds; 0 where it was not yet.",
 		}),
 		held: prometheus.NewDesc("serval_removals_held", "Roles whose removal waits to be confirmed.", nil, nil),
+		full: prometheus.NewDesc("serval_database_full", "1 where the database's disk is full: what is there can be read, and nothing can be recorded.", nil, nil),
 	}
 	w.holds.Set(1)
 	registry.MustRegister(w.holds, w.verified, w)
 	return w
 }
 
-// Describe names the metric that a scrape asks the database for.
-func (w *watch) Describe(to chan<- *prometheus.Desc) { to <- w.held }
+// Describe names the metrics that a scrape asks the database for.
+func (w *watch) Describe(to chan<- *prometheus.Desc) { to <- w.held; to <- w.full }
 
 // Collect asks the database; where it does not answer there is none.
 func (w *watch) Collect(to chan<- prometheus.Metric) {
@@ -60,6 +62,11 @@ func (w *watch) Collect(to chan<- prometheus.Metric) {
 	if err == nil {
 		to <- prometheus.MustNewConstMetric(w.held, prometheus.GaugeValue, float64(held))
 	}
+	full := 0.0
+	if w.store.Full(ctx, w.now()) {
+		full = 1
+	}
+	to <- prometheus.MustNewConstMetric(w.full, prometheus.GaugeValue, full)
 }
 
 // walk verifies the audit chain at once and then every few hours, until ctx
