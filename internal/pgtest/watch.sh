@@ -41,8 +41,17 @@ make() {
 		$1
 	END
 }
+# One that goes on from a backup has started, for pg_ctl, long before it lets anybody in.
+entered() {
+	tries=0
+	until grep -q '^ready' "$dir/data/postmaster.pid"; do
+		tries=$((tries + 1))
+		[ $tries -lt 600 ] || return
+		sleep 0.1
+	done
+}
 {
-	make "$@" && "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -t 60 -w start
+	make "$@" && "$bin/pg_ctl" -D "$dir/data" -l "$dir/log" -t 60 -w start && entered
 } >"$dir/out" 2>&1 </dev/null || {
 	echo failed
 	cat "$dir/out" "$dir/log"
