@@ -69,9 +69,15 @@ func serveApart(t testing.TB, address string, cmd *exec.Cmd) *served {
 // wait returns how long it took from now until the server answers.
 func (s *served) wait() time.Duration {
 	s.t.Helper()
+	return s.waitFor(s.url + "/")
+}
+
+// waitFor is wait for another address of it.
+func (s *served) waitFor(url string) time.Duration {
+	s.t.Helper()
 	began := time.Now()
 	for time.Since(began) < 20*time.Second {
-		if res, err := http.Get(s.url + "/"); err == nil {
+		if res, err := http.Get(url); err == nil {
 			res.Body.Close()
 			if res.StatusCode == http.StatusOK {
 				return time.Since(began)

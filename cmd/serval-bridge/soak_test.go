@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,7 +45,9 @@ func TestSoak(t *testing.T) {
 	if *soakTime == 0 {
 		t.Skip("make soak runs it")
 	}
-	s := newSoak(t, *soakUsers)
+	s := newSoak(t, *soakUsers, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
+	s.served = s.serve(s.build(), s.address)
+	s.stock()
 	s.run(*soakTime/4, 0) // what is remembered is, and everybody is signed in
 	before := s.rest()
 	s.run(*soakTime, faulty)
@@ -81,9 +84,13 @@ func TestSoak(t *testing.T) {
 
 // A soak is a bridge with people who use it.
 type soak struct {
-	*served
-	admin    string
+	*served         // which the worker pushes to
+	address  string // that people know
+	admin    string // of served
 	database string
+	settings []string
+	token    string // of the worker
+	role     serval.Role
 	idp      *idptest.Provider
 	people   []*soaker
 	faulty   atomic.Uint64 // in thousandths
@@ -103,21 +110,17 @@ type soaker struct {
 
 const soakSecret = "8f14e45fceea167a5a36dedd4bea2543"
 
-func newSoak(t *testing.T, people int) *soak {
+// newSoak makes all that a bridge needs. Its url is where serve puts the first one.
+func newSoak(t *testing.T, people int, database string) *soak {
 	t.Helper()
 	dir := t.TempDir()
-	program := filepath.Join(dir, "serval-bridge")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("building the bridge: %v: %s", err, out)
-	}
-	address := freeAddress(t)
-	s := &soak{admin: freeAddress(t), database: "sqlite://" + filepath.Join(dir, "serval.db"), answers: map[int]int{}}
+	s := &soak{served: &served{t: t}, address: freeAddress(t), database: database, answers: map[int]int{}}
 	var persons []idptest.Person
 	for i := range people {
 		email := fmt.Sprintf("p%03d@example.com", i)
 		persons = append(persons, idptest.Person{Subject: "00u-" + email, Name: email, Email: email, EmailVerified: true, Groups: []string{"engineering"}})
 	}
-	s.idp = idptest.New(idptest.Options{ClientID: "client", ClientSecret: "s", RedirectURIs: []string{"http://" + address + "/oidc/auth/callback"}, People: persons})
+	s.idp = idptest.New(idptest.Options{ClientID: "client", ClientSecret: "s", RedirectURIs: []string{"http://" + s.address + "/oidc/auth/callback"}, People: persons})
 	issuer := s.idp.Start(t)
 	cloud := awstest.New(awstest.Options{})
 	sts := cloud.Start(t)
@@ -130,8 +133,8 @@ func newSoak(t *testing.T, people int) *soak {
 		fault.Match = func(*awstest.Request) bool { return s.strikes(1.0 / 6) }
 		cloud.Inject(fault)
 	}
-	token := strings.Repeat("0123456789abcdef", 4)
-	for name, text := range map[string]string{"token": token, "config.yaml": fmt.Sprintf(`team: acme
+	s.token = strings.Repeat("0123456789abcdef", 4)
+	for name, text := range map[string]string{"token": s.token, "config.yaml": fmt.Sprintf(`team: acme
 accounts:
   - {id: "111122223333", name: prod, role_arn: "arn:aws:iam::111122223333:role/serval-ingestion"}
 access_policies:
@@ -143,26 +146,49 @@ upstream_tokens:
 			t.Fatal(err)
 		}
 	}
-	cmd := exec.Command(program, "serve")
-	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "SERVAL_LISTEN=" + address, "SERVAL_ADMIN_LISTEN=" + s.admin, "SERVAL_PUBLIC_URL=http://" + address,
+	s.settings = []string{
+		"PATH=" + os.Getenv("PATH"), "SERVAL_PUBLIC_URL=http://" + s.address,
 		"SERVAL_OIDC_ISSUER=" + issuer, "SERVAL_OIDC_CLIENT_ID=client", "SERVAL_OIDC_CLIENT_SECRET=s", "SERVAL_STS_ENDPOINT=" + sts, "SERVAL_SIGNIN_ENDPOINT=" + sts,
 		"SERVAL_SECRET=" + soakSecret, "SERVAL_EXTERNAL_ID_SECRET=c9f0f895fb98ab9159f51fd0297e236d",
 		"SERVAL_DATABASE_URL=" + s.database, "SERVAL_CONFIG=" + filepath.Join(dir, "config.yaml"),
 		"SERVAL_TRUSTED_PROXIES=127.0.0.0/8", "SERVAL_DRAIN_DELAY=0s", "SERVAL_LOG_LEVEL=warn", "GOGC=50",
 	}
-	s.served = serveApart(t, address, cmd)
-	s.wait()
-	b := &bench{served: s.served}
-	b.push(token, serval.Role{
+	s.role = serval.Role{
 		ARN: account.RoleARN("dev"), RoleID: account.RoleID("dev"), Name: "dev", Path: "/", CreatedAt: time.Now().UTC(), MaxSessionSeconds: 3600,
 		Tags: map[string]string{"serval": ""}, TrustPolicy: serval.Document(trust),
 		InlinePolicies: serval.InlinePolicies{Status: serval.ListRead}, ManagedPolicies: serval.ManagedPolicies{Status: serval.ListRead},
-	})
+	}
 	for i, one := range persons {
 		s.people = append(s.people, &soaker{soak: s, email: one.Email, address: fmt.Sprintf("10.%d.%d.9", i/250, i%250)})
 	}
 	return s
+}
+
+// build builds the bridge.
+func (s *soak) build() (program string) {
+	s.t.Helper()
+	program = filepath.Join(s.t.TempDir(), "serval-bridge")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		s.t.Fatalf("building the bridge: %v: %s", err, out)
+	}
+	return program
+}
+
+// serve runs a bridge of the program, and returns when it is ready.
+func (s *soak) serve(program, address string) *served {
+	s.t.Helper()
+	s.admin = freeAddress(s.t)
+	cmd := exec.Command(program, "serve")
+	cmd.Env = append(slices.Clone(s.settings), "SERVAL_LISTEN="+address, "SERVAL_ADMIN_LISTEN="+s.admin)
+	one := serveApart(s.t, address, cmd)
+	one.waitFor("http://" + s.admin + "/readyz") // which nobody's Host matters to
+	return one
+}
+
+// stock has the worker push the role.
+func (s *soak) stock() {
+	s.t.Helper()
+	(&bench{served: s.served}).push(s.token, s.role)
 }
 
 // strikes reports whether a fault happens now, and counts it.
