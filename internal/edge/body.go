@@ -26,14 +26,14 @@ const MaxBody = 64 << 10
 const maxDepth = 32
 
 // Decode reads a JSON body into value, strictly: one object, its fields named
-// exactly and once, each of its type, and nothing behind it.
+// exactly and once, each of its type, and nothing behind it. A body without a byte
+// says as much as an empty object.
 func Decode(r *http.Request, value any) error {
 	text, err := ReadBody(r)
-	if err != nil {
+	if err != nil || len(text) == 0 {
 		return err
 	}
-	if kind, params, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" ||
-		params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
+	if !isJSON(r) {
 		return Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
 	}
 	if !utf8.Valid(text) {
@@ -64,7 +64,7 @@ func Members(r *http.Request, names ...string) (map[string]json.RawMessage, erro
 	if err != nil {
 		return nil, err
 	}
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+	if !isJSON(r) {
 		return nil, Refuse(serval.Invalid, "The body must be JSON: send Content-Type: application/json.")
 	}
 	malformed := Refuse(serval.Invalid, "The body is not one JSON object.")
@@ -100,11 +100,20 @@ func Members(r *http.Request, names ...string) (map[string]json.RawMessage, erro
 	return members, nil
 }
 
+// isJSON reports whether a body says of itself that it is JSON, or nothing: there is
+// nothing else that an address of the API takes. What is another site's form says
+// so, and a browser says besides where it comes from.
+func isJSON(r *http.Request) bool {
+	said := r.Header.Values("Content-Type")
+	if len(said) == 0 {
+		return true
+	}
+	kind, params, err := mime.ParseMediaType(said[0])
+	return err == nil && len(said) == 1 && kind == "application/json" && (params["charset"] == "" || strings.EqualFold(params["charset"], "utf-8"))
+}
+
 // DecodeNothing takes a body that says nothing, or none at all.
 func DecodeNothing(r *http.Request) error {
-	if r.ContentLength == 0 {
-		return nil
-	}
 	return Decode(r, &struct{}{})
 }
 

@@ -21,7 +21,9 @@ type body struct {
 func read(text, contentType string) (body, error) {
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text))
 	r.Body = http.MaxBytesReader(httptest.NewRecorder(), r.Body, MaxBody)
-	r.Header.Set("Content-Type", contentType)
+	if contentType != "none" {
+		r.Header["Content-Type"] = strings.Split(contentType, " and ")
+	}
 	var b body
 	err := Decode(r, &b)
 	return b, err
@@ -47,7 +49,12 @@ func TestDecode(t *testing.T) {
 		{`{"name":1}`, plain, serval.Invalid},
 		{`{"name":"a"} {}`, plain, serval.Invalid},
 		{`[]`, plain, serval.Invalid},
-		{``, plain, serval.Invalid},
+		{``, plain, ""}, // says as much as {}
+		{``, "none", ""},
+		{` `, plain, serval.Invalid},
+		{`{"name":"a"}`, "none", ""}, // curl and a browser always say something
+		{`{"name":"a"}`, "", serval.Invalid},
+		{`{"name":"a"}`, plain + " and text/plain", serval.Invalid},
 		{"{\"name\":\"\xff\"}", plain, serval.Invalid},
 		{strings.Repeat(`{"inner":`, 40) + "1" + strings.Repeat("}", 40), plain, serval.Invalid},
 		{`{"name":"` + strings.Repeat("x", MaxBody) + `"}`, plain, serval.TooLarge},
@@ -78,6 +85,7 @@ func TestMembers(t *testing.T) {
 		}
 	}
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{}`))
+	r.Header.Set("Content-Type", "text/plain")
 	if _, err := Members(r); !serval.IsRefusal(err, serval.Invalid) {
 		t.Errorf("a body that does not say it is JSON: %v", err)
 	}

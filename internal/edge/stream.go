@@ -5,7 +5,6 @@ import (
 	"compress/gzip"
 	"errors"
 	"io"
-	"mime"
 	"net/http"
 	"strings"
 
@@ -16,7 +15,7 @@ import (
 // wire, and out of gzip where it comes in it. What is wrong with that is the
 // sender's fault.
 func Stream(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, error) {
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+	if !isJSON(r) {
 		return nil, Refuse(serval.Invalid, "What is pushed is JSON: send Content-Type: application/json.")
 	}
 	if a, ok := w.(*Answer); ok {

@@ -295,7 +295,7 @@ func TestDeltaRefused(t *testing.T) {
 			test.change(&d)
 		}
 		_, err := w.intake.PushDelta(t.Context(), hub(), prod, readingDelta(d, test.roles...))
-		if !serval.IsRefusal(err, serval.Invalid) || !strings.Contains(err.Error(), test.want) {
+		if !serval.IsRefusal(err, serval.Invalid, serval.Conflict) || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want it refused with %q", test.name, err, test.want)
 		}
 		if n := w.rows("staged_role") + w.rows("staged_document"); n != 0 {

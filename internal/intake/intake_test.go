@@ -273,7 +273,7 @@ func testPushRefused(t *testing.T, w *world) {
 		{"an ARN twice", hub(), prod, nil, append(one(func(*serval.Role) {}), aRole(prod, "good", func(r *serval.Role) { r.RoleID = "AROA2" })), serval.Invalid},
 		{"NUL", hub(), prod, nil, one(func(r *serval.Role) { r.Description = "\x00" }), serval.Invalid},
 		{"another account's inventory", hub(), prod, func(i *serval.Inventory) { i.AccountID = dev }, one(func(*serval.Role) {}), serval.Invalid},
-		{"no generation", hub(), prod, func(i *serval.Inventory) { i.Generation = 0 }, one(func(*serval.Role) {}), serval.Invalid},
+		{"no generation", hub(), prod, func(i *serval.Inventory) { i.Generation = 0 }, one(func(*serval.Role) {}), serval.Conflict},
 		{"an account it was not given", bound, prod, nil, one(func(*serval.Role) {}), serval.NotFound},
 		{"no account", hub(), "000000000000", nil, one(func(*serval.Role) {}), serval.NotFound},
 		{"a person", adm(), prod, nil, one(func(*serval.Role) {}), serval.Unauthenticated},

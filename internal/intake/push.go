@@ -267,7 +267,7 @@ func stage(account serval.Account, settled map[string]store.Settled, keep func([
 	case h.accountID != account.ID:
 		err = serval.Refuse(serval.Invalid, "This %s is of account %s, not of %s.", p.noun, serval.Cut(h.accountID, 40), account.ID)
 	case h.generation < 1:
-		err = serval.Refuse(serval.Invalid, "The %s bears no generation: it is pushed with the one that its sync was opened with.", p.noun)
+		err = serval.Refuse(serval.Conflict, "The %s bears no generation: it is pushed with the one that its sync was opened with.", p.noun)
 	}
 	return h, n, same, err
 }

@@ -382,6 +382,48 @@ func TestLogLines(t *testing.T) {
 }
 
 // A push is a stream of its own bounds, and tells its sender what is wrong.
+// A worker that somebody wrote by hand says no more than it has to: no name, and
+// nothing of the kind of what it sends. An older generation is a conflict, also the
+// one before the first.
+func TestPush_byHand(t *testing.T) {
+	w := newWorld(t)
+	send := func(method, path, body string, status int) string {
+		t.Helper()
+		req, err := http.NewRequest(method, w.url+"/api/v1/upstream/accounts/"+prod+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+hubToken)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != status {
+			t.Errorf("%s %s %.80s answered %d, want %d: %s %v", method, path, body, res.StatusCode, status, text, err)
+		}
+		return string(text)
+	}
+	inventory := func(generation int64) string {
+		var body bytes.Buffer
+		if err := wire.WriteInventory(&body, w.inventory(generation)); err != nil {
+			t.Fatal(err)
+		}
+		return body.String()
+	}
+	send("POST", "/syncs", "", 200)
+	if opened := send("POST", "/syncs", "{}", 200); !strings.Contains(opened, `"generation":2,`) {
+		t.Errorf("the second sync is %s, want generation 2", opened)
+	}
+	first, second := inventory(1), inventory(2)
+	send("PUT", "/inventory", inventory(0), 409)
+	send("PUT", "/inventory", first, 409)
+	send("PUT", "/inventory", second, 200)
+	send("PUT", "/inventory", second, 200)
+	send("PUT", "/inventory", first, 409)
+}
+
 func TestPush(t *testing.T) {
 	w := newWorld(t)
 	hub := w.worker(hubToken)

@@ -16,10 +16,8 @@ const maxResult = 4 << 20
 // startCheck answers POST /api/v1/accounts/{id}/checks: a worker will do it.
 func (s *Server) startCheck(w http.ResponseWriter, r *http.Request, v *visit) error {
 	var body wire.StartCheck
-	if r.ContentLength != 0 {
-		if err := edge.Decode(r, &body); err != nil {
-			return err
-		}
+	if err := edge.Decode(r, &body); err != nil {
+		return err
 	}
 	run, err := s.c.Runs.StartCheck(r.Context(), v.who, r.PathValue("id"), body.Check)
 	if err != nil {

@@ -16,7 +16,8 @@ func WriteDelta(w io.Writer, delta serval.Delta) error {
 
 // ReadDelta reads a delta as ReadInventory does an inventory, by the same bounds
 // and with the same errors. A removal that names no role, or no reason that
-// there is, is refused too.
+// there is, is refused too. A delta says nothing of what it does not name, so what
+// it may leave out takes nothing away: without complete it counts as incomplete.
 func ReadDelta(r io.Reader, role func(serval.Role) error) (serval.Delta, error) {
 	var delta serval.Delta
 	err := readPush(r, push{
@@ -35,6 +36,7 @@ func ReadDelta(r io.Reader, role func(serval.Role) error) (serval.Delta, error) 
 			"near_misses": listInto(&delta.NearMisses, "near_misses", textsOfNearMiss),
 			"problems":    listInto(&delta.Problems, "problems", textsOfProblem),
 		},
+		optional: []string{"account_name", "complete", "read_by", "unreadable", "near_misses", "problems"},
 	})
 	if err != nil {
 		return serval.Delta{}, err

@@ -102,7 +102,7 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 			"unreadable": listInto(&inv.Unreadable, "unreadable", textsOfUnreadable), "near_misses": listInto(&inv.NearMisses, "near_misses", textsOfNearMiss),
 			"problems": listInto(&inv.Problems, "problems", textsOfProblem), "untagged": listInto(&inv.Untagged, "untagged", textsOfUntagged),
 		},
-		optional: "untagged",
+		optional: []string{"untagged"},
 	})
 	if err != nil {
 		return serval.Inventory{}, err
@@ -118,7 +118,7 @@ type push struct {
 	head           head
 	role           func(serval.Role) error
 	lists          map[string]func(*json.Decoder, *source) error // beside the roles
-	optional       string                                        // of the lists
+	optional       []string                                      // of all fields
 }
 
 // A head is where the fields go that are no lists.
@@ -130,7 +130,7 @@ type head struct {
 	readBy                         *string
 }
 
-// readPush reads one of them. Every field but the optional one is required:
+// readPush reads one of them. Every field but the optional ones is required:
 // unknown is never absent, and an inventory without the list of unreadable roles
 // would pass for one in which everything was read.
 func readPush(r io.Reader, p push) error {
@@ -186,7 +186,7 @@ func readPush(r io.Reader, p push) error {
 		return src.explain("something stands behind its end")
 	}
 	for _, name := range slices.Concat(headFields, []string{"roles"}, slices.Sorted(maps.Keys(p.lists))) {
-		if !seen[name] && name != p.optional {
+		if !seen[name] && !slices.Contains(p.optional, name) {
 			return src.explain("field %q is missing", name)
 		}
 	}
