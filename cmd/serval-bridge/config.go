@@ -165,8 +165,6 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 			faults = append(faults, "SERVAL_CONFIG: "+f.String())
 		}
 		out.File, out.FilePath = file, c.ConfigFile
-	} else {
-		add("SERVAL_CONFIG: required; it names the team, the accounts and the access policies.")
 	}
 	slices.Sort(faults)
 	return out, level, faults

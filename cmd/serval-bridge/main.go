@@ -156,6 +156,9 @@ func serve(environ []string) *cobra.Command {
 		} else {
 			log.Info("taking no service-account tokens: workers come by upstream token", zap.NamedError("why", c.outside))
 		}
+		if config.FilePath == "" {
+			log.Warn("SERVAL_CONFIG is not set: there are no accounts, no access policies, and nobody is an admin")
+		}
 		return bridge.Run(command.Context(), config)
 	}
 	return command

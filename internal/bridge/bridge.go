@@ -68,7 +68,7 @@ type Config struct {
 	// service account. Where it is nil, workers come by upstream token only.
 	Workers *tokenreview.Config
 
-	File           File   // the configuration file, read
+	File           File   // the configuration file, read; the zero File where there is none
 	FilePath       string // where it was read, to read it again when it changes; may be empty
 	TrustedProxies []netip.Prefix
 	RequestExpiry  time.Duration
@@ -459,8 +459,13 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 		Admins: c.File.Admins, Auditors: c.File.Auditors,
 		ExternalID: serval.ExternalID(c.ExternalIDSecret, c.File.Team), TrustedAccount: c.TrustedAccount, File: c.FilePath,
 	})
-	fingerprint := serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
-	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs); err != nil {
+	// Without a file there is no team: nothing is kept, and where something is, a file
+	// that went missing must not take its accounts and policies along.
+	fingerprint := ""
+	if c.File.Team != "" {
+		fingerprint = serval.ExternalIDFingerprint(c.ExternalIDSecret, c.File.Team)
+	}
+	if err := plane.KeepExternalIDs(ctx, serval.System(), fingerprint, c.AcceptNewExternalIDs && fingerprint != ""); err != nil {
 		return nil, nil, err
 	}
 	return logins, plane, nil

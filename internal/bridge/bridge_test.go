@@ -161,6 +161,31 @@ func TestChangedExternalIDsAreRefused(t *testing.T) {
 	start(t, c)
 }
 
+// A bridge serves without a configuration file; one that had a file does not lose
+// what it declared because the file's name went missing.
+func TestRunWithoutAFile(t *testing.T) {
+	c := config(t)
+	file := c.File
+	c.File = File{}
+	b := start(t, c)
+	if got, _ := get(t, b.pages+"/oidc/auth/login"); got != 303 {
+		t.Errorf("login answered %d without a file, want 303", got)
+	}
+	if err := b.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.File = file
+	if err := start(t, c).stop(); err != nil {
+		t.Fatalf("with a file after none: %v", err)
+	}
+	c.File = File{}
+	for _, c.AcceptNewExternalIDs = range []bool{false, true} {
+		if err := Run(t.Context(), c); err == nil || !strings.Contains(err.Error(), "has changed") {
+			t.Errorf("without the file that it had, accepting other External IDs %t: %v, want it refused", c.AcceptNewExternalIDs, err)
+		}
+	}
+}
+
 // S-52: an identity provider that is away does not stop the bridge.
 func TestRunWithoutTheIdentityProvider(t *testing.T) {
 	c := config(t)
