@@ -32,10 +32,10 @@ func (p *program) checkCommand() *cobra.Command {
 	}
 	flags.add(c)
 	c.Flags().BoolVar(&organization, "organization", false, "list the accounts of the account's AWS organization instead")
-	c.Flags().StringVarP(&output, "output", "o", "text", "json or text")
+	c.Flags().StringVarP(&output, "output", "o", "text", "json or text; table, as scan has it, is text")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		account, to, faults := flags.read(c, p.environ)
-		if !slices.Contains([]string{"json", "text"}, output) {
+		if !slices.Contains([]string{"json", "text", "table"}, output) {
 			faults = append(faults, "--output: json or text.")
 		}
 		if len(faults) > 0 {
