@@ -402,17 +402,35 @@ func TestHeadersDecideNothing(t *testing.T) {
 			t.Errorf("with %s GET /api/v1/accounts answered %d, want 401", name, res.StatusCode)
 		}
 	}
-	for _, host := range []string{"evil.example", "127.0.0.1", "localhost", ""} {
-		b := w.browser()
-		b.header.Set("Host", host)
-		for _, path := range []string{"/oidc/auth/login", "/api/v1/me", "/", "/nope", "/static/serval.css"} {
-			if host == "" {
-				continue
-			}
-			if res, text := b.do("GET", path, nil); res.StatusCode != 421 || strings.Contains(text, "evil") || len(res.Cookies()) > 0 {
-				t.Errorf("Host %q: GET %s answered %d, want 421 and no cookie: %.100s", host, path, res.StatusCode, text)
+	// Nor does the Host: every address answers as it does at its own, and nothing of
+	// it comes back.
+	ana := w.as("ana")
+	for _, host := range []string{"evil.example", "127.0.0.1", "localhost:443"} {
+		for _, path := range []string{"/oidc/auth/login", "/oidc/auth/logout", "/api/v1/me", "/", "/roles", "/nope", "/static/serval.css"} {
+			b := w.browser()
+			own, _ := b.do("GET", path, nil)
+			b.header.Set("Host", host)
+			res, text := b.do("GET", path, nil)
+			if res.StatusCode != own.StatusCode || redirect(res) != redirect(own) || strings.Contains(text+fmt.Sprint(res.Header), "evil") {
+				t.Errorf("Host %q: GET %s answered %d, want %d as at its own: %.100s", host, path, res.StatusCode, own.StatusCode, text)
 			}
 		}
+		b := w.browser()
+		b.header.Set("Host", host)
+		for _, r := range w.edge.Routes() {
+			if r.Rule != web.Public || r.Method == "GET" {
+				continue
+			}
+			if res, _ := b.do(r.Method, r.Pattern, nil); res.StatusCode != 421 {
+				t.Errorf("Host %q: %s %s answered %d to a stranger, want 421", host, r.Method, r.Pattern, res.StatusCode)
+			}
+		}
+		// Another site's Origin is refused although its Host says the same.
+		ana.header = http.Header{"Host": {host}, "Origin": {"http://" + host}}
+		if res, _ := ana.do("POST", "/api/v1/requests", "{}"); res.StatusCode != 403 {
+			t.Errorf("Host and Origin %q: a request answered %d, want 403", host, res.StatusCode)
+		}
+		ana.header = http.Header{}
 	}
 	// A worker comes by the cluster's own name.
 	worker := w.worker(hubToken)

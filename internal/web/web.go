@@ -258,9 +258,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 	found, allow := s.match(r)
 	v.route, v.again = found, r.URL.RawQuery == againParameter+"=1"
-	// Workers come by another name, and without a cookie: they are known by
-	// their token alone.
-	if (found == nil || found.Rule != Worker) && !s.isOwnHost(r.Host) {
+	// What a Host header says decides nothing (S-12), but for what nobody has to be
+	// known for: a site whose name was made to point here could have a browser on the
+	// VPN begin a client's sign-in, and read the answer.
+	if found != nil && found.Rule == Public && found.Method != http.MethodGet && !s.isOwnHost(r.Host) {
 		return edge.Misfit{Status: http.StatusMisdirectedRequest, Kind: serval.Invalid, Reason: "This server answers at " + s.origin.String() + "."}
 	}
 	if found == nil {
