@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -321,6 +322,13 @@ func configuration(environ []string) *cobra.Command {
 				return exit{exitUsage, errors.New("name the file, or set SERVAL_CONFIG")}
 			}
 			file, faults := bridge.ReadFile(path)
+			// A file is checked before it is put where the secrets are.
+			for _, f := range faults {
+				if f.Elsewhere {
+					fmt.Fprintf(command.ErrOrStderr(), "serval-bridge: not looked at here: %s\n", f)
+				}
+			}
+			faults = slices.DeleteFunc(faults, func(f bridge.Fault) bool { return f.Elsewhere })
 			if asJSON {
 				list := make([]map[string]any, len(faults))
 				for i, f := range faults {

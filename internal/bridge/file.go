@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -50,13 +51,17 @@ type UpstreamToken struct {
 const maxFile = 4 << 20
 
 // minToken is how long an upstream token has to be, in bytes.
-const minToken = 32
+const minToken = 16
 
 // A Fault is something wrong with the configuration file.
 type Fault struct {
 	Line int    // 0 where it is of no line
 	Path string // such as $.accounts[0].role_arn
 	Text string
+
+	// Elsewhere says that the file itself is right: it names another that is there
+	// where the bridge runs, and maybe nowhere else.
+	Elsewhere bool
 }
 
 // String returns the fault as "line 3: accounts[0].role_arn: …".
@@ -436,7 +441,9 @@ func (f file) check(s source) (File, []Fault) {
 		}
 		secret, err := readToken(t.SecretFile)
 		if err != nil {
-			add(path+".secret_file", "%s.", err)
+			fault := s.fault(path+".secret_file", "%s.", err)
+			fault.Elsewhere = errors.Is(err, fs.ErrNotExist)
+			faults = append(faults, fault)
 		}
 		for _, other := range secrets {
 			if err == nil && secret.Equal(other) {

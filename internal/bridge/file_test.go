@@ -150,8 +150,8 @@ func TestReadFileOfNothing(t *testing.T) {
 }
 
 func TestShortUpstreamTokenIsRefused(t *testing.T) {
-	_, faults := ParseFile([]byte(fmt.Sprintf(example, tokenFile(t, 30))))
-	if len(faults) != 1 || !strings.Contains(faults[0].String(), "it needs at least 32") {
+	_, faults := ParseFile([]byte(fmt.Sprintf(example, tokenFile(t, 15))))
+	if len(faults) != 1 || !strings.Contains(faults[0].String(), "it needs at least 16") {
 		t.Errorf("faults: %v, want the token's length", faults)
 	}
 }
