@@ -37,8 +37,8 @@ type Config struct {
 	OIDCEmailClaim    string        `env:"SERVAL_OIDC_EMAIL_CLAIM" envDefault:"email" usage:"claim that holds the email"`
 	OIDCGroupsClaim   string        `env:"SERVAL_OIDC_GROUPS_CLAIM" envDefault:"groups" usage:"claim that holds the groups"`
 	OIDCEmailVerified string        `env:"SERVAL_OIDC_EMAIL_VERIFIED" usage:"require or ignore an absent email_verified; by issuer unless set"`
-	OIDCMaxAge        time.Duration `env:"SERVAL_OIDC_MAX_AGE" usage:"how old a sign-in at the identity provider may be; off unless set"`
-	OIDCRequiredAMR   string        `env:"SERVAL_OIDC_REQUIRED_AMR" usage:"authentication methods that a sign-in must name, separated by spaces"`
+	OIDCMaxAge        time.Duration `env:"SERVAL_OIDC_MAX_AGE" absent:"off" usage:"how old a sign-in at the identity provider may be; off unless set"`
+	OIDCRequiredAMR   string        `env:"SERVAL_OIDC_REQUIRED_AMR" absent:"off" usage:"authentication methods that a sign-in must name, separated by spaces; off unless set"`
 	OIDCOffline       bool          `env:"SERVAL_OIDC_OFFLINE" usage:"ask for a refresh token, and ask the identity provider again before each session"`
 	OIDCHosts         string        `env:"SERVAL_OIDC_HOSTS" usage:"further hosts on which the identity provider's endpoints may be, separated by spaces"`
 
@@ -56,7 +56,7 @@ type Config struct {
 	STSRegion      string        `env:"SERVAL_STS_REGION" usage:"region of STS; by partition unless set"`
 	STSEndpoint    string        `env:"SERVAL_STS_ENDPOINT" usage:"another STS than AWS's: https, or http on loopback"`
 	SigninEndpoint string        `env:"SERVAL_SIGNIN_ENDPOINT" usage:"another federation endpoint than AWS's"`
-	TrustedProxies string        `env:"SERVAL_TRUSTED_PROXIES" usage:"networks of proxies whose X-Forwarded-For is believed, separated by spaces or commas"`
+	TrustedProxies string        `env:"SERVAL_TRUSTED_PROXIES" absent:"none" usage:"networks or addresses of proxies whose X-Forwarded-For is believed, separated by spaces or commas; none unless set"`
 	RequestExpiry  time.Duration `env:"SERVAL_REQUEST_EXPIRY" envDefault:"168h" usage:"how long a request may stay undecided, or approved and unused"`
 	MintRate       int           `env:"SERVAL_MINT_RATE" envDefault:"60" usage:"sessions that one person may open in a minute"`
 	DeviceLogin    bool          `env:"SERVAL_DEVICE_LOGIN" usage:"let clients sign in by a code that is typed in a browser; whoever types one can be phished"`
@@ -118,7 +118,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		},
 	}
 	for _, text := range strings.FieldsFunc(c.EgressCIDRs, func(r rune) bool { return r == ',' || r == ' ' }) {
-		prefix, err := netip.ParsePrefix(text)
+		prefix, err := network(text)
 		if err != nil {
 			add(fmt.Sprintf("SERVAL_EGRESS_CIDRS: %q is not a network such as 203.0.113.7/32.", text))
 			continue
@@ -135,7 +135,7 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 		add("SERVAL_WORKER_SUBJECT: " + err.Error() + ", so nobody can be asked whose a service account's token is. Leave it out, and use upstream_tokens.")
 	}
 	for _, text := range strings.FieldsFunc(c.TrustedProxies, func(r rune) bool { return r == ',' || r == ' ' }) {
-		prefix, err := netip.ParsePrefix(text)
+		prefix, err := network(text)
 		if err != nil {
 			add(fmt.Sprintf("SERVAL_TRUSTED_PROXIES: %q is not a network such as 10.0.0.0/8.", text))
 			continue
@@ -168,6 +168,14 @@ func (c *Config) read(environ []string, flags *pflag.FlagSet) (out bridge.Config
 	}
 	slices.Sort(faults)
 	return out, level, faults
+}
+
+// network reads a network, or an address, which is one of itself.
+func network(text string) (netip.Prefix, error) {
+	if address, err := netip.ParseAddr(text); err == nil && address.Zone() == "" {
+		return netip.PrefixFrom(address, address.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
 }
 
 // lease reads how long one session lasts; zero is off.

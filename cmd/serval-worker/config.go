@@ -75,7 +75,7 @@ type Config struct {
 
 	// BaseRoleARN is a role that is assumed once, before all accounts. Default:
 	// none.
-	BaseRoleARN string `env:"SERVAL_BASE_ROLE_ARN" usage:"role that is assumed before all accounts"`
+	BaseRoleARN string `env:"SERVAL_BASE_ROLE_ARN" absent:"none" usage:"role that is assumed before all accounts"`
 	// STSRegion is the region whose STS is asked, where an account has none of
 	// its own. Default: us-west-1, us-gov-west-1 or cn-north-1, by partition.
 	STSRegion string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked, where an account has none of its own"`
@@ -102,7 +102,7 @@ type AccountConfig struct {
 	// ExternalID is the External ID of the account's ingestion role. Required.
 	ExternalID string `env:"SERVAL_EXTERNAL_ID" usage:"External ID that the ingestion role asks for"`
 	// The others are as in Config.
-	BaseRoleARN           string `env:"SERVAL_BASE_ROLE_ARN" usage:"role that is assumed before the account's"`
+	BaseRoleARN           string `env:"SERVAL_BASE_ROLE_ARN" absent:"none" usage:"role that is assumed before the account's"`
 	STSRegion             string `env:"SERVAL_STS_REGION" usage:"region whose STS is asked"`
 	STSEndpoint           string `env:"SERVAL_STS_ENDPOINT" usage:"URL in place of AWS's own STS endpoint"`
 	IAMEndpoint           string `env:"SERVAL_IAM_ENDPOINT" usage:"URL in place of AWS's own IAM endpoint"`

@@ -2,6 +2,9 @@
 // as a flag. The struct they are read into is the manual; its fields carry the
 // variable's name (env), its default (envDefault) and what it means (usage).
 //
+// The word by which the manual calls a setting's absence (absent) may be given as
+// its value: off, or none. What is on or off may be given so too.
+//
 // A secret is never a flag. Every variable NAME can be given as NAME_FILE, a
 // file whose text is the value, without one trailing newline. All faults are
 // found at once.
@@ -113,6 +116,7 @@ type field struct {
 	flag   string
 	usage  string
 	value  string // default
+	absent string // the word that stands for no value
 	secret bool
 	isBool bool
 }
@@ -126,7 +130,7 @@ func fields(into any) []field {
 			continue
 		}
 		list = append(list, field{
-			name: name, goName: f.Name, usage: f.Tag.Get("usage"), value: f.Tag.Get("envDefault"),
+			name: name, goName: f.Name, usage: f.Tag.Get("usage"), value: f.Tag.Get("envDefault"), absent: f.Tag.Get("absent"),
 			flag:   strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, Prefix)), "_", "-"),
 			secret: f.Type == secretType, isBool: f.Type.Kind() == reflect.Bool,
 		})
@@ -162,6 +166,14 @@ func Read(into any, environ []string, flags *pflag.FlagSet) (faults []string) {
 	named := make(map[string]bool) // with a fault that says more than "required"
 	for _, f := range list {
 		value, fault := f.find(given, flags)
+		switch {
+		case f.absent != "" && value == f.absent:
+			value = ""
+		case f.isBool && value == "on":
+			value = "true"
+		case f.isBool && value == "off":
+			value = "false"
+		}
 		if fault == "" && isPlaceholder(value) {
 			fault = f.name + ": holds a placeholder; put the real value there."
 		}
@@ -353,7 +365,7 @@ func describe(t reflect.Type) string {
 	case "time.Duration":
 		return "a duration such as 30s, 5m or 4h"
 	case "bool":
-		return "true or false"
+		return "true or false, on or off"
 	case "int":
 		return "a whole number"
 	default:

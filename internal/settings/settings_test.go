@@ -3,6 +3,7 @@ package settings
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +74,33 @@ func TestFlagsWinAndSecretsAreNone(t *testing.T) {
 	}
 }
 
+// The manual's own words for a setting's absence are taken as they stand in it.
+func TestReadTakesTheWordsOfTheManual(t *testing.T) {
+	type settings struct {
+		Offline bool          `env:"SERVAL_OIDC_OFFLINE" usage:"off"`
+		MaxAge  time.Duration `env:"SERVAL_OIDC_MAX_AGE" absent:"off" usage:"off"`
+		Proxies string        `env:"SERVAL_TRUSTED_PROXIES" absent:"none" usage:"none"`
+		Listen  string        `env:"SERVAL_LISTEN" usage:"no absence"`
+	}
+	for _, test := range []struct {
+		given []string
+		want  settings
+		fault string
+	}{
+		{[]string{"SERVAL_OIDC_OFFLINE=on"}, settings{Offline: true}, ""},
+		{[]string{"SERVAL_OIDC_OFFLINE=off", "SERVAL_OIDC_MAX_AGE=off", "SERVAL_TRUSTED_PROXIES=none"}, settings{}, ""},
+		{[]string{"SERVAL_TRUSTED_PROXIES=off", "SERVAL_LISTEN=off"}, settings{Proxies: "off", Listen: "off"}, ""},
+		{[]string{"SERVAL_OIDC_MAX_AGE=none"}, settings{}, "SERVAL_OIDC_MAX_AGE: not a duration such as 30s, 5m or 4h."},
+		{[]string{"SERVAL_OIDC_OFFLINE=ON"}, settings{}, "SERVAL_OIDC_OFFLINE: not true or false, on or off."},
+	} {
+		var got settings
+		faults := strings.Join(Read(&got, test.given, nil), "\n")
+		if faults != test.fault || faults == "" && got != test.want {
+			t.Errorf("%q: %+v with %q, want %+v with %q", test.given, got, faults, test.want, test.fault)
+		}
+	}
+}
+
 // S-109
 func TestReadNamesAllFaultsAtOnce(t *testing.T) {
 	var got example
@@ -89,7 +117,7 @@ func TestReadNamesAllFaultsAtOnce(t *testing.T) {
 	want := []string{
 		"SERVAL_LISTEN: given both itself and as SERVAL_LISTEN_FILE; leave one of them out.",
 		"SERVAL_LISTN: no such setting; SERVAL_LISTEN may be meant.",
-		"SERVAL_NO_LEASE: not true or false.",
+		"SERVAL_NO_LEASE: not true or false, on or off.",
 		"SERVAL_PUBLIC_URL: required.",
 		"SERVAL_REQUEST_EXPIRY: not a duration such as 30s, 5m or 4h.",
 		"SERVAL_SECRET: holds a placeholder; put the real value there.",
