@@ -131,8 +131,9 @@ const (
 )
 
 // Sweep does what is due: requests that time has ended, sessions without an
-// outcome, ID tokens that have ended. It does at most a hundred of each; call
-// it once a second. Several replicas may: each item is claimed by the act on it.
+// outcome, ID tokens that have ended, what pushes left behind and documents that
+// nothing refers to. It does at most a hundred of each; call it once a second.
+// Several replicas may: each item is claimed by the act on it.
 func (p *Plane) Sweep(ctx context.Context) error {
 	var due, open []string
 	who := serval.System()
@@ -151,7 +152,7 @@ func (p *Plane) Sweep(ctx context.Context) error {
 	for _, id := range open {
 		errs = append(errs, p.closeIntent(ctx, who, id))
 	}
-	errs = append(errs, p.logins.Wipe(ctx), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)))
+	errs = append(errs, p.logins.Wipe(ctx), p.door.Store.DropOldStaged(ctx, now.Add(-stagedLife)), p.door.Store.DropDocuments(ctx, now))
 	return errors.Join(errs...)
 }
 

@@ -335,8 +335,8 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 	defer tx.Rollback()
 	v := &View{ctx: ctx, q: tx, chain: *s.chain.Load()}
 	// A document that many roles share is staged once, and one that is kept
-	// already not at all: documents stay, so it is still there when the push is
-	// applied.
+	// already not at all, unless it is idle: the others are still there when the
+	// push is applied.
 	documents := make(map[string]serval.Document)
 	for _, r := range roles {
 		for _, d := range r.Documents() {
@@ -347,7 +347,7 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 	for _, digest := range slices.Sorted(maps.Keys(documents)) {
 		err := v.exec("staging a document", `insert into staged_document (push, digest, body, staged_at)
 			select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as bigint)
-			where not exists (select 1 from document where digest = $2)
+			where not exists (select 1 from document where digest = $2 and idle_since = 0)
 			on conflict (push, digest) do nothing`,
 			push, digest, string(documents[digest]), micros(now))
 		if err != nil {
@@ -468,7 +468,7 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 	}
 	err := t.exec("taking in the documents of account "+accountID, `insert into document (digest, body)
 		select digest, body from staged_document where push = $1
-		on conflict (digest) do nothing`, push)
+		on conflict (digest) do update set idle_since = 0`, push)
 	if err != nil {
 		return err
 	}

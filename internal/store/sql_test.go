@@ -212,6 +212,9 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"events of an outcome":  events(EventFilter{Outcome: "a"}),
 			"events of a time":      events(EventFilter{From: noon, To: noon.Add(time.Hour)}),
 			"events in two regards": events(EventFilter{Action: "a", Outcome: "b"}),
+			"versions given up":     func(v *View) error { _, err := v.versionsGivenUp(); return err },
+			"oldest idle document":  func(v *View) error { _, err := v.oldestIdle(); return err },
+			"idle documents":        func(v *View) error { _, err := v.longIdle(noon); return err },
 			"events up to a row":    func(v *View) error { _, err := v.EventsAfter(1, 3, 2); return err },
 			"events from a row on": func(v *View) error {
 				return v.EachEvent(7, func(serval.Link) error { return nil })

@@ -36,7 +36,8 @@ func (t *Tx) keepVersions(accountID string, changed int) error {
 	if err != nil {
 		return err
 	}
-	return t.exec("dropping old versions of account "+accountID, `delete from role_version where account_id = $1
+	// DropDocuments forgets them, with what only they refer to.
+	return t.exec("giving up old versions of account "+accountID, `update role_version set dropped_at = $2 where account_id = $1 and dropped_at = 0
 		and exists (select 1 from role where role.account_id = role_version.account_id and role.role_id = role_version.role_id
 			and role.changed_at = $2 and role_version.number <= role.version - $3)
 		and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
@@ -49,7 +50,7 @@ func (t *Tx) keepVersions(accountID string, changed int) error {
 // without documents. Of each, SeenAt is when it was taken in.
 func (v *View) RoleVersions(key serval.RoleKey) ([]Role, error) {
 	versions, err := all(v, scanRole, `select `+versionColumns+` from role_version
-		where account_id = $1 and role_id = $2 order by number desc`, key.AccountID, key.RoleID)
+		where account_id = $1 and role_id = $2 and dropped_at = 0 order by number desc`, key.AccountID, key.RoleID)
 	if err != nil {
 		return nil, fmt.Errorf("listing the versions of %s: %w", key.ARN, err)
 	}
@@ -59,7 +60,7 @@ func (v *View) RoleVersions(key serval.RoleKey) ([]Role, error) {
 // RoleVersion returns one version of a role, without documents.
 func (v *View) RoleVersion(key serval.RoleKey, number int64) (Role, error) {
 	return one(v, "That version of the role is not kept any more.", scanRole, `select `+versionColumns+` from role_version
-		where account_id = $1 and role_id = $2 and number = $3`, key.AccountID, key.RoleID, number)
+		where account_id = $1 and role_id = $2 and number = $3 and dropped_at = 0`, key.AccountID, key.RoleID, number)
 }
 
 // An Approved is what a role was when an allocation was approved.

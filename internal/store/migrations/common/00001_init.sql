@@ -90,8 +90,7 @@ create table access_policy (
   changed_at bigint not null
 );
 
--- Documents of roles that were taken in. They stay when no role refers to them
--- any more: history needs them later.
+-- Documents of roles that were taken in, by digest.
 create table document (
   digest text not null primary key,
   body   text not null
