@@ -412,6 +412,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	var background sync.WaitGroup
 	background.Go(func() { c.guard("walk", func() { watch.walk(ctx) }) })
 	background.Go(func() { secrets.watch(ctx, &c) })
+	background.Go(func() { c.keepRosters(ctx, plane) })
 	c.tick(ctx, plane, runs, file, heads)
 	background.Wait()
 
@@ -529,6 +530,21 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.
 			c.guard("reload", func() { file.look(ctx) })
 		case <-head.C:
 			c.guard("head", publish)
+		}
+	}
+}
+
+// keepRosters has what people look through ready before they do, until ctx ends.
+func (c *Config) keepRosters(ctx context.Context, plane *control.Plane) {
+	for ctx.Err() == nil {
+		c.guard("rosters", func() {
+			if err := plane.KeepRosters(ctx); err != nil && ctx.Err() == nil {
+				c.Log.Error("the roles could not be read ahead", zap.Error(err))
+			}
+		})
+		select {
+		case <-ctx.Done():
+		case <-time.After(sweepEvery):
 		}
 	}
 }

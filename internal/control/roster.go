@@ -1,8 +1,10 @@
 package control
 
 import (
+	"context"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -38,17 +40,63 @@ type grave struct {
 
 // rosters are the rosters that were read, by account.
 type rosters struct {
-	mu sync.Mutex
-	of map[string]*roster
+	mu      sync.Mutex
+	of      map[string]*roster
+	reading map[string]*sync.Mutex // by account: one reads, and others wait for what it reads
 }
+
+// kept returns the roster of an account as it was read last; nil where it was not.
+func (p *Plane) kept(accountID string) *roster {
+	p.rosters.mu.Lock()
+	defer p.rosters.mu.Unlock()
+	return p.rosters.of[accountID]
+}
+
+// KeepRosters reads the rosters that somebody has looked through again as soon as
+// they change, until ctx ends: whoever looks next does not wait for it. Those that
+// nobody has looked through take no memory.
+func (p *Plane) KeepRosters(ctx context.Context) error {
+	return p.door.Await(ctx, forever, func() (bool, error) {
+		return false, p.view(ctx, serval.System(), serval.RosterRead, "", func(v *store.View) error {
+			connected, err := v.Rosters()
+			if err != nil {
+				return err
+			}
+			for _, k := range connected {
+				if kept := p.kept(k.AccountID); kept == nil || kept.version == k.Version {
+					continue
+				}
+				if _, err := p.roster(v, k); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// forever is longer than a bridge runs.
+const forever = 100 * 365 * 24 * time.Hour
 
 // roster returns the roles of an account as v sees them.
 func (p *Plane) roster(v *store.View, known store.Roster) (*roster, error) {
-	p.rosters.mu.Lock()
-	kept := p.rosters.of[known.AccountID]
-	p.rosters.mu.Unlock()
-	if kept != nil && kept.version == known.Version {
+	if kept := p.kept(known.AccountID); kept != nil && kept.version == known.Version {
 		return kept, nil
+	}
+	p.rosters.mu.Lock()
+	if p.rosters.reading == nil {
+		p.rosters.reading = map[string]*sync.Mutex{}
+	}
+	reading := p.rosters.reading[known.AccountID]
+	if reading == nil {
+		reading = &sync.Mutex{}
+		p.rosters.reading[known.AccountID] = reading
+	}
+	p.rosters.mu.Unlock()
+	reading.Lock()
+	defer reading.Unlock()
+	if kept := p.kept(known.AccountID); kept != nil && kept.version == known.Version {
+		return kept, nil // somebody else has read it meanwhile
 	}
 	// Known may be newer than what v sees; what is kept belongs together.
 	own, err := v.Roster(known.AccountID)
@@ -109,7 +157,7 @@ func (p *Plane) each(v *store.View, accountID string, after string, f func(of *r
 	}
 	p.rosters.mu.Lock()
 	if len(p.rosters.of) > len(connected) {
-		p.rosters.of = nil // begun anew, without accounts that are gone
+		p.rosters.of, p.rosters.reading = nil, nil // begun anew, without accounts that are gone
 	}
 	p.rosters.mu.Unlock()
 	for _, k := range connected {

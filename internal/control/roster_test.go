@@ -1,9 +1,13 @@
 package control
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -103,5 +107,65 @@ func TestRostersAreKept(t *testing.T) {
 	must(t, err)
 	if kept == nil || w.plane.rosters.of[prod] != kept {
 		t.Error("the roles of an account were read again, and nothing of it had changed")
+	}
+}
+
+// What somebody looks through is read again as soon as it changes, before anybody
+// asks; what nobody looks through is not.
+func TestRostersAreReadAhead(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		p := w.stock().people()
+		if _, _, err := w.plane.Roles(t.Context(), p.ana, RoleFilter{AccountID: prod}); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- w.plane.KeepRosters(ctx) }()
+		was := w.plane.kept(prod)
+		w.push(prod, aRole(prod, "reader"), aRole(prod, "newreader"))
+		w.push(dev, aRole(dev, "reader", func(r *serval.Role) { r.Description = "of another kind" }))
+		for end := time.Now().Add(30 * time.Second); w.plane.kept(prod).version == was.version; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("nobody asked, and the roster is as it was")
+			}
+		}
+		if w.plane.kept(dev) != nil {
+			t.Error("an account that nobody has looked at was read")
+		}
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
+// Many who look at once wait for one that reads.
+func TestRostersAreReadOnce(t *testing.T) {
+	w := newWorld(t)
+	w.stock()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	read := map[*roster]int{}
+	for range 20 {
+		all.Go(func() {
+			err := w.store.Read(t.Context(), func(v *store.View) error {
+				known, err := v.Roster(prod)
+				if err != nil {
+					return err
+				}
+				of, err := w.plane.roster(v, known)
+				mu.Lock()
+				defer mu.Unlock()
+				read[of]++
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if len(read) != 1 {
+		t.Errorf("twenty who look have %d rosters, want one", len(read))
 	}
 }

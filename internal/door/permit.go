@@ -120,6 +120,7 @@ var permits = map[serval.Action]permit{
 	serval.InventoryAccept: worker,
 	serval.DeltaAccept:     worker,
 
+	serval.RosterRead:   system,
 	serval.TrustExplain: admin,
 	serval.FindingRead:  auditor,
 

@@ -19,6 +19,7 @@ import (
 
 // An accountsView is the admin's page of accounts.
 type accountsView struct {
+	Waiting  []runView // runs that another admin has to approve
 	Accounts []accountView
 	Next     string // page token
 }
@@ -65,7 +66,14 @@ func (p *Pages) Accounts(w http.ResponseWriter, r *http.Request, v *Visit) error
 	if err != nil {
 		return err
 	}
+	waiting, err := p.c.Runs.Waiting(r.Context(), v.Who)
+	if err != nil {
+		return err
+	}
 	var view accountsView
+	for _, run := range waiting {
+		view.Waiting = append(view.Waiting, p.viewRun(run, v))
+	}
 	for _, a := range connected {
 		view.Accounts = append(view.Accounts, p.viewAccount(a))
 	}

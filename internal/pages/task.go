@@ -59,6 +59,8 @@ type runView struct {
 	wire.Run
 	AccountName string
 	AccountPath string
+	Path        string
+	Policy      []span // of the role to be made
 	State, Tone string
 	Open        bool // it is not over
 	MayDecide   bool
@@ -71,9 +73,19 @@ func (p *Pages) Run(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	if err != nil {
 		return err
 	}
+	view := p.viewRun(run, v)
+	v.place = "accounts"
+	return p.show(w, v, http.StatusOK, "run", view.Title, view)
+}
+
+func (p *Pages) viewRun(run workflow.Run, v *Visit) runView {
 	view := runView{
-		Run: shape.Run(run), AccountName: run.Account.Name, AccountPath: edge.Path("/accounts/%s", run.AccountID),
-		Open: run.Status == serval.RunPending || run.Status == serval.RunRunning, Mine: run.By.ID == v.Who.Person.ID,
+		Run: shape.Run(run), AccountName: run.Account.Name, AccountPath: edge.Path("/accounts/%s", run.AccountID), Path: edge.Path("/runs/%s", run.ID),
+		Open: run.Status == serval.RunPending || run.Status == serval.RunRunning,
+		Mine: run.By.ID == v.Who.Person.ID || serval.SameEmail(run.By.Email, v.Who.Person.Email),
+	}
+	if view.Role != nil {
+		view.Policy = (&paper{left: maxPaper}).write(serval.Document(view.Role.Policy))
 	}
 	view.MayDecide = run.Status == serval.RunPending && !view.Mine
 	switch run.Status {
@@ -93,8 +105,7 @@ func (p *Pages) Run(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	default:
 		view.State, view.Tone = "Nobody decided in time", "over"
 	}
-	v.place = "accounts"
-	return p.show(w, v, http.StatusOK, "run", view.Title, view)
+	return view
 }
 
 // DecideRun lets a run that waits go on, or ends it.

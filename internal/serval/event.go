@@ -95,6 +95,7 @@ const (
 	DeltaAccept     Action = "delta.accept"
 	RemovalConfirm  Action = "removal.confirm"
 
+	RosterRead Action = "roster.read" // what the bridge looks through for people's lists
 	RoleChange Action = "role.change" // what a push changes of a role, by meaning
 
 	TrustExplain Action = "trust.explain"

@@ -27,8 +27,8 @@ type Role struct {
 	Version     int64     // how many times it has changed; see RoleVersions
 	ChangedAt   time.Time // when it did last; zero where that is not known
 
-	trust    string // digests of documents
-	policies rolePolicies
+	trust    string // digest of the document
+	policies string // rolePolicies, as text: who lists roles does not look into it
 }
 
 // rolePolicies is what is kept of a role's policies: the lists, with documents
@@ -67,10 +67,10 @@ const roleColumns = `account_id, ` + roleFacts + `, seen_at, stale_since, stale_
 
 func scanRole(row scanner) (Role, error) {
 	var r Role
-	var tags, policies, boundary, shown string
+	var tags, boundary, shown string
 	var created, used, complete, seen, stale, held, changed int64
 	err := row.Scan(&r.Key.AccountID, &r.RoleID, &r.Key.Partition, &r.ARN, &r.Name, &r.Path, &r.Description, &created,
-		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &policies, &complete, &r.Digest, &shown, &r.Ability, &seen, &stale, &r.StaleReason, &held,
+		&r.MaxSessionSeconds, &tags, &r.trust, &boundary, &used, &r.policies, &complete, &r.Digest, &shown, &r.Ability, &seen, &stale, &r.StaleReason, &held,
 		&r.Version, &changed)
 	if err != nil {
 		return Role{}, fmt.Errorf("reading a role: %w", err)
@@ -87,9 +87,6 @@ func scanRole(row scanner) (Role, error) {
 	}
 	if err := json.Unmarshal([]byte(tags), &r.Tags); err != nil {
 		return Role{}, fmt.Errorf("reading the tags of %s: %w", r.ARN, err)
-	}
-	if err := json.Unmarshal([]byte(policies), &r.policies); err != nil {
-		return Role{}, fmt.Errorf("reading the policies of %s: %w", r.ARN, err)
 	}
 	return r, nil
 }
@@ -190,7 +187,11 @@ func (v *View) fillDocuments(r *Role, read map[string]serval.Document) error {
 	if r.TrustPolicy, err = document(r.trust); err != nil {
 		return err
 	}
-	inline, managed := r.policies.Inline, r.policies.Managed
+	var policies rolePolicies
+	if err := json.Unmarshal([]byte(r.policies), &policies); err != nil {
+		return fmt.Errorf("reading the policies of %s: %w", r.ARN, err)
+	}
+	inline, managed := policies.Inline, policies.Managed
 	r.InlinePolicies = serval.InlinePolicies{Status: inline.Status, Action: inline.Action, Policies: []serval.InlinePolicy{}}
 	for _, p := range inline.Policies {
 		d, err := document(p.Document)

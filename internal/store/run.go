@@ -50,6 +50,13 @@ func (v *View) CurrentRun(accountID string, w serval.Workflow) (string, error) {
 	return ids[0], nil
 }
 
+// PendingRuns returns the runs that wait for a decision, the oldest first, at most
+// limit.
+func (v *View) PendingRuns(limit int) ([]serval.Run, error) {
+	return all(v, scanRun, `select `+runColumns+` from run
+		where status = 'pending' and due_at <> 0 order by due_at, id collate "C" limit $1`, limit)
+}
+
 // CountCurrent returns how many runs of a workflow have not ended yet.
 func (v *View) CountCurrent(w serval.Workflow) (n int, err error) {
 	if err := v.scan(`select count(*) from run where workflow = $1 and ended_at = 0`, []any{string(w)}, &n); err != nil {

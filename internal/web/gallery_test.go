@@ -78,6 +78,14 @@ func (w *world) gallery() []picture {
 		Approval: serval.Approval{Automatic: true}, MaxMinutes: 240,
 	}}, 201, nil)
 	w.undelivered(pending.ID)
+	ada.json("POST", "/api/v1/accounts", wire.NewAccount{
+		ID: "777788889999", Name: "data", RoleARN: "arn:aws:iam::777788889999:role/serval-ingestion", WorkflowRoleARN: "arn:aws:iam::777788889999:role/serval-workflows",
+	}, 201, nil)
+	var creates wire.Run
+	ada.json("POST", "/api/v1/workflows/create-role/runs", wire.StartRun{AccountID: "777788889999", Role: &wire.NewRole{
+		Name: "warehouse-reader", Description: "Reads the warehouse", PermissionsBoundary: "arn:aws:iam::777788889999:policy/boundary",
+		Policy: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"redshift-data:GetStatementResult","Resource":"*"}]}`,
+	}}, 202, &creates)
 	client, _ := ana.clientOf()
 	client.json("GET", "/api/v1/me", nil, 200, nil)
 
@@ -104,6 +112,7 @@ func (w *world) gallery() []picture {
 		{name: "account", who: "ada", path: "/accounts/" + prod},
 		{name: "connect", who: "ada", path: "/accounts/connect"},
 		{name: "check", who: "ada", path: "/runs/" + check.ID},
+		{name: "run-waiting", who: "ada", path: "/runs/" + creates.ID},
 		{name: "policies", who: "ada", path: "/policies"},
 		{name: "policy", who: "ada", path: "/policies/support"},
 		{name: "policy-new", who: "ada", path: "/policies/new"},

@@ -193,6 +193,27 @@ func (p *Runs) Read(ctx context.Context, who serval.Principal, id string) (run R
 	return run, err
 }
 
+// Waiting returns the runs that wait for another admin's decision, the oldest
+// first.
+func (p *Runs) Waiting(ctx context.Context, who serval.Principal) (list []Run, err error) {
+	err = p.view(ctx, who, serval.RunRead, "", func(v *store.View) error {
+		list = nil
+		pending, err := v.PendingRuns(mostWaiting)
+		if err != nil {
+			return err
+		}
+		for _, r := range pending {
+			run, err := p.run(v, r.ID)
+			if err != nil {
+				return err
+			}
+			list = append(list, run)
+		}
+		return nil
+	})
+	return list, err
+}
+
 // Decide lets a run that waits go on, or ends it. Whoever started it cannot.
 func (p *Runs) Decide(ctx context.Context, who serval.Principal, id string, approve bool, reason string) (run Run, err error) {
 	err = p.act(ctx, who, serval.RunDecide, id, func(tx *store.Tx, e *serval.Event) error {

@@ -87,9 +87,15 @@ func TestCreateRoleIsApproved(t *testing.T) {
 		_, err = w.runs.Decide(ctx, ben, run.ID, true, "")
 		wantKind(t, "the workflow role was taken away", err, serval.FailedPrecondition)
 		w.withWorkflow(workflowRole)
+		if list, err := w.runs.Waiting(ctx, ben); err != nil || len(list) != 1 || list[0].ID != run.ID || list[0].Role.Name != "dev" || list[0].Account.ID != prod {
+			t.Errorf("what waits is %+v (%v), want the run with its role and account", list, err)
+		}
 		approved, err := w.runs.Decide(ctx, ben, run.ID, true, "fine")
 		if err != nil || approved.Status != serval.RunRunning || approved.DecidedBy.Email != "ben@example.com" {
 			t.Fatalf("run %+v (%v), want it approved", approved, err)
+		}
+		if list, err := w.runs.Waiting(ctx, ann); err != nil || len(list) != 0 {
+			t.Errorf("once decided, what waits is %+v (%v), want nothing", list, err)
 		}
 		_, err = w.runs.Decide(ctx, ben, run.ID, true, "")
 		wantKind(t, "approved twice", err, serval.Conflict)
@@ -202,6 +208,8 @@ func TestRunsAreForAdmins(t *testing.T) {
 		wantKind(t, name+" starting what is none", err, want)
 		_, err = w.runs.Read(ctx, who, run.ID)
 		wantKind(t, name+" reading", err, want)
+		_, err = w.runs.Waiting(ctx, who)
+		wantKind(t, name+" looking at what waits", err, want)
 		_, err = w.runs.Decide(ctx, who, run.ID, true, "")
 		wantKind(t, name+" deciding", err, want)
 	}

@@ -95,7 +95,7 @@
     const again = async () => {
       const now = document.getElementById(id);
       if (!now?.dataset.refresh) return;
-      if (!document.hidden && !now.contains(document.activeElement) && !now.querySelector("details[open]")) {
+      if (!document.hidden && !now.contains(document.activeElement) && !now.querySelector("details[open]:not([data-unfolded])")) {
         try {
           const next = await fetched(location.href, id);
           if (next && next.innerHTML !== now.dataset.was) {
