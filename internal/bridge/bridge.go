@@ -538,7 +538,7 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.
 func (c *Config) keepRosters(ctx context.Context, plane *control.Plane) {
 	for ctx.Err() == nil {
 		c.guard("rosters", func() {
-			if err := plane.KeepRosters(ctx); err != nil && ctx.Err() == nil {
+			if err := plane.KeepRosters(ctx, serval.System()); err != nil && ctx.Err() == nil {
 				c.Log.Error("the roles could not be read ahead", zap.Error(err))
 			}
 		})

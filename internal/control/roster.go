@@ -55,9 +55,9 @@ func (p *Plane) kept(accountID string) *roster {
 // KeepRosters reads the rosters that somebody has looked through again as soon as
 // they change, until ctx ends: whoever looks next does not wait for it. Those that
 // nobody has looked through take no memory.
-func (p *Plane) KeepRosters(ctx context.Context) error {
+func (p *Plane) KeepRosters(ctx context.Context, who serval.Principal) error {
 	return p.door.Await(ctx, forever, func() (bool, error) {
-		return false, p.view(ctx, serval.System(), serval.RosterRead, "", func(v *store.View) error {
+		return false, p.view(ctx, who, serval.RosterRead, "", func(v *store.View) error {
 			connected, err := v.Rosters()
 			if err != nil {
 				return err

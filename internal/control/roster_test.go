@@ -120,7 +120,7 @@ func TestRostersAreReadAhead(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- w.plane.KeepRosters(ctx) }()
+		go func() { ended <- w.plane.KeepRosters(ctx, serval.System()) }()
 		was := w.plane.kept(prod)
 		w.push(prod, aRole(prod, "reader"), aRole(prod, "newreader"))
 		w.push(dev, aRole(dev, "reader", func(r *serval.Role) { r.Description = "of another kind" }))

@@ -22,6 +22,13 @@ type signInView struct {
 	Ended    bool // they came for a page that wants a login
 }
 
+// ShowOnward shows a page that goes on by itself, to a path of ours that leads to
+// the identity provider and back.
+func (p *Pages) ShowOnward(w http.ResponseWriter, v *Visit, to string) error {
+	v.onward = to
+	return p.show(w, v, http.StatusUnauthorized, "onward", "Signing you in again", to)
+}
+
 // Logins shows where somebody is signed in.
 func (p *Pages) Logins(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	logins, err := p.c.Logins.List(r.Context(), v.Who)

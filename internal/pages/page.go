@@ -66,6 +66,7 @@ type Visit struct {
 	Again   bool   // they come back from a silent sign-in
 	From    string // page of ours that a posted form stands on, where that is not to be seen from the address; set here
 	place   string // in the navigation, where that is not the page's own
+	onward  string // where the page goes on to by itself
 }
 
 type staticFile struct {
@@ -149,7 +150,8 @@ type layout struct {
 	Name      string // of the page, for its place in the navigation
 	Who       *serval.Principal
 	Suspended string
-	Again     bool // they were signed in again on the way to do something
+	Again     bool   // they were signed in again on the way to do something
+	Onward    string // where the page goes on to by itself
 	Version   string
 	RequestID string
 	Data      any
@@ -161,6 +163,7 @@ func (p *Pages) show(w http.ResponseWriter, v *Visit, status int, name, title st
 	if v.Who.Kind == serval.KindPerson {
 		l.Who, l.Suspended = &v.Who, v.Who.Person.Suspended
 	}
+	l.Onward = v.onward
 	var b bytes.Buffer
 	if err := p.byName[name].Execute(&b, l); err != nil {
 		return fmt.Errorf("making the page %s: %w", name, err)

@@ -208,7 +208,7 @@ func (v *View) fillDocuments(r *Role, read map[string]serval.Document) error {
 		}
 		r.ManagedPolicies.Policies = append(r.ManagedPolicies.Policies, serval.ManagedPolicy{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: d})
 	}
-	if b := r.policies.Boundary; b != nil {
+	if b := policies.Boundary; b != nil {
 		d, err := document(b.Document)
 		if err != nil {
 			return err

@@ -65,7 +65,14 @@ var people = []idptest.Person{
 	{Subject: "00u3cyr", Name: "Cy", Email: "cy@example.com", EmailVerified: true, Groups: []string{"visitors"}},
 	{Subject: "00u4adm", Name: "Ada", Email: "ada@example.com", EmailVerified: true, Groups: []string{"serval-admins"}},
 	{Subject: "00u5aud", Name: "Aud", Email: "aud@example.com", EmailVerified: true, Groups: []string{"security"}},
+	{Subject: "00u6odd", Name: "Odd", Email: oddEmail, EmailVerified: true, Groups: []string{"engineering", oddGroup}},
 }
+
+// What an email address and a group may be called, at the worst.
+const (
+	oddEmail = "o'odd=`${broken}`&lt{{.}}--/*@example.com"
+	oddGroup = `"><svg onload=broken.push("group")>`
+)
 
 // A clock is the wall's, moved.
 type clock struct{ ahead atomic.Int64 }

@@ -225,6 +225,137 @@ func TestApprovingByKeyboard(t *testing.T) {
 	}
 }
 
+// What people do besides the story: keep a role first, ask for several in one go,
+// for later, and with nobody up to approve it; ask for more and give some back.
+func TestAskingInABrowser(t *testing.T) {
+	for _, on := range []screen{desktop, phone.withoutScript()} {
+		t.Run(on.name, func(t *testing.T) {
+			w := newWorld(t)
+			broken := policies()
+			broken[1].BreakGlass = true
+			if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), broken); err != nil {
+				t.Fatal(err)
+			}
+			w.push(w.estate)
+			signedIn, ben := w.as("ana"), w.as("ben")
+			ana := w.tab(on)
+			ana.open("/oidc/auth/login?return_to=/roles")
+			ana.pressOn(`button[value="ana@example.com"]`)
+			says := func(want string) {
+				t.Helper()
+				ana.sound()
+				if text := ana.text(); !strings.Contains(text, want) {
+					t.Fatalf("%s does not say %q:\n%s", ana.at(), want, text)
+				}
+			}
+			tick := func(selector string) { t.Helper(); ana.must(ana.click(ana.find(selector))) }
+
+			// First is what somebody keeps first, until they do not.
+			const star = `button[aria-label="Keep support-impersonate first"]`
+			ana.pressOn(star)
+			says("Favourites\n")
+			if first := ana.eval(`() => document.querySelector("#catalogue section .what > a").textContent`); first != "support-impersonate" {
+				t.Errorf("first comes %s", first)
+			}
+			ana.pressOn(star)
+			if strings.Contains(ana.text(), "Favourites\n") {
+				t.Error("what is not kept any more still comes first")
+			}
+
+			for _, name := range []string{"payments-readonly", "support-impersonate"} {
+				tick(fmt.Sprintf(`#catalogue input[value$="/%s"]`, name))
+			}
+			ana.press("Request the ticked roles")
+			says("Request 2 roles")
+			says("payments-readonly: It asks anyone in sre-leads.")
+			tick(`input[name=minutes][value="30"]`)
+			ana.fill("#justification", "The two of them")
+			ana.press("Request")
+			if text := ana.text(); ana.at() != "/requests" || strings.Count(text, "Waiting for approval") != 2 {
+				t.Errorf("%s says\n%s", ana.at(), text)
+			}
+			says("The two of them")
+
+			// For later, in the reader's zone where there is script, and in UTC without.
+			later := w.clock.now().Add(2 * time.Hour).Truncate(time.Minute)
+			entered := later.UTC()
+			if on.script {
+				zone, err := time.LoadLocation("Europe/Berlin")
+				if err != nil {
+					t.Fatal(err)
+				}
+				entered = later.In(zone)
+			}
+			ana.open("/roles/" + prod + "/billing-export")
+			ana.must(ana.click(ana.button("Start later")))
+			ana.eval(fmt.Sprintf(`() => { document.querySelector("#start-at").value = %q; return ""; }`, entered.Format("2006-01-02T15:04")))
+			ana.fill("#justification", "The report of tomorrow")
+			ana.press("Request")
+			says("Not before")
+			at := ana.at()
+			var made wire.Request
+			signedIn.json("GET", "/api/v1"+at, nil, 200, &made)
+			if !made.StartAt.Equal(later) {
+				t.Errorf("it begins at %s, want %s", made.StartAt, later)
+			}
+			ben.json("POST", "/api/v1"+at+"/decisions", wire.Decision{Outcome: "approve"}, 200, nil)
+			ana.open(at)
+			says("Approved for later")
+			if strings.Contains(ana.text(), "Start session") {
+				t.Error("a session is offered before the start")
+			}
+			for range 7 { // never idle for long
+				w.clock.move(18 * time.Minute)
+				ana.open(at)
+			}
+			// The ID token has ended meanwhile: the provider is asked, and nobody else.
+			ana.press("Start session")
+			ana.wait("being back", func() bool { return strings.HasPrefix(ana.at(), at) && strings.Contains(ana.text(), "once more") })
+			ana.sound()
+			ana.press("Start session")
+			says("Shown once")
+
+			// Nobody is up: with a reason of some length, and everybody is told.
+			ana.open("/roles/" + prod + "/dev-admin")
+			ana.must(ana.click(ana.button("Nobody is up to approve it")))
+			tick("input[name=break_glass]")
+			ana.fill("#justification", "It is down")
+			ana.press("Request")
+			says("30 characters")
+			if ana.eval(`() => String(document.querySelector("input[name=break_glass]").checked)`) != "true" {
+				t.Error("the form forgot that the glass is to be broken")
+			}
+			ana.fill("#justification", "The ledger is down and nobody answers")
+			ana.press("Request")
+			says("Approved, not used yet")
+			says("Broken")
+
+			ana.open("/roles/" + prod + "/ledger-writer")
+			ana.fill("#justification", "Correct a booking")
+			ana.press("Request")
+			says("Waiting for approval")
+			ana.must(ana.click(ana.button("Nobody is up to approve it")))
+			ana.fill("#glass", "The books close at midnight, and nobody answers")
+			ana.press("Break the glass")
+			says("Approved, not used yet")
+
+			// More time, and less, of what is offered and of what is typed.
+			ana.open("/roles/" + prod + "/dev-auto")
+			tick(`input[name=minutes][value="30"]`)
+			ana.press("Request")
+			ana.must(ana.click(ana.button("Ask for more time")))
+			tick(`form[action$="/extend"] input[value="120"]`)
+			ana.pressOn(`form[action$="/extend"] button`)
+			says("2 h, from your first session on")
+			ana.must(ana.click(ana.button("Shorten")))
+			tick(`form[action$="/shorten"] input[value=other]`)
+			ana.fill(`form[action$="/shorten"] input[name=other_minutes]`, "45")
+			ana.pressOn(`form[action$="/shorten"] button`)
+			says("45 min, from your first session on")
+		})
+	}
+}
+
 func asJSON(t *testing.T, v any) string {
 	t.Helper()
 	text, err := json.Marshal(v)
@@ -269,6 +400,13 @@ var impostors = []string{
 	`{{.}} ${broken} <!-- --> ]]> &lt;b&gt;`, `javascript:broken.push("address")`, `</pre></script><script>broken.push("pre")</script>`, "ÿ¡ß é̂", "a\u00a0b",
 }
 
+// A role as IAM lets anybody name one, with what its path may be.
+const (
+	oddName = "onload=x@1,+.javascript"
+	oddPath = `/"><img/src=x/onerror=broken.push("path")>/{{.}}/`
+	oddARN  = "arn:aws:iam::" + prod + ":role" + oddPath + oddName
+)
+
 // S-25, S-79: whatever is in a name, a tag, a policy, an email or a reason is
 // shown as it is, and does nothing.
 func TestHostileTextsAreInert(t *testing.T) {
@@ -285,21 +423,37 @@ func TestHostileTextsAreInert(t *testing.T) {
 			inv.Roles[i].Description, inv.Roles[i].Tags = all, tags
 			inv.Roles[i].InlinePolicies.Policies = []serval.InlinePolicy{{Name: "x<b>", Document: document}}
 		}
+		odd := inv.Roles[0]
+		odd.ARN, odd.RoleID, odd.Name, odd.Path = oddARN, "AROAODDODDODDODD", oddName, oddPath
+		inv.Roles = append(inv.Roles, odd)
 		inv.Problems = []serval.Problem{{Action: "iam:GetPolicyVersion", Target: all, Code: all, Message: all}}
 		inv.Complete = false
 		inv.Normalize()
 		return inv
 	})
-	ana, ben := w.as("ana"), w.as("ben")
-	var made wire.Request
+	ana, ben, odd, ada := w.as("ana"), w.as("ben"), w.browser(), w.as("ada")
+	odd.signIn(oddEmail)
+	var made, odds wire.Request
 	ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-admin"), Minutes: 60, Justification: all, Ticket: impostors[1]}, 201, &made)
+	odd.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: oddARN, Minutes: 60, Justification: all}, 201, &odds)
+	policy := madePolicy("odd ones")
+	policy.Roles.Tags, policy.Eligible = map[string]string{"k0<b>": impostors[0]}, serval.People{Groups: []string{oddGroup}, Emails: []string{oddEmail}}
+	policy.Approval = serval.Approval{Steps: []serval.People{{Groups: []string{oddGroup}, Emails: []string{oddEmail}}}}
+	ada.json("POST", "/api/v1/access-policies", wire.NewAccessPolicy{AccessPolicy: policy}, 201, nil)
+	role := "/roles/" + prod + "/" + oddName
+	explain := "/policies/explain?" + url.Values{"email": {oddEmail}, "role_arn": {oddARN}}.Encode()
 	pages := []picture{
 		{who: "ana", path: "/roles"}, {who: "ana", path: "/roles?q=" + url.QueryEscape(impostors[0])}, {who: "ana", path: "/roles/" + prod + "/dev-auto"},
 		{who: "ana", path: "/requests"}, {who: "ana", path: "/requests/" + made.ID}, {who: "ben", path: "/approvals"}, {who: "ben", path: "/requests/" + made.ID},
-		{who: "ada", path: "/accounts/" + prod}, {who: "aud", path: "/audit?target=" + url.QueryEscape(all)}, {who: "aud", path: "/audit"},
+		{who: "ada", path: "/accounts/" + prod}, {who: "aud", path: "/audit?target=" + url.QueryEscape(all)},
+		{who: "odd", path: "/roles"}, {who: "odd", path: role}, {who: "odd", path: "/requests/" + odds.ID}, {who: "odd", path: "/logins"}, {who: "odd", path: "/requests/new?role_arn=" + url.QueryEscape(oddARN)},
+		{who: "ben", path: "/requests/" + odds.ID}, {who: "ada", path: "/policies"}, {who: "ada", path: "/policies/odd%20ones"}, {who: "ada", path: explain},
+		{who: "aud", path: "/findings"}, {who: "aud", path: "/reports/access"}, {who: "aud", path: "/reports/access?email=" + url.QueryEscape(all)}, {who: "aud", path: "/audit"},
 	}
 	verbatim := map[string][]string{
-		"/roles": {all, "k0<b>=" + impostors[0]}, "/roles/" + prod + "/dev-auto": {all, `"Deny"`}, "/requests/" + made.ID: {all}, "/approvals": {all}, "/accounts/" + prod: {all},
+		"/roles": {all, "k0<b>=" + impostors[0]}, "/roles/" + prod + "/dev-auto": {all, `"Deny"`}, "/requests/" + made.ID: {all}, "/approvals": {all, oddEmail, oddName}, "/accounts/" + prod: {all},
+		role: {oddARN}, "/requests/" + odds.ID: {oddEmail, oddARN}, "/policies": {oddEmail, oddGroup}, explain: {oddEmail, oddGroup}, "/findings": {oddARN},
+		"/reports/access": {oddEmail, oddName}, "/logins": {oddEmail},
 	}
 	tabs := map[string]*tab{}
 	for i, p := range pages {
@@ -308,13 +462,18 @@ func TestHostileTextsAreInert(t *testing.T) {
 		}
 		b := tabs[p.who]
 		if b == nil {
-			b = w.tab(phone).enter(w.as(p.who))
+			b = w.tab(phone)
+			if p.who == "odd" {
+				b.enter(odd)
+			} else {
+				b.enter(w.as(p.who))
+			}
 			tabs[p.who] = b
 		}
 		b.look(p)
 		b.eval(`() => { for (const d of document.querySelectorAll("details")) d.open = true; return ""; }`)
 		b.sound()
-		text := b.eval(`() => document.body.textContent`)
+		text := b.eval(`() => document.body.textContent + [...document.querySelectorAll("input, textarea")].map((e) => e.value).join(" ")`)
 		for _, want := range verbatim[p.path] {
 			if !strings.Contains(text, want) && !strings.Contains(text, escapedIn(want)) {
 				t.Errorf("%s does not show %q verbatim:\n%.600s", p.path, want, text)

@@ -77,7 +77,14 @@ func (s *Server) errorPage(w http.ResponseWriter, r *http.Request, v *visit, sta
 	if e.Code == string(serval.LoginRequired) && v.who.Kind == serval.KindPerson && r.Method == http.MethodPost {
 		// The ID token has ended, not the login: it is renewed without a question,
 		// and what was posted is done again by whoever posted it.
-		return s.redirect(w, loginPath(s.returnTo(back+"?"+againParameter+"=1"), "none"))
+		to := loginPath(s.returnTo(back+"?"+againParameter+"=1"), "none")
+		if r.Header.Get("Sec-Fetch-Mode") != "" {
+			// A browser holds what a form leads to, by however many redirects, to the
+			// form-action of its page, and the provider is none of ours. A page that goes
+			// on by itself is not what the form leads to.
+			return s.pages.ShowOnward(w, v.page(), to)
+		}
+		return s.redirect(w, to)
 	}
 	way := pages.Way{Back: s.returnTo(back)}
 	if e.Code == string(serval.LoginRequired) {

@@ -232,6 +232,13 @@ func TestTokenEndedBeforeTheSession(t *testing.T) {
 	if want := w.url + "/oidc/auth/login?prompt=none&return_to=%2Frequests%2F" + made.ID + "%3Fagain%3D1"; res.Header.Get("Location") != want {
 		t.Errorf("answered %d to %q, want to %q: %s", res.StatusCode, res.Header.Get("Location"), want, text)
 	}
+	// What a browser's form leads to must not lead elsewhere: a page goes on to it.
+	ana.header.Set("Sec-Fetch-Mode", "navigate")
+	if res, text := ana.do("POST", "/sessions", url.Values{"request_id": {made.ID}}); res.StatusCode != 401 ||
+		!strings.Contains(text, `<meta http-equiv="refresh" content="0; url=/oidc/auth/login?prompt=none&amp;return_to=%2Frequests%2F`+made.ID+`%3Fagain%3D1">`) {
+		t.Errorf("a browser is answered %d to %q: %s", res.StatusCode, res.Header.Get("Location"), text)
+	}
+	ana.header.Del("Sec-Fetch-Mode")
 	ana.signIn("ana@example.com")
 	var c wire.Credentials
 	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, &c)
