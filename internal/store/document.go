@@ -2,10 +2,11 @@ package store
 
 import (
 	"context"
-	"encoding/json"
+	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -55,19 +56,16 @@ type reference struct {
 	trust, policies string
 }
 
-// digests returns the digests of the documents.
-func (r reference) digests() (digests []string, err error) {
-	var policies rolePolicies
-	if err := json.Unmarshal([]byte(r.policies), &policies); err != nil {
-		return nil, fmt.Errorf("reading policies: %w", err)
-	}
-	digests = append(digests, r.trust)
-	for _, list := range []policyList{policies.Inline, policies.Managed} {
-		for _, p := range list.Policies {
-			digests = append(digests, p.Document)
+// digests returns the digests of the documents: in the text of policies whatever is
+// quoted and as long as one, so that no kind of policy is forgotten here.
+func (r reference) digests() []string {
+	digests := []string{r.trust}
+	for quoted := range strings.SplitSeq(r.policies, `"`) {
+		if len(quoted) == 2*sha256.Size {
+			digests = append(digests, quoted)
 		}
 	}
-	return slices.DeleteFunc(digests, func(d string) bool { return d == "" }), nil
+	return digests
 }
 
 // A givenUp is a version that was given up.
@@ -98,11 +96,7 @@ func (s *Store) idleDocuments(ctx context.Context, now time.Time) error {
 	}
 	idle := map[string]bool{}
 	for _, g := range given {
-		digests, err := g.digests()
-		if err != nil {
-			return err
-		}
-		for _, d := range digests {
+		for _, d := range g.digests() {
 			idle[d] = true
 		}
 	}
@@ -178,14 +172,12 @@ func (s *Store) lookThrough(ctx context.Context, now time.Time) (l settlement, e
 		for _, d := range l.idle {
 			l.used[d.digest] = unused
 		}
-		return v.eachReference(func(r reference) error {
-			digests, err := r.digests()
-			for _, d := range digests {
+		return v.eachReference(func(r reference) {
+			for _, d := range r.digests() {
 				if known, asked := l.used[d]; asked {
 					l.used[d] = max(known, r.use)
 				}
 			}
-			return err
 		})
 	})
 	return l, err
@@ -220,7 +212,7 @@ func (s *Store) settle(ctx context.Context, now time.Time, l settlement) error {
 }
 
 // eachReference calls f with everything that refers to documents.
-func (v *View) eachReference(f func(reference) error) error {
+func (v *View) eachReference(f func(reference)) error {
 	rows, err := v.q.QueryContext(v.ctx, `select cast($1 as bigint), trust, policies from staged_role
 		union all select cast($2 as bigint), trust, policies from role union all select cast($2 as bigint), trust, policies from role_version`, pushed, kept)
 	if err != nil {
@@ -232,9 +224,7 @@ func (v *View) eachReference(f func(reference) error) error {
 		if err := rows.Scan(&r.use, &r.trust, &r.policies); err != nil {
 			return v.breaks(err)
 		}
-		if err := f(r); err != nil {
-			return err
-		}
+		f(r)
 	}
 	return v.breaks(rows.Err())
 }

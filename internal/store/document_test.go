@@ -46,6 +46,8 @@ func documentsComeAndGo(t *testing.T, d place, random *rand.Rand) {
 		r.TrustPolicy = documentNumber(random.IntN(4))
 		r.InlinePolicies.Policies = []serval.InlinePolicy{{Name: "a", Document: documentNumber(random.IntN(60))}}
 		r.ManagedPolicies.Policies = []serval.ManagedPolicy{{ARN: "arn:aws:iam::aws:policy/B", Name: "B", Version: "v1", Document: documentNumber(random.IntN(60))}}
+		boundary := "arn:aws:iam::aws:policy/C"
+		r.PermissionsBoundary, r.BoundaryPolicy = &boundary, &serval.BoundaryPolicy{Status: serval.ListRead, Version: "v1", Document: documentNumber(random.IntN(60))}
 		return r
 	}
 	type flight struct{ push, account string }
