@@ -81,7 +81,7 @@ const SessionName = "serval-worker"
 const (
 	callDeadline    = 15 * time.Second
 	accountDeadline = 20 * time.Minute
-	largeShare      = 16 // of Total is the share of answers with a page of a thousand
+	largeShare      = 16 // of Total is the share of pages of a thousand that are read at once
 )
 
 // A Config says how AWS is reached. The zero value means AWS's own endpoints
@@ -134,7 +134,7 @@ type Reader struct {
 	base    *keeper // who assumes the accounts' roles: base credentials, or the base role
 	region  string  // of STS where neither config nor partition says
 	total   chan struct{}
-	large   chan struct{} // of total: answers that take memory by the megabyte
+	large   chan struct{} // answers that are read now and take memory by the megabyte
 	deltas  deltas
 	network *network
 	shared  *library

@@ -208,7 +208,7 @@ func (l *line) enter(ctx context.Context, action string) (c pace.Pass, release f
 		if err := l.gate.pace.Ready(ctx, action); err != nil {
 			return c, nil, err
 		}
-		release, err := l.slot(ctx, action)
+		release, err := l.slot(ctx)
 		if err != nil {
 			return c, nil, err
 		}
@@ -219,18 +219,15 @@ func (l *line) enter(ctx context.Context, action string) (c pace.Pass, release f
 	}
 }
 
-// slot waits for a slot of the account, and one of all accounts; where the
-// answer is a page of a thousand, for one of these too.
-func (l *line) slot(ctx context.Context, action string) (release func(), err error) {
+// slot waits for a slot of the account, and one of all accounts; that of the
+// deltas comes before them.
+func (l *line) slot(ctx context.Context) (release func(), err error) {
 	if !l.slotted {
 		return func() {}, nil
 	}
-	slots := []chan struct{}{l.gate.slots, l.reader.large, l.reader.total}
-	if action != listRoles && action != getDetails {
-		slots = []chan struct{}{l.gate.slots, l.reader.total}
-	}
+	slots := []chan struct{}{l.gate.slots, l.reader.total}
 	if l.aside != nil {
-		slots = l.aside.slots(slots, action)
+		slots = append([]chan struct{}{l.aside.of.calls}, slots...)
 	}
 	leave := func(taken []chan struct{}) {
 		for _, s := range taken {

@@ -143,17 +143,29 @@ func (r *Reader) stsRegion(a serval.Account) string {
 
 // iamClient returns the client of the account's IAM. IAM has one endpoint in
 // each partition, which the resolver finds by any region of it.
-func (r *Reader) iamClient(a serval.Account, creds aws.CredentialsProvider) *iam.Client {
+func (r *Reader) iamClient(a serval.Account, creds aws.CredentialsProvider, w *wire) *iam.Client {
 	o := iam.Options{
 		Region:      r.stsRegion(a),
 		Credentials: creds,
 		Retryer:     aws.NopRetryer{},
-		HTTPClient:  r.wire(way{proxy: a.STS.HTTPProxy}),
+		HTTPClient:  w,
 	}
 	if r.config.IAMEndpoint != "" {
 		o.BaseEndpoint = &r.config.IAMEndpoint
 	}
 	return iam.New(o)
+}
+
+// page is an option of calls that are answered with a page of a thousand. Such
+// answers take memory by the megabyte, so only a few are read at once, and of those
+// of deltas fewer. It is not the calls that are few: to wait for an answer takes
+// nothing, and to be late with an account's first call is time lost.
+func (s *session) page(o *iam.Options) {
+	turns := []chan struct{}{s.reader.large}
+	if s.aside != nil {
+		turns = []chan struct{}{s.aside.of.large, s.reader.large}
+	}
+	o.HTTPClient = s.wire.inTurn(turns...)
 }
 
 // wire returns the HTTP client for one way; open has seen that the way exists.
@@ -211,6 +223,7 @@ type session struct {
 	line
 	account serval.Account
 	iam     *iam.Client
+	wire    *wire   // of iam
 	by      *keeper // who assumed its role
 }
 
@@ -261,10 +274,12 @@ func (r *Reader) open(ctx context.Context, a serval.Account) (*session, error) {
 		return nil, r.failure(StageAssume, a, err)
 	}
 	r.partition.CompareAndSwap(nil, &role.Partition) // no role is assumed across partitions
+	w := r.wire(way{proxy: a.STS.HTTPProxy})
 	return &session{
 		line:    line{reader: r, gate: r.gate(a.ID), creds: creds, slotted: true},
 		account: a,
-		iam:     r.iamClient(a, creds),
+		iam:     r.iamClient(a, creds, w),
+		wire:    w,
 		by:      by,
 	}, nil
 }

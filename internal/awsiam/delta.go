@@ -78,15 +78,6 @@ type aside struct {
 	spent atomic.Int64
 }
 
-// slots returns the bounds of a call, the deltas' own before those of all.
-func (a *aside) slots(all []chan struct{}, action string) []chan struct{} {
-	own := []chan struct{}{a.of.calls}
-	if action == listRoles || action == getDetails {
-		own = append(own, a.of.large)
-	}
-	return append(own, all...)
-}
-
 // Delta looks at an account for at most about budget calls of IAM and returns
 // what is not as known, where known are the roles that the upstream lists and
 // since is when it last looked. A role that was begun is read to its end, so that
@@ -334,7 +325,7 @@ func after(at uint64, roles []listed, n int) []listed {
 
 // look asks for one listed role and puts down how it is not as known.
 func (d *looking) look(ctx context.Context, l listed) error {
-	role, err := d.role(ctx, l.name)
+	role, err := d.role(ctx, l.name())
 	if err == nil {
 		if err := d.ours(deref(role.Arn)); err != nil {
 			return err

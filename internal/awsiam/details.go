@@ -74,12 +74,14 @@ type details struct {
 	mu       sync.Mutex // guards what follows
 	some     bool       // there was a first answer
 	roles    map[string]*detail
-	fetching map[string]bool // policies of AWS's
+	seen     map[string]bool // policies of AWS's
+	queue    []string        // those of them that are to be fetched
+	fetchers int             // at work
 }
 
 // A detail is one role as the details have it.
 type detail struct {
-	name, id string
+	id       string
 	nearMiss string
 	doubtful bool // something was missing: GetRole must say
 
@@ -101,7 +103,7 @@ func (d *detail) managed() []string {
 }
 
 func newDetails() *details {
-	return &details{begun: make(chan struct{}), roles: make(map[string]*detail), fetching: make(map[string]bool)}
+	return &details{begun: make(chan struct{}), roles: make(map[string]*detail), seen: make(map[string]bool)}
 }
 
 func (d *details) begin() { d.once.Do(func() { close(d.begun) }) }
@@ -126,19 +128,14 @@ func (rd *reading) readDetails(ctx context.Context) error {
 		return nil
 	}
 	var fetching errgroup.Group
-	fetch := func(arn string) {
-		fetching.Go(func() error {
-			_, err := rd.policies.get(ctx, arn)
-			return err
-		})
-	}
+	fetch := func() { fetching.Go(func() error { rd.fetch(ctx); return nil }) }
 	lists, stopping := errgroup.WithContext(ctx) // the first failure ends both: what they lack is asked for anyway
 	for _, kinds := range rd.gate.tried.lists() {
 		lists.Go(func() error { return rd.detailPages(stopping, kinds, fetch) })
 	}
 	err := lists.Wait()
 	rd.details.begin()
-	_ = fetching.Wait() // whoever needs a policy sees what became of it
+	_ = fetching.Wait() // none of them fails
 	switch {
 	case err == nil:
 		rd.mu.Lock()
@@ -159,13 +156,13 @@ func (rd *reading) readDetails(ctx context.Context) error {
 }
 
 // detailPages reads one listing of the details.
-func (rd *reading) detailPages(ctx context.Context, kinds []types.EntityType, fetch func(arn string)) error {
+func (rd *reading) detailPages(ctx context.Context, kinds []types.EntityType, fetch func()) error {
 	used := map[string]bool{"": true}
 	var marker *string
 	for range mostPages {
 		out, err := ask(ctx, &rd.line, getDetails, rd.account.ID, func(ctx context.Context) (*iam.GetAccountAuthorizationDetailsOutput, error) {
 			out, err := rd.iam.GetAccountAuthorizationDetails(ctx, &iam.GetAccountAuthorizationDetailsInput{
-				Filter: kinds, Marker: marker, MaxItems: size()})
+				Filter: kinds, Marker: marker, MaxItems: size()}, rd.page)
 			if err == nil && (out.RoleDetailList == nil || out.Policies == nil) {
 				return nil, errEmpty // AWS sends all lists, those not asked for too
 			}
@@ -197,7 +194,7 @@ func (rd *reading) detailPages(ctx context.Context, kinds []types.EntityType, fe
 
 // takeDetails takes over one page, and has AWS's policies fetched that are new in
 // it. It fails where something is of another account.
-func (rd *reading) takeDetails(out *iam.GetAccountAuthorizationDetailsOutput, fetch func(arn string)) error {
+func (rd *reading) takeDetails(out *iam.GetAccountAuthorizationDetailsOutput, fetch func()) error {
 	for _, p := range out.Policies {
 		arn := deref(p.Arn)
 		if isAWSManaged(arn) {
@@ -232,19 +229,48 @@ func (rd *reading) takeDetails(out *iam.GetAccountAuthorizationDetailsOutput, fe
 		}
 		d.roles[arn] = one
 		for _, arn := range one.managed() {
-			if isAWSManaged(arn) && !d.fetching[arn] {
-				d.fetching[arn] = true
-				fetch(arn)
+			if isAWSManaged(arn) && !d.seen[arn] {
+				d.seen[arn] = true
+				d.queue = append(d.queue, arn)
 			}
 		}
+	}
+	for most := min(rd.reader.fetchers(), len(d.queue)); d.fetchers < most; d.fetchers++ {
+		fetch()
 	}
 	return nil
 }
 
+// fetchers is how many policies of AWS's a reading fetches at once. Readings of
+// many accounts want the same ones at the same time: each fetches some of them,
+// so that no account pays for all.
+func (r *Reader) fetchers() int {
+	return max(1, min(r.config.Concurrency, r.config.Total/int(max(1, r.crews.Load()))))
+}
+
+// fetch fetches policies of AWS's until none is left that no other reading is
+// fetching. Whoever needs one of the others waits for it then.
+func (rd *reading) fetch(ctx context.Context) {
+	d := rd.details
+	for {
+		d.mu.Lock()
+		i := slices.IndexFunc(d.queue, func(arn string) bool { return !rd.reader.shared.busy(arn) })
+		if i < 0 {
+			d.fetchers--
+			d.mu.Unlock()
+			return
+		}
+		arn := d.queue[i]
+		d.queue = slices.Delete(d.queue, i, i+1)
+		d.mu.Unlock()
+		_, _ = rd.policies.get(ctx, arn) // whoever needs it sees what became of it
+	}
+}
+
 // detail keeps of a role what is needed of it.
 func (rd *reading) detail(role *types.RoleDetail) *detail {
-	d := &detail{name: deref(role.RoleName), id: deref(role.RoleId)}
-	if d.name == "" || d.id == "" || role.Tags == nil || role.RolePolicyList == nil || role.AttachedManagedPolicies == nil {
+	d := &detail{id: deref(role.RoleId)}
+	if deref(role.RoleName) == "" || d.id == "" || role.Tags == nil || role.RolePolicyList == nil || role.AttachedManagedPolicies == nil {
 		d.doubtful = true
 		return d
 	}
@@ -292,7 +318,7 @@ func (rd *reading) join(ctx context.Context, roles []listed, read func(func() er
 	for arn, d := range rest { // made since, or gone again; or the listing broke off
 		if d.role != nil || d.doubtful || d.nearMiss != "" || rd.known[d.id] {
 			rd.advance(func(p *Progress) { p.Listed++ })
-			read(func() error { return rd.read(ctx, listed{name: d.name, arn: arn, id: d.id}) })
+			read(func() error { return rd.read(ctx, listed{arn: arn, id: d.id}) })
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"sync"
 	"time"
@@ -92,11 +93,14 @@ type reading struct {
 // A listed role is what is kept of a role in ListRoles. All else comes with
 // GetRole, and newer; but the details lack the last two.
 type listed struct {
-	name, arn, id string
-	description   *string
-	longest       *int32 // session, in seconds
-	created       time.Time
+	arn, id     string
+	description *string
+	longest     *int32 // session, in seconds
+	created     time.Time
 }
+
+// name is the last part of the role's ARN.
+func (l listed) name() string { return path.Base(l.arn) }
 
 // run lists the roles, with the details beside them where they can be had, and
 // reads what these do not tell while it lists on.
@@ -139,7 +143,9 @@ func (rd *reading) run(ctx context.Context) error {
 			joined = append(joined, page...)
 			continue
 		}
-		for _, l := range page {
+		for i, l := range page {
+			page[i] = listed{} // the list is the most that a reading keeps while it is looked at
+			l.description, l.longest = nil, nil
 			read(func() error { return rd.read(ctx, l) })
 		}
 	}
@@ -183,7 +189,7 @@ func (rd *reading) list(ctx context.Context, pages chan<- []listed) error {
 		}
 		page := make([]listed, 0, len(out.Roles))
 		for _, role := range out.Roles {
-			l := listed{deref(role.RoleName), deref(role.Arn), deref(role.RoleId), role.Description, role.MaxSessionDuration, deref(role.CreateDate)}
+			l := listed{deref(role.Arn), deref(role.RoleId), role.Description, role.MaxSessionDuration, deref(role.CreateDate)}
 			if err := rd.ours(l.arn); err != nil {
 				return err
 			}
@@ -221,7 +227,7 @@ func (s *session) listRoles(ctx context.Context, marker string, size int32) (*ia
 		in.Marker = &marker
 	}
 	return ask(ctx, &s.line, listRoles, s.account.ID, func(ctx context.Context) (*iam.ListRolesOutput, error) {
-		out, err := s.iam.ListRoles(ctx, in)
+		out, err := s.iam.ListRoles(ctx, in, s.page)
 		if err == nil && out.Roles == nil {
 			return nil, errEmpty
 		}

@@ -37,7 +37,7 @@ func (n *network) client(w way, seen func(skew time.Duration)) (*wire, error) {
 		w.proxy = ""
 	}
 	if w == (way{}) {
-		return &wire{n.direct, seen}, nil
+		return &wire{transport: n.direct, seen: seen}, nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -59,7 +59,7 @@ func (n *network) client(w way, seen func(skew time.Duration)) (*wire, error) {
 		}
 		n.ways[w] = t
 	}
-	return &wire{t, seen}, nil
+	return &wire{transport: t, seen: seen}, nil
 }
 
 func (n *network) close() {
@@ -77,6 +77,13 @@ func (n *network) close() {
 type wire struct {
 	transport *http.Transport
 	seen      func(skew time.Duration)
+	turns     []chan struct{} // each is had while a good answer is read
+}
+
+// inTurn returns a wire whose good answers are read only with all of the turns in
+// hand. Until then they wait where they are, outside of our memory.
+func (w *wire) inTurn(turns ...chan struct{}) *wire {
+	return &wire{w.transport, w.seen, turns}
 }
 
 // maxAnswer bounds an answer: a page of a thousand roles has at most some twenty
@@ -100,7 +107,7 @@ func (w *wire) Do(r *http.Request) (*http.Response, error) {
 		w.seen(date.Sub(sent.Add(took / 2)).Round(time.Second))
 	}
 	if res.StatusCode == http.StatusOK {
-		res.Body = &body{ReadCloser: res.Body, left: maxAnswer}
+		res.Body = &body{ReadCloser: res.Body, left: maxAnswer, ctx: r.Context(), turns: w.turns}
 	}
 	return res, nil
 }
@@ -108,11 +115,22 @@ func (w *wire) Do(r *http.Request) (*http.Response, error) {
 // A body is the body of a good answer, which is neither empty nor endless.
 type body struct {
 	io.ReadCloser
-	left int64
-	some bool
+	left  int64
+	some  bool
+	ctx   context.Context // of the request
+	turns []chan struct{} // still to be waited for
+	had   []chan struct{}
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	for len(b.turns) > 0 {
+		select {
+		case b.turns[0] <- struct{}{}:
+			b.had, b.turns = append(b.had, b.turns[0]), b.turns[1:]
+		case <-b.ctx.Done():
+			return 0, b.ctx.Err()
+		}
+	}
 	n, err := b.ReadCloser.Read(p)
 	b.some = b.some || n > 0
 	b.left -= int64(n)
@@ -123,4 +141,13 @@ func (b *body) Read(p []byte) (int, error) {
 		return n, errEmpty
 	}
 	return n, err
+}
+
+// Close gives the turns back. The SDK closes every answer when it has read it.
+func (b *body) Close() error {
+	for _, turn := range b.had {
+		<-turn
+	}
+	b.had = nil
+	return b.ReadCloser.Close()
 }

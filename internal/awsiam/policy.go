@@ -131,6 +131,14 @@ func (l *library) get(ctx context.Context, s *session, arn string) (version, err
 	return v, nil
 }
 
+// busy reports whether a reading is at the policy now.
+func (l *library) busy(arn string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b := l.books[arn]
+	return b != nil && len(b.lock) > 0
+}
+
 // policy reads the default version of a managed policy; old, unless nil, is a
 // version whose document is known. Where the default changes between the two
 // calls, both are made once more. With an error comes what is known.

@@ -21,7 +21,7 @@ import (
 // assumes them with a web identity, but their tags can be set, so leaving them
 // out would make "seen without the tag" and "not looked at" the same.
 func (rd *reading) read(ctx context.Context, l listed) error {
-	role, err := rd.role(ctx, l.name)
+	role, err := rd.role(ctx, l.name())
 	if err == nil {
 		if err := rd.ours(deref(role.Arn)); err != nil {
 			return err
