@@ -22,6 +22,18 @@ const (
 	WorkflowCheck        Workflow = "check"
 )
 
+// ParseWorkflow returns the workflow that a text names: by its text, or by its
+// title as it stands, or in lower case with dashes, as an address has it. What
+// names none is returned as it is, and is none.
+func ParseWorkflow(text string) Workflow {
+	for _, w := range []Workflow{WorkflowFetchRoles, WorkflowListAccounts, WorkflowCreateRole} {
+		if title := w.Title(); text == title || text == strings.ReplaceAll(strings.ToLower(title), " ", "-") {
+			return w
+		}
+	}
+	return Workflow(text)
+}
+
 // Title returns the workflow's name for people.
 func (w Workflow) Title() string {
 	switch w {

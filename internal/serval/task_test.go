@@ -195,3 +195,15 @@ func TestNewRoleFaults(t *testing.T) {
 		}
 	}
 }
+func TestParseWorkflow(t *testing.T) {
+	for text, want := range map[string]Workflow{
+		"fetch-roles": WorkflowFetchRoles, "Fetch AWS IAM Roles for Resource Sync": WorkflowFetchRoles, "fetch-aws-iam-roles-for-resource-sync": WorkflowFetchRoles,
+		"list-accounts": WorkflowListAccounts, "List AWS Organization Accounts": WorkflowListAccounts, "list-aws-organization-accounts": WorkflowListAccounts,
+		"create-role": WorkflowCreateRole, "Create AWS IAM Role": WorkflowCreateRole, "create-aws-iam-role": WorkflowCreateRole,
+		"Test AWS Connection": "Test AWS Connection", "": "", "CREATE-ROLE": "CREATE-ROLE",
+	} {
+		if got := ParseWorkflow(text); got != want {
+			t.Errorf("%q names %q, want %q", text, got, want)
+		}
+	}
+}

@@ -10,7 +10,7 @@ import (
 // Account returns an account and how its last sync went.
 func Account(a control.Account, now time.Time) wire.Account {
 	account := wire.Account{
-		ID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: List(a.Via),
+		ID: a.ID, AccountID: a.ID, Name: a.Name, Partition: a.Partition, RoleARN: a.RoleARN, ExternalID: a.ExternalID, Via: List(a.Via),
 		DefaultRegion: a.DefaultRegion, STS: a.STS, WorkflowRoleARN: a.WorkflowRoleARN, Source: a.Source, CreatedAt: wire.Time{Time: a.CreatedAt},
 		Roles: a.Roles, Generation: a.AcceptedGeneration, Complete: a.Complete,
 		LastSyncAt: wire.Time{Time: a.StartedAt}, LastPushAt: wire.Time{Time: a.AcceptedAt}, ReadBy: a.ReadBy,

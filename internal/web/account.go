@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"net/http"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
@@ -62,14 +63,18 @@ func (s *Server) connectAccount(w http.ResponseWriter, r *http.Request, v *visit
 	if err := edge.Decode(r, &body); err != nil {
 		return err
 	}
+	id := cmp.Or(body.ID, body.AccountID)
+	if body.AccountID != "" && body.AccountID != id {
+		return edge.Refuse(serval.Invalid, "id and account_id are the same; give one of them.")
+	}
 	err := s.c.Plane.ConnectAccount(r.Context(), v.who, serval.Account{
-		ID: body.ID, Name: body.Name, RoleARN: body.RoleARN, Partition: body.Partition, Via: body.Via, DefaultRegion: body.DefaultRegion,
+		ID: id, Name: body.Name, RoleARN: body.RoleARN, Partition: body.Partition, Via: body.Via, DefaultRegion: body.DefaultRegion,
 		STS: body.STS, WorkflowRoleARN: body.WorkflowRoleARN, ExternalID: body.ExternalID,
 	})
 	if err != nil {
 		return err
 	}
-	return s.answerAccount(w, r, v, body.ID, http.StatusCreated)
+	return s.answerAccount(w, r, v, id, http.StatusCreated)
 }
 
 // changeAccount answers PATCH /api/v1/accounts/{id}.

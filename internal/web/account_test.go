@@ -29,11 +29,12 @@ func TestAccountsOverTheAPI(t *testing.T) {
 	}
 	arn := "arn:aws:iam::" + newcomer + ":role/path/reader"
 	for body, status := range map[string]int{
-		`{"id":"` + newcomer + `","name":"new","role_arn":"` + arn + `","external_id":"mine"}`: 400, // S-23
-		`{"id":"` + newcomer + `","name":"new"}`:                                               400,
-		`{"id":"` + newcomer + `","name":"new","role_arn":"` + arn + `","nope":1}`:             400,
-		`{"id":7,"name":"new","role_arn":"` + arn + `"}`:                                       400,
-		`{"id":"` + prod + `","name":"x","role_arn":"arn:aws:iam::` + prod + `:role/x"}`:       422,
+		`{"id":"` + newcomer + `","name":"new","role_arn":"` + arn + `","external_id":"mine"}`:       400, // S-23
+		`{"id":"` + newcomer + `","name":"new"}`:                                                     400,
+		`{"id":"` + newcomer + `","name":"new","role_arn":"` + arn + `","nope":1}`:                   400,
+		`{"id":7,"name":"new","role_arn":"` + arn + `"}`:                                             400,
+		`{"id":"` + newcomer + `","account_id":"` + dev + `","name":"new","role_arn":"` + arn + `"}`: 400,
+		`{"id":"` + prod + `","name":"x","role_arn":"arn:aws:iam::` + prod + `:role/x"}`:             422,
 		`[]`:   400,
 		`{}{}`: 400,
 	} {
@@ -57,6 +58,12 @@ func TestAccountsOverTheAPI(t *testing.T) {
 		}
 	}
 	ada.json("POST", "/api/v1/accounts", wire.NewAccount{ID: newcomer, Name: "again", RoleARN: arn}, 409, nil)
+	// By the dictionary's word for it.
+	ada.json("DELETE", "/api/v1/accounts/"+newcomer, nil, 204, nil)
+	ada.json("POST", "/api/v1/accounts", `{"account_id":"`+newcomer+`","name":"new","role_arn":"`+arn+`","default_region":"eu-west-1"}`, 201, &made)
+	if made.ID != newcomer || made.AccountID != newcomer {
+		t.Errorf("made %q, %q by account_id, want %s", made.ID, made.AccountID, newcomer)
+	}
 	made = wire.Account{}
 	ada.json("PATCH", "/api/v1/accounts/"+newcomer, `{"name":"renamed","via":null,"sts":{"dial":"nlb.example.com:443"}}`, 200, &made)
 	if made.Name != "renamed" || made.STS.Dial != "nlb.example.com:443" || made.STS.Region != "" || made.DefaultRegion != "eu-west-1" || !made.SyncRequested {

@@ -38,7 +38,7 @@ func (s *Server) startRun(w http.ResponseWriter, r *http.Request, v *visit) erro
 		role = &serval.NewRole{Name: n.Name, Description: n.Description, MaxSessionSeconds: n.MaxSessionSeconds,
 			PermissionsBoundary: n.PermissionsBoundary, Policy: n.Policy}
 	}
-	run, err := s.c.Runs.Start(r.Context(), v.who, serval.Workflow(r.PathValue("name")), body.AccountID, role)
+	run, err := s.c.Runs.Start(r.Context(), v.who, serval.ParseWorkflow(r.PathValue("name")), body.AccountID, role)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import "github.com/serval-bridge/serval-bridge/internal/serval"
 // An Account is a connected account as an admin sees it.
 type Account struct {
 	ID              string       `json:"id"`
+	AccountID       string       `json:"account_id"` // the same: what it is called everywhere else
 	Name            string       `json:"name"`
 	Partition       string       `json:"partition"`
 	RoleARN         string       `json:"role_arn"`
@@ -61,7 +62,8 @@ type Connect struct {
 
 // A NewAccount is the body of POST /accounts.
 type NewAccount struct {
-	ID              string       `json:"id"`
+	ID              string       `json:"id,omitempty"`
+	AccountID       string       `json:"account_id,omitempty"` // the same; one of the two is given
 	Name            string       `json:"name"`
 	RoleARN         string       `json:"role_arn"`
 	Partition       string       `json:"partition,omitempty"`

@@ -70,7 +70,7 @@ func shapes() map[string]any {
 	age, priority := 60, 100
 	connect := Connect{"999988887777", "x", "x", "serval-ingestion", "{}", "{}", "x", "x"}
 	account := Account{
-		ID: "111122223333", Name: "prod", Partition: "aws", RoleARN: "arn:aws:iam::111122223333:role/serval-ingestion", ExternalID: "x",
+		ID: "111122223333", AccountID: "111122223333", Name: "prod", Partition: "aws", RoleARN: "arn:aws:iam::111122223333:role/serval-ingestion", ExternalID: "x",
 		Via: []serval.Hop{{RoleARN: roleARN, ExternalID: "y"}}, DefaultRegion: "eu-central-1",
 		STS:             serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
 		WorkflowRoleARN: "arn:aws:iam::111122223333:role/w", Source: "file", CreatedAt: at(0),
@@ -146,7 +146,7 @@ func shapes() map[string]any {
 			map[string]string{"minutes": "500"}, "0a0b0c0d", "ff"}}, "next", Head{7, "ff"}},
 		"accounts": Accounts{[]Account{account}, "MTEx", connect},
 		"account":  account,
-		"new-account": NewAccount{"111122223333", "prod", "arn:aws:iam::111122223333:role/serval-ingestion", "aws", account.Via, "eu-central-1",
+		"new-account": NewAccount{"111122223333", "111122223333", "prod", "arn:aws:iam::111122223333:role/serval-ingestion", "aws", account.Via, "eu-central-1",
 			account.STS, "arn:aws:iam::111122223333:role/w", "x"},
 		"account-change":    AccountChange{&account.Name, &account.RoleARN, &account.Via, &account.DefaultRegion, &account.STS, &account.WorkflowRoleARN, &account.ExternalID},
 		"access-policies":   AccessPolicies{[]AccessPolicy{{policy, 100, "api", "abc", at(0), at(1)}}, "cA"},
