@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire shell probe settings checkup api "
-	bridgeRooms = "trace awssts tokenreview login database store history door signin control intake workflow notify edge shape pages web bridge "
+	bridgeRooms = "trace awssts tokenreview login database lobby store history door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -79,9 +79,10 @@ var table = map[string]rule{
 	"internal/worker":   {ours: "serval", theirs: zap + "golang.org/x/sync"},
 	"internal/database": {ours: "serval",
 		theirs: "modernc.org/sqlite github.com/jackc/pgx/v5 github.com/pressly/goose/v3 github.com/gofrs/flock"},
-	"internal/store":    {ours: "serval database"},
+	"internal/lobby":    {},
+	"internal/store":    {ours: "serval database lobby"},
 	"internal/door":     {ours: "serval store", theirs: zap},
-	"internal/signin":   {ours: "serval store door", theirs: zap},
+	"internal/signin":   {ours: "serval lobby store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},
 	"internal/control":  {ours: "serval access trust insight history connect store door signin", theirs: zap},
 	"internal/intake":   {ours: "serval insight connect store door"},

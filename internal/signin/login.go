@@ -15,29 +15,12 @@ import (
 
 // How long things last.
 const (
-	attemptLife  = 10 * time.Minute
 	loginLife    = 8 * time.Hour
 	loginIdle    = 30 * time.Minute
 	touchEvery   = time.Minute
-	maxAttempts  = 20_000           // sign-ins under way at a time,
-	maxHere      = 300              // and from one network
 	tokenMargin  = 60 * time.Second // that an ID token has to have left
 	maxAgentText = 200
 )
-
-// An Attempt is what a sign-in needs when it comes back.
-type Attempt struct {
-	Issuer    string // that it left for
-	Nonce     serval.Secret
-	Verifier  serval.Secret
-	ReturnTo  string // a path of ours
-	CreatedAt time.Time
-
-	// Subject is whom a silent sign-in has to bring back: nobody is asked
-	// anything on the way, so nobody would see that it is another. Empty for a
-	// sign-in that asks.
-	Subject string
-}
 
 // An Identity is what the identity provider said, verified.
 type Identity struct {
@@ -55,51 +38,6 @@ type Identity struct {
 	RefreshToken    serval.Secret // empty where there is none
 }
 
-// Begin keeps a sign-in that leaves for the identity provider, to be taken
-// once within ten minutes by whoever brings both state and browser. A login
-// that is still open under current ends here, on the server: the way to the
-// sign-in page is also the way out. The state is kept as its digest.
-func (s *Logins) Begin(ctx context.Context, who serval.Principal, state, browser, current serval.Secret, a Attempt) error {
-	return s.act(ctx, who, serval.LoginStart, "", func(tx *store.Tx, e *serval.Event) error {
-		e.Action = "" // a stranger may come as often as they like; what matters is who comes back
-		if !current.Empty() {
-			l, err := tx.LoginByToken(current.Digest())
-			switch {
-			case serval.IsRefusal(err):
-			case err != nil:
-				return err
-			default:
-				if err := endBefore(tx, who, l); err != nil {
-					return err
-				}
-			}
-		}
-		row := state.Digest()
-		return tx.KeepAttempt(store.Attempt{
-			State: row, Browser: browser.Digest(),
-			// Where it comes back to may hold a client's state, or a way to the console.
-			Sealed:  s.sealer.Load().seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
-			Network: serval.NetworkOf(who.Address), CreatedAt: tx.Now, ExpiresAt: tx.Now.Add(attemptLife),
-		}, maxHere, maxAttempts)
-	})
-}
-
-// endBefore ends a login whose holder begins to sign in anew, and records it as
-// theirs.
-func endBefore(tx *store.Tx, who serval.Principal, l store.Login) error {
-	ended, err := tx.EndLogin(l.PersonID, l.ID)
-	if err != nil || !ended {
-		return err
-	}
-	if who.Person, err = tx.Person(l.PersonID); err != nil {
-		return err
-	}
-	who.Kind = serval.KindPerson
-	e := door.Event(who, serval.LoginEnd, l.ID, serval.OutcomeDone)
-	e.Reason = "a new sign-in began in the same browser"
-	return tx.Append(e)
-}
-
 // A SignedIn is a login that was just made. Token is what the browser or client
 // holds from now on; the store has its digest.
 type SignedIn struct {
@@ -115,14 +53,10 @@ type SignedIn struct {
 // the same attempt, at the same time or later, is refused and asks nobody.
 func (s *Logins) SignIn(ctx context.Context, who serval.Principal, state, browser serval.Secret, agent string,
 	identify func(context.Context, Attempt) (Identity, error)) (SignedIn, error) {
-	var kept store.Attempt
 	row := state.Digest()
-	err := s.act(ctx, who, serval.LoginCreate, "", func(tx *store.Tx, e *serval.Event) (err error) {
-		e.Action = "" // taking it is half an act; the other half is below
-		kept, err = tx.TakeAttempt(row, browser.Digest())
-		return err
-	})
+	kept, err := s.door.Store.TakeAttempt(ctx, s.now(), row, browser.Digest())
 	if err != nil {
+		s.door.Refused(ctx, who, serval.LoginCreate, "", err)
 		return SignedIn{}, err
 	}
 	// A crash here costs the person a new sign-in and nothing else.

@@ -2,6 +2,7 @@ package signin
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,8 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/lobby"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
-	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
 // begin keeps an attempt under state and browser.
@@ -70,6 +71,44 @@ func testAttempts(t *testing.T, w *world) {
 	}
 }
 
+// S-16, S-60: what a sign-in needs is sealed with its state: a row that somebody
+// else wrote, or moved, leads nowhere and asks nobody.
+func TestAttemptIsSealed(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.begin("s1", "b", "")
+		w.begin("s2", "b", "")
+		w.wantNoCanary()
+		must(t, w.store.Close()) // SQLite has them now too
+		driver, source := "pgx", w.url
+		if path, sqlite := strings.CutPrefix(w.url, "sqlite://"); sqlite {
+			driver, source = "sqlite", path
+		}
+		db, err := sql.Open(driver, source)
+		must(t, err)
+		defer db.Close()
+		changed, err := db.ExecContext(t.Context(), `update login_attempt set sealed = (select sealed from login_attempt where state = $1)`, serval.NewSecret("s1").Digest())
+		must(t, err)
+		if n, err := changed.RowsAffected(); err != nil || n != 2 {
+			t.Fatalf("%d rows, %v; want two", n, err)
+		}
+		w.store = w.openStore()
+		w.logins = w.loginsOver(w.store, Settings{Secret: rootSecret})
+		w.wantNoCanary()
+		for state, want := range map[string]serval.Kind{"s2": serval.NotFound, "s1": ""} {
+			asked := 0
+			_, err := w.logins.SignIn(t.Context(), stranger(), serval.NewSecret(state), serval.NewSecret("b"), "x",
+				func(context.Context, Attempt) (Identity, error) {
+					asked++
+					return w.identity("ana@example.com"), nil
+				})
+			wantKind(t, "the sign-in "+state, err, want)
+			if (asked == 1) != (want == "") {
+				t.Errorf("the sign-in %s asked the provider %d times", state, asked)
+			}
+		}
+	})
+}
+
 // S-42: twenty at once, on all replicas: one gets it.
 func TestAttemptIsSingleUse(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -121,15 +160,10 @@ func TestIdentifyFails(t *testing.T) {
 		}
 	}
 	// An attempt that holds something else is a fault, and asks nobody.
-	err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
-		row := serval.NewSecret("odd").Digest()
-		return tx.KeepAttempt(store.Attempt{State: row, Browser: serval.NewSecret("b").Digest(), ExpiresAt: w.clock.now().Add(time.Minute),
-			Sealed: w.logins.sealer.Load().seal(serval.NewSecret(canary), row)}, 10, 10)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = w.logins.SignIn(t.Context(), stranger(), serval.NewSecret("odd"), serval.NewSecret("b"), "x",
+	row := serval.NewSecret("odd").Digest()
+	must(t, w.store.KeepAttempt(t.Context(), lobby.Attempt{State: row, Browser: serval.NewSecret("b").Digest(), CreatedAt: w.clock.now(), ExpiresAt: w.clock.now().Add(time.Minute),
+		Sealed: w.logins.sealer.Load().seal(serval.NewSecret(canary), row)}, lobby.Bound{Here: 10, All: 10}))
+	_, err := w.logins.SignIn(t.Context(), stranger(), serval.NewSecret("odd"), serval.NewSecret("b"), "x",
 		func(context.Context, Attempt) (Identity, error) { panic("the provider was asked") })
 	if err == nil || serval.IsRefusal(err) {
 		t.Errorf("an attempt that holds one secret: %v, want a fault", err)

@@ -7,64 +7,6 @@ import (
 	"time"
 )
 
-// An Attempt is a sign-in between leaving for the identity provider and coming
-// back. State and Browser are digests: what they are of is known to the
-// browser alone.
-type Attempt struct {
-	State     string
-	Browser   string
-	Sealed    string // nonce, PKCE verifier, and where it comes back to
-	Network   string // that it is counted to
-	CreatedAt time.Time
-	ExpiresAt time.Time
-}
-
-// KeepAttempt keeps a, of at most here attempts of its network and all in total.
-// Attempts that have expired go; for one too many the oldest goes, of its own
-// network or, where the house is full, of the one that has the most: whoever
-// begins without end pushes out nobody but themselves.
-func (t *Tx) KeepAttempt(a Attempt, here, all int) error {
-	if err := t.exec("dropping old login attempts", `delete from login_attempt where expires_at <= $1`, micros(t.Now)); err != nil {
-		return err
-	}
-	var total int
-	if err := t.scan(`select count(*) from login_attempt`, nil, &total); err != nil {
-		return fmt.Errorf("counting login attempts: %w", err)
-	}
-	crowded := a.Network
-	if total >= all {
-		err := t.scan(`select network from login_attempt group by network order by count(*) desc, network collate "C" limit 1`, nil, &crowded)
-		if err != nil {
-			return fmt.Errorf("looking for the network with the most login attempts: %w", err)
-		}
-		here = 0
-	}
-	if err := t.exec("dropping a network's oldest login attempt", `delete from login_attempt where state in
-		(select state from login_attempt where network = $1 order by created_at, state limit 1)
-		and (select count(*) from login_attempt where network = $1) >= $2`, crowded, here); err != nil {
-		return err
-	}
-	return t.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, network, created_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6)`, a.State, a.Browser, a.Sealed, a.Network, micros(a.CreatedAt), micros(a.ExpiresAt))
-}
-
-// TakeAttempt returns the attempt with the state and the browser, and removes
-// it: of all who ask, on all replicas, one gets it. Where the state is another
-// browser's, nothing is taken.
-func (t *Tx) TakeAttempt(state, browser string) (Attempt, error) {
-	return one(&t.View, "This sign-in was already used, has expired, or was begun in another browser. Start again.",
-		func(row scanner) (a Attempt, err error) {
-			var created, expires int64
-			if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.Network, &created, &expires); err != nil {
-				return Attempt{}, fmt.Errorf("taking a login attempt: %w", err)
-			}
-			a.CreatedAt, a.ExpiresAt = instant(created), instant(expires)
-			return a, nil
-		},
-		`delete from login_attempt where state = $1 and browser = $2 and expires_at > $3
-		returning state, browser, sealed, network, created_at, expires_at`, state, browser, micros(t.Now))
-}
-
 // A Login is a browser or client that a person is signed in with. Token is the
 // digest of what it holds.
 type Login struct {

@@ -13,77 +13,6 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// S-36, R-44
-func TestTakeAttempt(t *testing.T) {
-	each(t, func(t *testing.T, d place) {
-		stores := d.replicas(t)
-		a := Attempt{State: "state", Browser: "browser", Sealed: "sealed", Network: "192.0.2.1", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
-		keep := func(now time.Time) {
-			t.Helper()
-			d.act(t, now, func(tx *Tx) error { return tx.KeepAttempt(a, 10, 10) })
-		}
-		take := func(s *Store, now time.Time, state, browser string) (got Attempt, err error) {
-			err = s.Write(t.Context(), now, func(tx *Tx) (err error) {
-				got, err = tx.TakeAttempt(state, browser)
-				return err
-			})
-			return got, err
-		}
-		keep(noon)
-		for _, wrong := range [][2]string{{"state", "another"}, {"another", "browser"}, {"", ""}, {"state", ""}, {"STATE", "browser"}, {"state", "browser\x00"}, {"%", "browser"}} {
-			_, err := take(d.Store, noon, wrong[0], wrong[1])
-			refused(t, fmt.Sprintf("the attempt %q of %q", wrong[0], wrong[1]), err, serval.NotFound)
-		}
-		var taken atomic.Int32
-		var wg sync.WaitGroup
-		for i := range 20 {
-			wg.Go(func() {
-				got, err := take(stores[i%len(stores)], noon, "state", "browser")
-				if err != nil {
-					if !serval.IsRefusal(err, serval.NotFound) {
-						t.Errorf("a taker: %v", err)
-					}
-					return
-				}
-				taken.Add(1)
-				if diff := cmp.Diff(a, got); diff != "" {
-					t.Errorf("the attempt (-want +got):\n%s", diff)
-				}
-			})
-		}
-		wg.Wait()
-		if taken.Load() != 1 {
-			t.Errorf("%d of 20 takers got the attempt, want 1", taken.Load())
-		}
-
-		keep(noon)
-		_, err := take(d.Store, a.ExpiresAt, "state", "browser")
-		refused(t, "an attempt at its expiry", err, serval.NotFound)
-
-		if _, err := take(d.Store, a.ExpiresAt.Add(-time.Microsecond), "state", "browser"); err != nil {
-			t.Errorf("just before the expiry: %v", err)
-		}
-
-		// A refused taker undoes what it took.
-		keep(noon.Add(9*time.Minute + 55*time.Second))
-		err = d.Write(t.Context(), noon.Add(9*time.Minute+56*time.Second), func(tx *Tx) error {
-			if _, err := tx.TakeAttempt("state", "browser"); err != nil {
-				return err
-			}
-			return serval.Refuse(serval.Denied, "no")
-		})
-		refused(t, "a taker that is refused", err, serval.Denied)
-		a.State, a.ExpiresAt = "later", noon.Add(time.Hour)
-		keep(noon.Add(10 * time.Minute))
-		if n := d.number(t, `select count(*) from login_attempt`); n != 1 {
-			t.Errorf("%d attempts are kept after one had expired, want 1", n)
-		}
-		if err := d.Write(t.Context(), noon.Add(10*time.Minute), func(tx *Tx) error { return tx.KeepAttempt(a, 10, 10) }); err == nil {
-			t.Error("a state was kept twice")
-		}
-	})
-}
-
 func TestLogin(t *testing.T) {
 	each(t, func(t *testing.T, d place) {
 		login := func(id string, created time.Time) Login {
@@ -238,50 +167,6 @@ func TestLogin(t *testing.T) {
 		if err := d.Write(t.Context(), noon.Add(4*time.Minute), func(tx *Tx) error { return tx.CreateLogin(alone) }); err == nil {
 			t.Error("a login stands on no ID token")
 		}
-	})
-}
-
-// R-45: the oldest goes for one too many, of the network that is crowded.
-func TestAttemptsAreBounded(t *testing.T) {
-	each(t, func(t *testing.T, d place) {
-		n := 0
-		keep := func(network string) {
-			t.Helper()
-			n++
-			a := Attempt{State: fmt.Sprint(network, n), Network: network, CreatedAt: noon.Add(time.Duration(n) * time.Microsecond), ExpiresAt: noon.Add(time.Minute)}
-			d.act(t, noon, func(tx *Tx) error { return tx.KeepAttempt(a, 3, 6) })
-		}
-		kept := func(want string) {
-			t.Helper()
-			got := ""
-			for i := 1; i <= n; i++ {
-				for _, network := range []string{"a", "b", "c", "d"} {
-					if d.number(t, `select count(*) from login_attempt where state = $1`, fmt.Sprint(network, i)) == 1 {
-						got += fmt.Sprint(network, i, " ")
-					}
-				}
-			}
-			if got != want {
-				t.Errorf("after %d attempts there are %s, want %s", n, got, want)
-			}
-		}
-		for range 5 {
-			keep("a")
-		}
-		kept("a3 a4 a5 ")
-		keep("b")
-		keep("b")
-		keep("c")
-		kept("a3 a4 a5 b6 b7 c8 ")
-		keep("c") // the house is full, and a has the most
-		kept("a4 a5 b6 b7 c8 c9 ")
-		keep("d")
-		kept("a5 b6 b7 c8 c9 d10 ")
-		keep("d")
-		keep("d")
-		kept("a5 b7 c9 d10 d11 d12 ")
-		keep("d")
-		kept("a5 b7 c9 d11 d12 d13 ")
 	})
 }
 

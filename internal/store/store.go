@@ -26,6 +26,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/database"
+	"github.com/serval-bridge/serval-bridge/internal/lobby"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -51,6 +52,9 @@ type Store struct {
 	head   atomic.Pointer[Head]
 	full   atomic.Bool // the last Write found no space
 	memory memory
+
+	lobby      lobby.Lobby       // who is on the way to sign in, of SQLite
+	departures *lobby.Departures // and those who leave, of PostgreSQL
 
 	mu      sync.Mutex
 	pushing map[string]bool // accounts that a push is being staged of
@@ -80,7 +84,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{db: db, told: c.Recorded}
+	s := &Store{db: db, told: c.Recorded, departures: lobby.Depart()}
 	s.chain.Store(&c.Chain)
 	s.memory.on.Store(db.Alone() && !c.ReadOnly)
 	return s, nil
@@ -99,10 +103,11 @@ func (s *Store) Rekey(root serval.Secret, older ...serval.Secret) {
 // is refused, and so is every one of SQLite.
 func (s *Store) Rotate(ctx context.Context, u serval.Secret) error { return s.db.Rotate(ctx, u) }
 
-// Close closes the database and lets another process serve it.
+// Close closes the database and lets another process serve it. Nothing else may be
+// called any more.
 func (s *Store) Close() error {
 	s.memory.on.Store(false)
-	return s.db.Close()
+	return errors.Join(s.closeLobby(), s.db.Close())
 }
 
 //go:embed migrations
@@ -199,7 +204,11 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 // approved time.
 func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) error {
 	now = now.UTC().Truncate(time.Microsecond)
-	err := s.db.Again(ctx, func() error { return s.writeOnce(ctx, now, f) })
+	return s.noteFull(s.db.Again(ctx, func() error { return s.writeOnce(ctx, now, f) }))
+}
+
+// noteFull notes whether a write found no space, and makes a refusal of that.
+func (s *Store) noteFull(err error) error {
 	full := s.db.IsFull(err)
 	s.full.Store(full || err != nil && s.full.Load()) // another fault says nothing of it
 	if full {
