@@ -374,8 +374,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		}
 		return fmt.Errorf("putting the configuration into force: %w", err)
 	}
+	taking := intake.New(d)
 	edge, err := web.New(web.Config{
-		Logins: logins, Plane: plane, Intake: intake.New(d), Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
+		Logins: logins, Plane: plane, Intake: taking, Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
 		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		Crowded: newCrowd().Full, Served: count.served, Log: c.Log, Version: c.Version, Now: c.Now,
@@ -413,7 +414,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	background.Go(func() { c.guard("walk", func() { watch.walk(ctx) }) })
 	background.Go(func() { secrets.watch(ctx, &c) })
 	background.Go(func() { c.keepRosters(ctx, plane) })
-	c.tick(ctx, plane, runs, file, heads)
+	c.tick(ctx, plane, taking, runs, file, heads)
 	background.Wait()
 
 	// Told to stop: not ready first, so that nobody is sent here any more.
@@ -497,7 +498,7 @@ const (
 )
 
 // tick does what is due until ctx ends.
-func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.Runs, file *inForce, heads *prometheus.GaugeVec) {
+func (c *Config) tick(ctx context.Context, plane *control.Plane, taking *intake.Intake, runs *workflow.Runs, file *inForce, heads *prometheus.GaugeVec) {
 	publish := func() {
 		head, err := plane.PublishHead(ctx)
 		if err != nil {
@@ -522,7 +523,8 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, runs *workflow.
 			return
 		case <-sweep.C:
 			c.guard("sweep", func() {
-				if err := errors.Join(plane.Sweep(ctx), runs.Sweep(ctx)); err != nil && ctx.Err() == nil {
+				_, telling := taking.Tell(ctx)
+				if err := errors.Join(plane.Sweep(ctx), runs.Sweep(ctx), telling); err != nil && ctx.Err() == nil {
 					c.Log.Error("what is due could not all be done", zap.Error(err))
 				}
 			})

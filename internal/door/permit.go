@@ -79,6 +79,7 @@ var permits = map[serval.Action]permit{
 	serval.RequestDone:     person,
 	serval.RequestRevoke:   person,
 	serval.RequestExpire:   system,
+	serval.RoleChange:      system,
 	serval.RequestFail:     system,
 
 	serval.WriteClaim:   person,

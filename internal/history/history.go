@@ -73,6 +73,22 @@ func compare(before, after store.Role) insight.Change {
 	return insight.AWS().Compare(before.Role, after.Role)
 }
 
+// Since returns what changed of a role, with its documents, since one of its
+// versions; NotFound where that is not kept any more.
+func Since(v *store.View, role store.Role, version int64) (insight.Change, error) {
+	if version == role.Version {
+		return insight.Change{}, nil
+	}
+	was, err := v.RoleVersion(role.Key, version)
+	if err != nil {
+		return insight.Change{}, err
+	}
+	if err := v.FillDocuments(&was); err != nil {
+		return insight.Change{}, err
+	}
+	return compare(was, role), nil
+}
+
 // Escalated refuses to use what was approved before the role could make whoever
 // holds it an administrator, where the policy of then or of today wants that.
 // What nobody knows suspends nothing.

@@ -107,20 +107,13 @@ func (x *Explainer) Explain(r *serval.Request, before Earlier) (*Explained, erro
 	if err != nil {
 		return nil, err
 	}
-	was := *is.role
-	if approved.Version != was.Version {
-		was, err = x.v.RoleVersion(is.role.Key, approved.Version)
-		if serval.IsRefusal(err, serval.NotFound) {
-			return e, nil
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := x.v.FillDocuments(&was); err != nil {
-			return nil, err
-		}
+	change, err := Since(x.v, *is.role, approved.Version)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return e, nil
 	}
-	change := compare(was, *is.role)
+	if err != nil {
+		return nil, err
+	}
 	e.Since, e.Basis = &change, Basis{RequestID: basis.ID, At: basis.Active().DecidedAt, Own: basis.PersonID == r.PersonID}
 	return e, nil
 }

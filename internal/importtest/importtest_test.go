@@ -85,7 +85,7 @@ var table = map[string]rule{
 	"internal/signin":   {ours: "serval lobby store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},
 	"internal/control":  {ours: "serval access trust insight history connect store door signin", theirs: zap},
-	"internal/intake":   {ours: "serval insight connect store door"},
+	"internal/intake":   {ours: "serval insight history connect store door", theirs: zap},
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify": {ours: "serval store door",
 		theirs: zap + "github.com/wneessen/go-mail github.com/standard-webhooks/standard-webhooks github.com/coder/websocket"},

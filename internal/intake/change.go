@@ -3,46 +3,59 @@ package intake
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/history"
 	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
-// The bounds of what one push tells: roles whose change is worked out and
-// recorded, each by itself, and requests whose approvers are told. The event of
-// the push counts all that changed.
+// What a push changes of roles is told in two ways. The event of the push names
+// the first roles, with what changed of them. All of them are compared after it,
+// some in a transaction: the push only notes, in its own, that they are to be. So
+// the chain is held for long neither by the push nor by what follows, and where
+// the bridge dies in between another goes on.
+
+// The bounds of what is told: how many roles are compared at once, how many
+// notices they have together in one transaction, but for what one role has more,
+// and how many people one notice names.
 const (
-	maxCompared = 500
-	maxTold     = 200
-	maxSaid     = 2000 // characters of a change, in an event of its own and in a message
-	maxHow      = 400  // and in the event of the push
+	tellBatch = 50
+	maxTold   = 200
+	maxPeople = 20
+	maxSaid   = 2000 // characters of a change, in an event of its own and in a message
+	maxHow    = 400  // and in the event of the push
 )
 
-// Changes are what a push changes of roles that are known. They are worked out
-// while it is staged, and not while the chain is held.
+// tellFor bounds how long a push tells of what it changed; the rest is told by
+// whoever calls Tell.
+const tellFor = time.Minute
+
+// Changes are what a push changes of the first roles that are known. They are
+// worked out while it is staged, and not while the chain is held.
 type changes struct {
-	known    map[string]store.KnownAbility // by role id, when the push began
-	compared map[string]compared
+	known map[string]store.KnownAbility // by role id, when the push began
+	how   map[string]how
 }
 
-// A compared is how a role differs from what was known of it by the digest.
-type compared struct {
-	from   string
-	change insight.Change
-}
+// A how is how a role differs from what was known of it by the digest, in words.
+type how struct{ from, text string }
 
-// look returns roles as they are staged, with what each can do, and compares
-// those that changed with what is known of them.
+// look returns roles as they are staged, with what each can do, and compares the
+// first that changed with what is known of them.
 func (t *Intake) look(ctx context.Context, c *changes, roles []serval.Role) ([]store.Staged, error) {
 	aws := insight.AWS()
 	staged := make([]store.Staged, len(roles))
 	for i, r := range roles {
 		staged[i] = store.Staged{Role: r, Digest: r.Digest(), Ability: string(aws.Look(r).Index())}
 		k, known := c.known[r.RoleID]
-		if !known || k.Digest == staged[i].Digest || len(c.compared) >= maxCompared {
+		if !known || k.Digest == staged[i].Digest || len(c.how) >= maxNamed {
 			continue
 		}
 		var before store.Role
@@ -58,95 +71,211 @@ func (t *Intake) look(ctx context.Context, c *changes, roles []serval.Role) ([]s
 		if err != nil {
 			return nil, err
 		}
-		if c.compared == nil {
-			c.compared = map[string]compared{}
+		if c.how == nil {
+			c.how = map[string]how{}
 		}
-		c.compared[r.RoleID] = compared{before.Digest, aws.Compare(before.Role, r)}
+		change := aws.Compare(before.Role, r)
+		c.how[r.RoleID] = how{before.Digest, serval.Cut(strings.Join(change.Sentences, " "), maxHow)}
 	}
 	return staged, nil
 }
 
 // of returns how a role changed; ok is false where that was not worked out.
-func (c *changes) of(key serval.RoleKey) (change insight.Change, ok bool) {
-	one, ok := c.compared[key.RoleID]
+func (c *changes) of(key serval.RoleKey) (text string, ok bool) {
+	one, ok := c.how[key.RoleID]
 	// What was compared with another state than the one that was known says nothing.
-	if !ok || one.from != c.known[key.RoleID].Digest {
-		return insight.Change{}, false
-	}
-	return one.change, true
+	return one.text, ok && one.from == c.known[key.RoleID].Digest
+}
+
+// first puts the roles of which it is known how they changed before the others.
+func (c *changes) first(changed []serval.RoleKey) {
+	slices.SortStableFunc(changed, func(a, b serval.RoleKey) int {
+		_, x := c.of(a)
+		_, y := c.of(b)
+		switch {
+		case x == y:
+			return 0
+		case x:
+			return -1
+		}
+		return 1
+	})
 }
 
 // describe puts how roles changed into the detail of a push's event, beside their
 // names.
 func (c *changes) describe(detail map[string]string, changed []serval.RoleKey) {
 	for i, key := range changed[:min(len(changed), maxNamed)] {
-		if one, ok := c.of(key); ok && detail != nil {
-			detail[fmt.Sprintf("changed_%02d_how", i+1)] = serval.Cut(strings.Join(one.Sentences, " "), maxHow)
+		if text, ok := c.of(key); ok && detail != nil {
+			detail[fmt.Sprintf("changed_%02d_how", i+1)] = text
 		}
 	}
 }
 
-// tellChanges records of each changed role that gained something what that is,
-// and has those told who approved what is used of it: with an alarm where whoever
-// holds the role is an administrator now, or can become one.
-func (t *Intake) tellChanges(tx *store.Tx, who serval.Principal, c *changes, changed []serval.RoleKey) error {
-	told := 0
-	for _, key := range changed {
-		change, ok := c.of(key)
-		if !ok || !change.Grew() {
-			continue
+// tellAll tells of all that nobody was told of. What it does not come to, and what
+// fails, is told by whoever calls Tell next.
+func (t *Intake) tellAll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellFor)
+	defer cancel()
+	for more := true; more && ctx.Err() == nil; {
+		var err error
+		if more, err = t.Tell(ctx); err != nil {
+			t.door.Log.Error("what a push changed of roles could not all be told", zap.Error(err))
+			return
 		}
-		said := serval.Cut(strings.Join(change.Sentences, "\n"), maxSaid)
-		e := door.Event(who, serval.RoleChange, key.ARN, serval.OutcomeDone)
-		e.Detail = map[string]string{
-			"role_id": key.RoleID, "gained": fmt.Sprint(change.Gained.Count), "lost": fmt.Sprint(change.Lost.Count), "change": said,
-		}
-		if change.Escalated {
-			e.Detail["escalated"] = "true"
-		}
-		if err := tx.Append(e); err != nil {
-			return err
-		}
-		requests, err := tx.RequestsOfRole(key)
+	}
+}
+
+// A telling is what there is to tell of one role.
+type telling struct {
+	store.Untold
+	change  insight.Change
+	notices []serval.Notice
+}
+
+// Tell records, of some roles that changed and of which nobody was told yet, what
+// each gained, where it gained something, and has those told who approved what is
+// used of it: with an alarm where whoever holds it is an administrator now, or can
+// become one. It reports whether there may be more. Call it once a second, too:
+// what a push did not come to is told then. Several replicas may; each role is
+// told of once.
+func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
+	if !t.telling.TryLock() {
+		return false, nil // whoever has it goes on until all is told
+	}
+	defer t.telling.Unlock()
+	who := serval.System()
+	var list []telling
+	err = t.view(ctx, who, serval.RoleChange, "", func(v *store.View) error {
+		untold, err := v.Untold(tellBatch)
 		if err != nil {
 			return err
 		}
-		for _, r := range requests {
-			if r.Status != serval.StatusApproved || told >= maxTold {
-				continue
-			}
-			told++
-			if err := t.tellApprovers(tx, r, change.Escalated, said); err != nil {
+		notices := 0
+		for _, u := range untold {
+			one, err := t.whatToTell(v, u)
+			if err != nil {
 				return err
 			}
+			list = append(list, one)
+			if notices += len(one.notices); notices >= maxTold {
+				break
+			}
 		}
+		return nil
+	})
+	if err != nil || len(list) == 0 {
+		return false, err
 	}
-	return nil
+	err = t.act(ctx, who, serval.RoleChange, "", func(tx *store.Tx, e *serval.Event) error {
+		e.Action, e.Outcome = "", ""
+		for _, one := range list {
+			if ours, err := tx.Told(one.Key, one.Since, one.Version); err != nil {
+				return err
+			} else if !ours || !one.change.Grew() {
+				continue
+			}
+			changed := door.Event(who, serval.RoleChange, one.ARN, serval.OutcomeDone)
+			changed.Detail = map[string]string{
+				"role_id": one.RoleID, "gained": fmt.Sprint(one.change.Gained.Count), "lost": fmt.Sprint(one.change.Lost.Count), "change": said(one.change),
+			}
+			if one.change.Escalated {
+				changed.Detail["escalated"] = "true"
+			}
+			if err := tx.Append(changed); err != nil {
+				return err
+			}
+			for _, n := range one.notices {
+				if err := t.door.Tell(tx, n); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return err == nil, err
 }
 
-// tellApprovers has everybody told who is named to approve r that its role gained
-// something since, and its requester where that suspends what was approved.
-func (t *Intake) tellApprovers(tx *store.Tx, r *serval.Request, escalated bool, said string) error {
-	n := serval.Notice{Kind: serval.RoleChange, Purpose: serval.ToKnow, RequestID: r.ID, To: r.Terms.Named(), Facts: r.NoticeFacts(serval.System())}
-	n.Facts[serval.FactTitle] = "A role that you approve for " + r.Email + " can do more now"
-	n.Facts[serval.FactText] = said
-	if escalated {
-		n.Purpose = serval.Alarm
-		n.Facts[serval.FactTitle] = "A role that you approve for " + r.Email + " can make them an administrator now"
+// said is a change in words, as long as a message may be.
+func said(c insight.Change) string { return serval.Cut(strings.Join(c.Sentences, "\n"), maxSaid) }
+
+// whatToTell works out what changed of a role, and who is to be told.
+func (t *Intake) whatToTell(v *store.View, u store.Untold) (telling, error) {
+	one := telling{Untold: u}
+	if err := v.FillDocuments(&one.Role); err != nil {
+		return one, err
 	}
-	if n.To.IsEmpty() {
-		return nil // nobody was asked
+	change, err := history.Since(v, one.Role, u.Since)
+	if serval.IsRefusal(err, serval.NotFound) {
+		return one, nil // nobody knows any more what it was
 	}
-	if escalated && r.Terms.SuspendOnEscalation {
-		n.Facts[serval.FactText] = "What was approved is suspended until it is approved again: its holder asks for an extension.\n" + said
-		holder := n
-		holder.Purpose, holder.To = serval.ToKnow, serval.People{Emails: []string{r.Email}}
-		holder.Facts = r.NoticeFacts(serval.System())
-		holder.Facts[serval.FactTitle] = "Your access is suspended: its role gained the powers of an administrator"
-		holder.Facts[serval.FactText] = "Ask for an extension; whoever approves it approves the role as it is now."
-		if err := t.door.Tell(tx, holder); err != nil {
-			return err
+	if err != nil {
+		return one, err
+	}
+	if one.change = change; !change.Grew() {
+		return one, nil
+	}
+	requests, err := v.RequestsOfRole(u.Key)
+	if err != nil {
+		return one, err
+	}
+	one.notices = notices(change, slices.DeleteFunc(requests, func(r *serval.Request) bool { return r.Status != serval.StatusApproved }))
+	return one, nil
+}
+
+// notices are those of a role that can do more than before, where requests are
+// approved for it: one for each set of people who are named to approve, and one for
+// each requester whose approval is suspended by that.
+func notices(change insight.Change, requests []*serval.Request) (list []serval.Notice) {
+	about := func(r *serval.Request, purpose serval.Purpose, to serval.People, title, text string) {
+		n := serval.Notice{Kind: serval.RoleChange, Purpose: purpose, RequestID: r.ID, To: to, Facts: r.NoticeFacts(serval.System())}
+		n.Facts[serval.FactTitle], n.Facts[serval.FactText] = title, text
+		list = append(list, n)
+	}
+	var order []string // of what follows
+	groups := map[string][]*serval.Request{}
+	for _, r := range requests {
+		named := r.Terms.Named()
+		if named.IsEmpty() {
+			continue // nobody was asked
+		}
+		suspends := change.Escalated && r.Terms.SuspendOnEscalation
+		if suspends {
+			about(r, serval.ToKnow, serval.People{Emails: []string{r.Email}},
+				"Your access is suspended: its role gained the powers of an administrator",
+				"Ask for an extension; whoever approves it approves the role as it is now.")
+		}
+		key := fmt.Sprintf("%v %q %q", suspends, named.Groups, named.Emails)
+		if groups[key] == nil {
+			order = append(order, key)
+		}
+		groups[key] = append(groups[key], r)
+	}
+	for _, key := range order {
+		all := groups[key]
+		r := all[0]
+		purpose, can, text := serval.ToKnow, "can do more now", said(change)
+		if change.Escalated {
+			purpose, can = serval.Alarm, "can make them an administrator now"
+		}
+		if change.Escalated && r.Terms.SuspendOnEscalation {
+			text = "What was approved is suspended until it is approved again: its holder asks for an extension.\n" + text
+		}
+		about(r, purpose, r.Terms.Named(), "A role that you approve for "+holders(all)+" "+can, text)
+	}
+	return list
+}
+
+// holders names whose requests they are.
+func holders(requests []*serval.Request) string {
+	var names []string
+	for _, r := range requests {
+		if !slices.Contains(names, r.Email) {
+			names = append(names, r.Email)
 		}
 	}
-	return t.door.Tell(tx, n)
+	if more := len(names) - maxPeople; more > 0 {
+		return strings.Join(names[:maxPeople], ", ") + fmt.Sprintf(" and %d more", more)
+	}
+	return strings.Join(names, ", ")
 }

@@ -10,6 +10,7 @@ package intake
 
 import (
 	"context"
+	"sync"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -17,10 +18,13 @@ import (
 )
 
 // An Intake takes in what workers bring. It is safe for concurrent use.
-type Intake struct{ door *door.Door }
+type Intake struct {
+	door    *door.Door
+	telling sync.Mutex // held by whoever tells of changed roles
+}
 
 // New returns an Intake behind d.
-func New(d *door.Door) *Intake { return &Intake{d} }
+func New(d *door.Door) *Intake { return &Intake{door: d} }
 
 // act runs f as who and records what happened: both, or neither. See door.Act.
 func (t *Intake) act(ctx context.Context, who serval.Principal, what serval.Action, target string,

@@ -181,13 +181,11 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if err := p.accept(tx, h.digest, string(answer)); err != nil {
 			return err
 		}
+		changes.first(d.Changed)
 		if e.Detail = p.detail(n, d); e.Detail == nil {
 			e.Action, quiet = "", true
 		}
 		changes.describe(e.Detail, d.Changed)
-		if err := t.tellChanges(tx, who, changes, d.Changed); err != nil {
-			return err
-		}
 		// What was untagged may be tagged again; what was deleted never returns.
 		return t.door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
 	})
@@ -200,6 +198,9 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 	}
 	if !quiet {
 		t.door.Changed.Raise()
+	}
+	if done.Changed+done.Added > 0 && !done.Repeated {
+		t.tellAll(ctx)
 	}
 	return done, nil
 }

@@ -36,6 +36,15 @@ func (t *Tx) keepVersions(accountID string, changed int) error {
 	if err != nil {
 		return err
 	}
+	// Whoever was not told of the change before is told of both.
+	err = t.exec("noting what changed in account "+accountID, `insert into untold (account_id, role_id, version)
+		select account_id, role_id, version - 1 from role where account_id = $1 and changed_at = $2 and removed_at = 0
+			and exists (select 1 from role_version as before where before.account_id = role.account_id and before.role_id = role.role_id
+				and before.number = role.version - 1)
+		on conflict (account_id, role_id) do nothing`, accountID, now)
+	if err != nil {
+		return err
+	}
 	// DropDocuments forgets them, with what only they refer to.
 	return t.exec("giving up old versions of account "+accountID, `update role_version set dropped_at = $2 where account_id = $1 and dropped_at = 0
 		and exists (select 1 from role where role.account_id = role_version.account_id and role.role_id = role_version.role_id
@@ -88,6 +97,37 @@ func (v *View) ApprovedVersion(requestID string) (Approved, error) {
 	}, `select approved_version.number, version, ability from approved_version
 		join allocation on allocation.request_id = approved_version.request_id and allocation.number = approved_version.number
 		where approved_version.request_id = $1 and allocation.state = 'active'`, requestID)
+}
+
+// An Untold is a role whose change nobody was told of yet.
+type Untold struct {
+	Role
+	Since int64 // the version that was the last to be told of
+}
+
+// Untold returns listed roles whose change nobody was told of yet, without
+// documents, at most so many.
+func (v *View) Untold(limit int) ([]Untold, error) {
+	list, err := all(v, func(row scanner) (u Untold, err error) {
+		u.Role, err = scanRole(with{row, []any{&u.Since}})
+		return u, err
+	}, `select `+roleColumns+`, since from (select account_id as of_account, role_id as of_role, version as since from untold) as untold
+		join role on role.account_id = of_account and role.role_id = of_role
+		where removed_at = 0 order by account_id, role_id collate "C" limit $1`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing what nobody was told of: %w", err)
+	}
+	return list, nil
+}
+
+// Told notes that everybody was told what changed of a role from one version to
+// another. It reports whether that was still to be done and is all: it is not
+// where another replica did it, or the role has changed again.
+func (t *Tx) Told(key serval.RoleKey, since, version int64) (bool, error) {
+	n, err := t.execCount("noting who was told of "+key.ARN, `delete from untold where account_id = $1 and role_id = $2 and version = $3
+		and exists (select 1 from role where role.account_id = untold.account_id and role.role_id = untold.role_id and role.version = $4)`,
+		key.AccountID, key.RoleID, since, version)
+	return n == 1, err
 }
 
 // A KnownAbility is what is remembered of what a role can do.
