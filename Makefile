@@ -37,7 +37,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge bench-control bench-logins beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
+.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ bench-control: ## Measure what acts and reads of the control plane cost at scale
 
 bench-logins: ## Measure ten thousand sign-ins that are under way at once (docs/performance.md), some two minutes; MEMORY=128 caps it at so many MiB
 	$(GO) test -v -count=1 -run '^TestLoginsAtOnce$$' -timeout 20m ./cmd/serval-bridge -args -logins 10000 -memory $(or $(MEMORY),0)
+
+bench-notices: ## Measure what people wait while the receivers of notices are slow, failing and away, some four minutes
+	$(GO) test -v -count=1 -run '^TestReceivers$$' -timeout 20m ./cmd/serval-bridge -args -receivers 20s
 
 beside: ## Serve people by an older version, OLDER=tag or commit, and this one, on one PostgreSQL
 	@test -n "$(OLDER)" || { echo "make beside: say which older version, as OLDER=v1.2.3" >&2; exit 2; }

@@ -28,7 +28,7 @@ func TestBeside(t *testing.T) {
 		t.Skip("make beside builds an older version and runs it")
 	}
 	const phase = 20 * time.Second
-	s := newSoak(t, 100, pgtest.URL(t))
+	s := newSoak(t, 100, pgtest.URL(t), automatic)
 	program := s.build()
 	b := balance(t, s.address)
 	old := s.serve(*older, freeAddress(t))

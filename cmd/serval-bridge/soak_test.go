@@ -45,7 +45,7 @@ func TestSoak(t *testing.T) {
 	if *soakTime == 0 {
 		t.Skip("make soak runs it")
 	}
-	s := newSoak(t, *soakUsers, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"))
+	s := newSoak(t, *soakUsers, "sqlite://"+filepath.Join(t.TempDir(), "serval.db"), automatic)
 	s.served = s.serve(s.build(), s.address)
 	s.stock()
 	s.run(*soakTime/4, 0) // what is remembered is, and everybody is signed in
@@ -98,6 +98,7 @@ type soak struct {
 	loops, sessions, faults atomic.Int64
 	mu                      sync.Mutex
 	answers                 map[int]int
+	took                    []time.Duration // until lap
 }
 
 // A soaker is one of the people, with a browser of their own.
@@ -108,10 +109,14 @@ type soaker struct {
 	signedIn       bool
 }
 
+// automatic is the approval that needs nobody.
+const automatic = "{automatic: true}"
+
 const soakSecret = "8f14e45fceea167a5a36dedd4bea2543"
 
 // newSoak makes all that a bridge needs. Its url is where serve puts the first one.
-func newSoak(t *testing.T, people int, database string) *soak {
+// Requests are approved as approval says.
+func newSoak(t *testing.T, people int, database, approval string) *soak {
 	t.Helper()
 	dir := t.TempDir()
 	s := &soak{served: &served{t: t}, address: freeAddress(t), database: database, answers: map[int]int{}}
@@ -138,10 +143,10 @@ func newSoak(t *testing.T, people int, database string) *soak {
 accounts:
   - {id: "111122223333", name: prod, role_arn: "arn:aws:iam::111122223333:role/serval-ingestion"}
 access_policies:
-  - {name: all, roles: {arns: ["*"]}, eligible: {groups: [engineering]}, approval: {automatic: true}, max_minutes: 60}
+  - {name: all, roles: {arns: ["*"]}, eligible: {groups: [engineering]}, approval: %s, max_minutes: 60}
 upstream_tokens:
   - {name: hub, accounts: ["111122223333"], secret_file: %s/token}
-`, dir)} {
+`, approval, dir)} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -261,6 +266,10 @@ func (p *soaker) loop() {
 	if p.call("POST", "/api/v1/requests", wire.NewRequest{RoleARN: "arn:aws:iam::111122223333:role/dev", Minutes: 30}, &made) != http.StatusCreated {
 		return
 	}
+	if made.Status == string(serval.StatusPending) { // where somebody has to approve, who is told of both
+		p.call("POST", "/api/v1/requests/"+made.ID+"/cancel", nil, nil)
+		return
+	}
 	if p.call("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, nil) == http.StatusOK {
 		p.sessions.Add(1)
 	}
@@ -317,12 +326,14 @@ func (p *soaker) ask(method, address string, body any) *http.Response {
 	if body != nil {
 		r.Header.Set("Content-Type", "application/json")
 	}
+	began := time.Now()
 	res, err := p.client.Do(r)
 	if err != nil {
 		p.t.Errorf("%s %s: %v", method, r.URL.Path, err)
 		return nil
 	}
 	text, err := io.ReadAll(res.Body)
+	took := time.Since(began)
 	res.Body.Close()
 	res.Body = io.NopCloser(bytes.NewReader(text))
 	if err != nil || res.StatusCode == http.StatusInternalServerError {
@@ -331,7 +342,21 @@ func (p *soaker) ask(method, address string, body any) *http.Response {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answers[res.StatusCode]++
+	p.took = append(p.took, took)
 	return res
+}
+
+// lap returns how long answers took since the lap before: the median and the 99th
+// percentile.
+func (s *soak) lap() (n int, p50, p99 time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slices.Sort(s.took)
+	if n = len(s.took); n > 0 {
+		p50, p99 = s.took[(n-1)*50/100], s.took[(n-1)*99/100]
+	}
+	s.took = nil
+	return n, p50, p99
 }
 
 func (s *soak) statuses() map[int]int {
@@ -358,6 +383,12 @@ func (s *soak) rest() footprint {
 
 func (s *soak) footprint() footprint {
 	s.t.Helper()
+	text := s.metrics()
+	return footprint{s.metric(text, "go_goroutines"), s.metric(text, "process_open_fds"), s.metric(text, "go_memstats_heap_alloc_bytes")}
+}
+
+func (s *soak) metrics() string {
+	s.t.Helper()
 	res, err := http.Get("http://" + s.admin + "/metrics")
 	if err != nil {
 		s.t.Fatal(err)
@@ -367,18 +398,20 @@ func (s *soak) footprint() footprint {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	value := func(name string) float64 {
-		_, rest, found := strings.Cut(string(text), "\n"+name+" ")
-		if !found {
-			s.t.Fatalf("the metrics lack %s", name)
-		}
-		n, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		return n
+	return string(text)
+}
+
+func (s *soak) metric(metrics, name string) float64 {
+	s.t.Helper()
+	_, rest, found := strings.Cut(metrics, "\n"+name+" ")
+	if !found {
+		s.t.Fatalf("the metrics lack %s", name)
 	}
-	return footprint{value("go_goroutines"), value("process_open_fds"), value("go_memstats_heap_alloc_bytes")}
+	n, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
 }
 
 // verify walks the audit log: its chain holds, and no clock was started twice.
