@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -129,10 +128,13 @@ func (n *Notifier) every(ctx context.Context, pause time.Duration, what string, 
 	}
 }
 
+// errPanic is the error of a turn that panicked.
+var errPanic = errors.New("panic")
+
 func guarded(turn func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
+			err = fmt.Errorf("%w: %v", errPanic, p)
 		}
 	}()
 	return turn()
@@ -153,26 +155,8 @@ func (n *Notifier) deliver(ctx context.Context, c Channel) error {
 		if err != nil {
 			return err
 		}
-		var under sync.WaitGroup
-		var taken atomic.Int64
-		errs := make([]error, len(claimed))
-		for i, one := range claimed {
-			under.Go(func() {
-				errs[i] = guarded(func() error {
-					sent, err := n.one(ctx, c, one)
-					if sent {
-						taken.Add(1)
-					}
-					return err
-				})
-			})
-		}
-		under.Wait()
-		if err := errors.Join(errs...); err != nil {
+		if err := n.send(ctx, c, claimed); err != nil {
 			return err
-		}
-		if len(claimed) > 0 && taken.Load() == 0 {
-			return errReceiver
 		}
 	}
 	return nil
@@ -280,46 +264,89 @@ func (n *Notifier) spread(tx *store.Tx, one serval.Notice, r *serval.Request) er
 	return nil
 }
 
-// one delivers a notice and notes how that came out. It reports whether the receiver
-// took it.
-func (n *Notifier) one(ctx context.Context, c Channel, one claimed) (sent bool, err error) {
-	sending, cancel := context.WithTimeout(ctx, patience)
-	undelivered := c.Send(sending, n.message(one))
-	cancel()
-	if undelivered != nil && ctx.Err() != nil {
-		return false, ctx.Err() // the next process does it, when the claim is over
-	}
-	sent = undelivered == nil
-	// A crash here has it delivered a second time.
-	ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), patience)
-	defer cancel()
-	var after serval.Notice
-	held := false
-	err = n.act(ctx, serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) (err error) {
-		e.Action, e.Outcome = "", ""
-		after = one.Notice // this may be repeated
-		if undelivered == nil {
-			after.Sent(tx.Now)
-		} else {
-			var pause time.Duration
-			if later, ok := errors.AsType[*Later](undelivered); ok {
-				pause = later.Pause
+// send delivers what was claimed, all at once, and then notes how that came out, in
+// one transaction: people's own wait for it. A crash between has them delivered a
+// second time.
+func (n *Notifier) send(ctx context.Context, c Channel, list []claimed) error {
+	var under sync.WaitGroup
+	undelivered := make([]error, len(list))
+	for i, one := range list {
+		under.Go(func() {
+			sending, cancel := context.WithTimeout(ctx, patience)
+			defer cancel()
+			err := guarded(func() error { return c.Send(sending, n.message(one)) })
+			if errors.Is(err, errPanic) {
+				n.log.Error("a notice could not be delivered", zap.String("channel", c.Name()), zap.String("notice", one.ID), zap.Error(err))
+				err = errors.New("a fault of Serval's own, which the log tells of")
 			}
-			after.Failed(serval.Clip(why(undelivered), 300), pause, tx.Now)
+			undelivered[i] = err
+		})
+	}
+	under.Wait()
+	tried := list[:0:0]
+	var outcome []error
+	for i, err := range undelivered {
+		if err == nil || ctx.Err() == nil { // else the next process does it, when the claim is over
+			tried, outcome = append(tried, list[i]), append(outcome, err)
 		}
-		if held, err = tx.SaveNotice(after, one.Attempts); err != nil || !held || after.State != serval.NoticeFailed {
-			return err
+	}
+	if len(tried) == 0 {
+		return ctx.Err()
+	}
+	if err := n.record(context.WithoutCancel(ctx), c.Name(), tried, outcome); err != nil {
+		return err
+	}
+	if !slices.Contains(outcome, nil) {
+		return errReceiver
+	}
+	return nil
+}
+
+// record notes how deliveries came out.
+func (n *Notifier) record(ctx context.Context, channel string, list []claimed, undelivered []error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var after []serval.Notice
+	err := n.act(ctx, serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) error {
+		e.Action, e.Outcome = "", ""
+		after = nil // this may be repeated
+		for i, one := range list {
+			was := one.Attempts
+			if err := undelivered[i]; err == nil {
+				one.Sent(tx.Now)
+			} else {
+				var pause time.Duration
+				if later, ok := errors.AsType[*Later](err); ok {
+					pause = later.Pause
+				}
+				one.Failed(serval.Clip(why(err), 300), pause, tx.Now)
+			}
+			held, err := tx.SaveNotice(one.Notice, was)
+			if err != nil {
+				return err
+			}
+			if !held {
+				continue
+			}
+			after = append(after, one.Notice)
+			if one.State == serval.NoticeFailed {
+				if err := tx.Append(door.NoticeFailed(serval.System(), one.Notice)); err != nil {
+					return err
+				}
+			}
 		}
-		return tx.Append(door.NoticeFailed(serval.System(), after))
+		return nil
 	})
-	if err != nil || !held {
-		return sent, err
+	if err != nil {
+		return err
 	}
-	n.told(c.Name(), outcomes[after.State])
-	if after.State == serval.NoticeFailed {
-		n.log.Error("a notice has failed for good", zap.String("channel", c.Name()), zap.String("notice", one.ID), zap.String("of", string(one.Kind)))
+	for _, one := range after {
+		n.told(channel, outcomes[one.State])
+		if one.State == serval.NoticeFailed {
+			n.log.Error("a notice has failed for good", zap.String("channel", channel), zap.String("notice", one.ID), zap.String("of", string(one.Kind)))
+		}
 	}
-	return sent, nil
+	return nil
 }
 
 // outcomes are how a delivery came out, by what became of the notice. It is read

@@ -115,9 +115,43 @@ func TestChannelsAreApart(t *testing.T) {
 	for w.outcome("webhook sent") < 20 {
 		time.Sleep(10 * time.Millisecond)
 	}
+	if w.outcome("slack retried") == 0 {
+		t.Error("a delivery that panics is not noted as one that failed")
+	}
+	for _, n := range w.notices(serval.NoticePending) {
+		if n.Channel == Slack && strings.Contains(n.Error, "broken") {
+			t.Errorf("what a panic said is kept where admins read it: %s", n.Error)
+		}
+	}
 	cancel()
 	running.Wait()
 	goleak.VerifyNone(t, before)
+}
+
+// A delivery that a stop cuts off is none that failed: the next process makes it
+// when the claim is over. What was taken beside it is noted.
+func TestStopInMidDelivery(t *testing.T) {
+	c := &script{name: Webhook}
+	w := newWorld(t, c)
+	ctx, cancel := context.WithCancel(t.Context())
+	taken := make(chan struct{})
+	c.set(func(m Message) error {
+		if m.Title == "taken" {
+			close(taken)
+			return nil
+		}
+		<-taken
+		cancel()
+		return errAway
+	})
+	for _, title := range []string{"taken", "cut off"} {
+		w.tell(serval.People{Emails: []string{"ann@example.com"}}, title)
+	}
+	w.notifier.Run(ctx)
+	sent, pending := w.notices(serval.NoticeSent), w.notices(serval.NoticePending)
+	if len(sent) != 1 || len(pending) != 1 || pending[0].Error != "" || !pending[0].NextAt.Equal(w.now().Add(claimLife)) {
+		t.Errorf("sent %+v, pending %+v; want one each, the latter claimed", sent, pending)
+	}
 }
 
 // A process that dies between a delivery and its record costs a second delivery;
@@ -145,7 +179,7 @@ func TestDeliveryIsAtLeastOnce(t *testing.T) {
 		t.Errorf("after the claim it came %d times, want once more", n)
 	}
 	// Whoever was slow has no say any more.
-	if _, err := w.notifier.one(t.Context(), c, claimed[0]); err != nil {
+	if err := w.notifier.send(t.Context(), c, claimed); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.outcome("webhook sent"); n != 1 {
