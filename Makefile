@@ -29,7 +29,19 @@ CYCLONEDX_VERSION := v1.9.0
 CYCLONEDX        := $(TOOLS)/cyclonedx-gomod-$(CYCLONEDX_VERSION)/cyclonedx-gomod
 KUBE_CONTROL     := $(foreach name,kube-controller-manager kube-scheduler,$(TOOLS)/$(name)-$(KUBE_VERSION)/$(name))
 HELM             := $(TOOLS)/helm-$(HELM_VERSION)/helm
-SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM))))
+KUBECONFORM_VERSION := v0.8.0
+KUBECONFORM      := $(TOOLS)/kubeconform-$(KUBECONFORM_VERSION)/kubeconform
+SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) $(KUBECONFORM))))
+
+# The kinds of others that the chart has objects of, as their projects define them: MODULE@VERSION/FILE each. The Prometheus
+# operator's module has its types alone, and what is made of them, by the generator that its own are made with.
+CRD_FILES := \
+	github.com/cilium/cilium@v1.18.2/pkg/k8s/apis/cilium.io/client/crds/v2/ciliumnetworkpolicies.yaml \
+	github.com/external-secrets/external-secrets@v0.20.4/config/crds/bases/external-secrets.io_externalsecrets.yaml \
+	github.com/cert-manager/cert-manager@v1.19.1/deploy/crds/cert-manager.io_certificates.yaml
+CRD_TYPES := github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring
+CRD_MODULE := internal/kubetest/testdata/crds
+CRDS      := $(TOOLS)/crds-$(shell echo $(CRD_FILES) | cat - $(CRD_MODULE)/go.sum | cksum | cut -d ' ' -f 1)
 
 # The race detector needs a C compiler. SQLite is C turned into Go and keeps what it knows where the detector does not
 # look; to watch it all the same finds nothing and takes three times as long.
@@ -66,7 +78,7 @@ endif
 	$(GO) test $(RACE) $(if $(filter true,$(CI)),-count=1,) -timeout 20m ./...
 
 test-kube: kube-tools build ## Run the tests of the chart, and install it in a Kubernetes cluster on loopback (three minutes)
-	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) $(GO) test -v -count=1 -timeout 10m ./charts ./internal/kubetest
+	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) TEST_CRDS=$(CRDS) $(GO) test -v -count=1 -timeout 10m ./charts ./internal/kubetest
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
@@ -209,7 +221,7 @@ $(STATICCHECK):
 $(GOVULNCHECK):
 	GOBIN=$(dir $@) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
-kube-tools: $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) ## Build a Kubernetes control plane and helm from their modules, once (some eleven minutes)
+kube-tools: $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) $(KUBECONFORM) $(CRDS)/done ## Build a Kubernetes control plane and helm from their modules, once (some twelve minutes)
 
 # One at a time, whatever -j says: each takes both cores and two gigabytes.
 .NOTPARALLEL: kube-tools
@@ -223,13 +235,25 @@ $(KUBE_APISERVER) $(KUBE_CONTROL):
 		gitMajor=$(patsubst v%,%,$(word 1,$(subst ., ,$(KUBE_VERSION)))) gitMinor=$(word 2,$(subst ., ,$(KUBE_VERSION))),-X k8s.io/component-base/version.$(v))' \
 		k8s.io/kubernetes/cmd/$(notdir $@)
 
-$(KWOK):
-	GOBIN=$(dir $@) nice $(GO) install sigs.k8s.io/kwok/cmd/kwok@$(
 $(CYCLONEDX):
 	GOBIN=$(dir $@) nice $(GO) install github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(CYCLONEDX_VERSION)
 
 $(HELM):
 	GOBIN=$(dir $@) nice $(GO) install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+
+$(KUBECONFORM):
+	GOBIN=$(dir $@) nice $(GO) install -trimpath -ldflags '-s -w' github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
+
+$(CRDS)/done:
+	mkdir -p $(CRDS)
+	cd $(CRD_MODULE) && CGO_ENABLED=0 nice $(GO) build -trimpath -o $(CRDS)/generator/controller-gen sigs.k8s.io/controller-tools/cmd/controller-gen
+	cd $(CRD_MODULE) && $(CRDS)/generator/controller-gen crd paths=$(CRD_TYPES)/v1 output:crd:dir=$(CRDS)/generator
+	cp $(CRDS)/generator/monitoring.coreos.com_servicemonitors.yaml $(CRDS)/generator/monitoring.coreos.com_prometheusrules.yaml $(CRDS)
+	@for file in $(CRD_FILES); do \
+		module=$$(echo $$file | sed -E 's,(@v[0-9.]+)/.*,\1,'); dir=$$(cd $(CRD_MODULE) && $(GO) mod download -json $$module | sed -n 's/.*"Dir": "\(.*\)".*/\1/p'); \
+		echo "$$file"; cp "$$dir$${file#$$module}" $(CRDS) && chmod u+w $(CRDS)/*.yaml || exit 1; done
+	rm -rf $(CRDS)/generator
+	touch $@
 
 clean: ## Remove what was built
 	rm -rf bin dist

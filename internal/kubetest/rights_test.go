@@ -62,7 +62,9 @@ func install(t *testing.T, c *Cluster) {
 func TestKubernetes(t *testing.T) {
 	c := Start(t)
 	install(t, c)
+	define(t, c)
 	t.Run("examples", func(t *testing.T) { testExamples(t, c) })
+	t.Run("schemas", func(t *testing.T) { testSchemas(t, c) })
 	t.Run("rights", func(t *testing.T) { testRights(t, c) })
 	t.Run("token reviews", func(t *testing.T) { testTokenReviews(t, c) })
 	t.Run("workers", func(t *testing.T) { testWorkers(t, c) })
