@@ -16,6 +16,11 @@ MINIO         := $(TOOLS)/minio-$(MINIO_VERSION)/minio
 # Named for the tests where it is built, and where it has to be; it is no setting of ours, and so not named as one.
 export TEST_MINIO := $(if $(filter true,$(CI)),$(MINIO),$(wildcard $(MINIO)))
 
+# What reads Terraform as people do who review it, with the rules that are built in. It is named in the same way.
+TFLINT_VERSION := v0.64.0
+TFLINT         := $(TOOLS)/tflint-$(TFLINT_VERSION)/tflint
+export TEST_TFLINT := $(if $(filter true,$(CI)),$(TFLINT),$(wildcard $(TFLINT)))
+
 # The Kubernetes that tests run. Versions of the control plane are those of the module in
 # internal/kubetest/testdata/control-plane, whose go.sum holds all of it.
 CONTROL_PLANE    := internal/kubetest/testdata/control-plane
@@ -49,7 +54,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
+.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts test-terraform bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,7 +75,7 @@ demo: bin/serval-demo ## Run all of Serval on loopback, with a local AWS and ide
 demo-check: bin/serval-demo ## Tell the whole story over HTTP and exit
 	@exec bin/serval-demo --check
 
-test: $(if $(filter true,$(CI)),$(MINIO)) ## Run every test; what is not at hand is skipped by name (with CI=true it fails)
+test: $(if $(filter true,$(CI)),$(MINIO) $(TFLINT)) ## Run every test; what is not at hand is skipped by name (with CI=true it fails)
 ifeq ($(RACE),)
 	@if [ "$(CI)" = true ]; then echo "a C compiler is needed: Debian package gcc"; exit 1; fi
 	@echo "No C compiler: tests run without the race detector."
@@ -211,6 +216,12 @@ tools: $(STATICCHECK) $(GOVULNCHECK)
 
 test-sts: $(MINIO) ## Open sessions at an STS that nobody here wrote (the first time it is built, some four minutes of CPU)
 	TEST_MINIO=$(MINIO) $(GO) test -v -count=1 -run '^TestARealSTS$$' ./internal/awssts
+
+test-terraform: $(TFLINT) ## Run the tests of the Terraform modules, with tflint (the first time it is built, some two minutes of CPU)
+	TEST_TFLINT=$(TFLINT) $(GO) test -v -count=1 ./terraform
+
+$(TFLINT):
+	GOBIN=$(dir $@) $(GO) install -trimpath -ldflags '-s -w' github.com/terraform-linters/tflint@$(TFLINT_VERSION)
 
 $(MINIO):
 	GOBIN=$(dir $@) $(GO) install -trimpath -ldflags '-s -w' github.com/minio/minio@$(MINIO_VERSION)

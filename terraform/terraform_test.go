@@ -85,6 +85,41 @@ func TestModules(t *testing.T) {
 	}
 }
 
+// tflint, with the rules that it has in itself: those for AWS are a plugin, which
+// is not at hand.
+func TestLint(t *testing.T) {
+	path := os.Getenv("TEST_TFLINT")
+	if path == "" {
+		const missing = "TEST_TFLINT names no tflint: run make test-terraform"
+		if os.Getenv("CI") == "true" {
+			t.Fatal(missing)
+		}
+		t.Skip(missing)
+	}
+	lint := func(dir string) (string, error) {
+		c := exec.Command(path, "--chdir="+dir, "--no-color")
+		c.Env = []string{"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")} // nobody's own rules
+		out, err := c.CombinedOutput()
+		return string(out), err
+	}
+	examples, err := filepath.Glob("examples/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range append(slices.Clone(modules), examples...) {
+		if out, err := lint(dir); err != nil {
+			t.Errorf("%s: %v\n%s", dir, err, out)
+		}
+	}
+	faulty := t.TempDir()
+	if err := os.WriteFile(filepath.Join(faulty, "main.tf"), []byte("variable \"unused\" {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := lint(faulty); err == nil || !strings.Contains(out, "terraform_unused_declarations") {
+		t.Errorf("what is declared and not used: %v\n%s", err, out)
+	}
+}
+
 // The examples fit the modules.
 func TestExamples(t *testing.T) {
 	run := tool(t)

@@ -1,10 +1,8 @@
 # The AWS role of serval-worker, in the account of the EKS cluster, and its Pod Identity association.
 
 locals {
-  cluster   = split(":", var.cluster_arn)
-  partition = local.cluster[1]
-  account   = local.cluster[4]
-  issuer    = var.irsa_oidc_provider_arn == null ? "" : split(":oidc-provider/", var.irsa_oidc_provider_arn)[1]
+  account = split(":", var.cluster_arn)[4]
+  issuer  = var.irsa_oidc_provider_arn == null ? "" : split(":oidc-provider/", var.irsa_oidc_provider_arn)[1]
 
   # The Pod Identity agent assumes the role with session tags that say which pod asks; the cluster is among them, so that a service
   # account of the same name in another cluster of this account is not let in.

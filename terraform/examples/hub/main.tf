@@ -32,11 +32,6 @@ variable "hub_account_id" {
   type        = string
 }
 
-variable "external_id" {
-  description = "The External ID, from the bridge."
-  type        = string
-}
-
 locals {
   hub_role = "arn:aws:iam::${var.hub_account_id}:role/serval-hub"
 }
