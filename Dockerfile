@@ -1,5 +1,5 @@
-# Serval's two daemons. One stage builds both; each is a target of its own, with a static program, the public certificate
-# authorities, and nothing else: no shell, no package manager, nobody but UID 65532.
+# Serval's two daemons. One stage builds both; each is a target of its own, with a static program, the licences of what it is made
+# of, the public certificate authorities, and nothing else: no shell, no package manager, nobody but UID 65532.
 #
 #   docker build --target serval-bridge --build-arg VERSION=0.1.0 -t serval-bridge:0.1.0 .
 #   docker build --target serval-worker --build-arg VERSION=0.1.0 -t serval-worker:0.1.0 .
@@ -26,7 +26,8 @@ RUN mkdir -p /out/bridge/etc/ssl/certs /out/bridge/var/lib/serval /out/worker/et
 RUN for name in bridge worker; do \
       CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
         -ldflags "-s -w -X main.stamped=$VERSION" -o /out/$name/ ./cmd/serval-$name || exit 1; \
-    done
+    done \
+ && go run ./release/licences >/out/bridge/LICENCES.txt && cp /out/bridge/LICENCES.txt /out/worker/
 
 FROM scratch AS serval-bridge
 ARG VERSION=devel

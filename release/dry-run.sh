@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds all that a release has into dist/, and sends none of it anywhere: the file systems of the images, the chart, the client,
-# what each program is made of (CycloneDX), and checksums. Run it as: make release-dry-run
+# what each program is made of (CycloneDX) and under which licences, and checksums. Run it as: make release-dry-run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 helm=$1 cyclonedx=$2
@@ -28,12 +28,14 @@ archive() { # FOLDER FILE: the same to the byte wherever and whenever it is made
 	fi
 }
 
+go run ./release/licences >dist/LICENCES.txt
 for arch in amd64 arm64; do
 	for daemon in bridge worker; do
 		name=serval-$daemon-$version-linux-$arch
 		root=$work/$name
 		mkdir -p "$root/etc/ssl/certs"
 		cp "$authorities" "$root/etc/ssl/certs/"
+		cp dist/LICENCES.txt "$root/"
 		[ $daemon = worker ] || mkdir -p "$root/var/lib/serval"
 		build linux $arch serval-$daemon "$root/serval-$daemon"
 		bom "$root/serval-$daemon" "dist/$name.cdx.json"

@@ -119,6 +119,9 @@ var table = map[string]rule{
 
 	"internal/importtest": {},
 
+	// What the programs are made of, with its licences.
+	"release/licences": {theirs: "github.com/google/licensecheck"},
+
 	// The API and the configuration file, described, for who embeds them.
 	"api": {},
 }
