@@ -32,17 +32,6 @@ func Decide(policies []serval.AccessPolicy, role Target, who serval.Person) (p s
 	return policies[i], true
 }
 
-// Eligible returns those of policies that name who, whatever their roles. Deciding
-// by them alone comes out the same for who.
-func Eligible(policies []serval.AccessPolicy, who serval.Person) (theirs []serval.AccessPolicy) {
-	for _, p := range policies {
-		if p.Eligible.Include(who) {
-			theirs = append(theirs, p)
-		}
-	}
-	return theirs
-}
-
 // Matches reports whether the role is among those that m names. All that m
 // gives must match; within accounts and ARN patterns, any one does. Nothing
 // given names no role: a list that got lost must not open every one.

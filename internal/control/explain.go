@@ -73,7 +73,7 @@ func (p *Plane) Explain(ctx context.Context, who serval.Principal, email, arn st
 		if err != nil {
 			return err
 		}
-		x.Findings = access.Explain(policies, access.Target{AccountID: x.ARN.AccountID, ARN: arn, Tags: role.Tags}, x.Person)
+		x.Findings = access.Explain(policies.List, access.Target{AccountID: x.ARN.AccountID, ARN: arn, Tags: role.Tags}, x.Person)
 		if x.Person.ID != "" && x.State != RoleUnknown && x.State != RoleRemoved {
 			verdict, err := p.judge(v, role, x.Person)
 			if err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/store"
@@ -89,9 +90,9 @@ type Plane struct {
 	settings Settings
 
 	appointed atomic.Pointer[Appointed]
-	policies  atomic.Pointer[policySet] // as last read; see inForce
+	policies  atomic.Pointer[roster.Policies] // as last read; see inForce
 	parsed    trust.Parsed
-	rosters   rosters
+	rosters   roster.Rosters
 	exports   atomic.Int32 // that are under way
 
 	// How many undecided requests are looked through for one page of an

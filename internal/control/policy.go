@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -26,35 +27,29 @@ const (
 // of addresses.
 var policyName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9 ._-]{0,98}[A-Za-z0-9_-])?$`)
 
-// A policySet is what was in force at a version.
-type policySet struct {
-	version string
-	list    []serval.AccessPolicy
-}
-
 // inForce returns the access policies in force in v, in the order in which they
 // are tried; the caller changes nothing of them. They are kept with their version
 // and read again only when that is another: so each replica decides by what is
 // in force in the very transaction in which it decides, whichever of them changed
 // it.
-func (p *Plane) inForce(v *store.View) ([]serval.AccessPolicy, error) {
+func (p *Plane) inForce(v *store.View) (*roster.Policies, error) {
 	version, err := v.PolicyVersion()
 	if err != nil {
 		return nil, err
 	}
-	if kept := p.policies.Load(); kept != nil && kept.version == version {
-		return kept.list, nil
+	if kept := p.policies.Load(); kept != nil && kept.Version == version {
+		return kept, nil
 	}
 	known, err := v.Policies()
 	if err != nil {
 		return nil, err
 	}
-	read := &policySet{version: version, list: make([]serval.AccessPolicy, len(known))}
+	read := &roster.Policies{Version: version, List: make([]serval.AccessPolicy, len(known))}
 	for i, k := range known {
-		read.list[i] = k.AccessPolicy
+		read.List[i] = k.AccessPolicy
 	}
 	p.policies.Store(read)
-	return read.list, nil
+	return read, nil
 }
 
 // declarePolicies makes the policies of the configuration file those that are

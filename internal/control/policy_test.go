@@ -14,7 +14,14 @@ import (
 // inForce returns the policies that a plane would decide by now.
 func (w *world) inForce(p *Plane) (list []serval.AccessPolicy) {
 	w.t.Helper()
-	if err := p.door.Store.Read(w.t.Context(), func(v *store.View) (err error) { list, err = p.inForce(v); return err }); err != nil {
+	err := p.door.Store.Read(w.t.Context(), func(v *store.View) error {
+		set, err := p.inForce(v)
+		if err == nil {
+			list = set.List
+		}
+		return err
+	})
+	if err != nil {
 		w.t.Fatal(err)
 	}
 	return list

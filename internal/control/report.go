@@ -8,6 +8,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/door"
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -152,7 +153,7 @@ func (p *Plane) eligibility(v *store.View, email string) (eligibility, error) {
 	if err != nil {
 		return eligibility{}, err
 	}
-	e := eligibility{policies: policies}
+	e := eligibility{policies: policies.List}
 	for f := (store.PersonFilter{Email: email, Limit: 1000}); ; {
 		people, err := v.People(f)
 		if err != nil {
@@ -163,13 +164,7 @@ func (p *Plane) eligibility(v *store.View, email string) (eligibility, error) {
 			if k.Suspended != "" {
 				continue
 			}
-			one := eligible{email: k.Email}
-			for i, policy := range policies {
-				if policy.Eligible.Include(k) {
-					one.under = append(one.under, i)
-				}
-			}
-			e.people = append(e.people, one)
+			e.people = append(e.people, eligible{email: k.Email, under: policies.Of(k)})
 		}
 		if len(people) < f.Limit {
 			return e, nil
@@ -182,7 +177,7 @@ func (p *Plane) eligibility(v *store.View, email string) (eligibility, error) {
 func (e eligibility) of(r store.Role) (list []Could) {
 	matches := make([]bool, len(e.policies))
 	for i, policy := range e.policies {
-		matches[i] = access.Matches(policy.Roles, target(r))
+		matches[i] = access.Matches(policy.Roles, roster.Target(&r))
 	}
 	emails := make([][]string, len(e.policies))
 	for _, k := range e.people {

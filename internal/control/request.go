@@ -12,6 +12,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/history"
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -125,7 +126,7 @@ func (p *Plane) request(tx *store.Tx, who serval.Principal, arn string, ask Ask,
 	if err != nil {
 		return nil, err
 	}
-	policy, ok := access.Decide(policies, target(role), who.Person)
+	policy, ok := access.Decide(policies.List, roster.Target(&role), who.Person)
 	if !ok {
 		return nil, noRole(who.Person)
 	}
@@ -275,7 +276,7 @@ func (p *Plane) usable(v *store.View, r *serval.Request, person serval.Person) (
 	if err != nil {
 		return refuse(err)
 	}
-	policy, ok := access.Decide(policies, target(role), person)
+	policy, ok := access.Decide(policies.List, roster.Target(&role), person)
 	if !ok {
 		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "not_eligible"},
 			Reason: "No access policy makes you eligible for this role any more. The approval stands and can be used again when one does." + groupsCause(person)})

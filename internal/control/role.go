@@ -5,10 +5,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/access"
 	"github.com/serval-bridge/serval-bridge/internal/history"
 	"github.com/serval-bridge/serval-bridge/internal/insight"
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
@@ -113,18 +115,10 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 	if err != nil {
 		return nil, false, err
 	}
-	theirs := access.Eligible(policies, who.Person)
 	text := serval.FoldEmail(f.Text)
-	err = p.each(v, f.AccountID, f.After, func(of *roster, i int) (bool, error) {
-		r := &of.roles[i]
-		if len(theirs) == 0 {
-			return false, nil
-		}
-		if f.IDs != nil && !slices.Contains(f.IDs, r.RoleID) || !hasTag(r.Tags, f.Tag) || !strings.Contains(r.text, text) || !can(r.Role) {
-			return true, nil
-		}
-		policy, ok := access.Decide(theirs, target(r.Role), who.Person)
-		if !ok {
+	err = p.rosters.EachOf(v, policies, who.Person, f.AccountID, f.After, func(of *roster.Roster, i int, policy *serval.AccessPolicy) (bool, error) {
+		r := &of.Roles[i]
+		if f.IDs != nil && !slices.Contains(f.IDs, r.RoleID) || !hasTag(r.Tags, f.Tag) || !r.Says(text) || !can(r.Role) {
 			return true, nil
 		}
 		if f.Limit > 0 && len(roles) == f.Limit {
@@ -139,7 +133,10 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 		if err != nil {
 			return false, err
 		}
-		roles = append(roles, Role{Role: r.Role, Blocked: blocked, AccountName: of.account, Policy: policy, MyRequest: mine[r.Key], Trust: verdict})
+		if roles == nil {
+			roles = make([]Role, 0, f.Limit)
+		}
+		roles = append(roles, Role{Role: r.Role, Blocked: blocked, AccountName: of.Account, Policy: *policy, MyRequest: mine[r.Key], Trust: verdict})
 		return true, nil
 	})
 	if err != nil {
@@ -180,6 +177,17 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 	return role, err
 }
 
+// KeepRosters reads the rosters that somebody has looked through again as soon as
+// they change, until ctx ends: whoever looks next does not wait for it.
+func (p *Plane) KeepRosters(ctx context.Context, who serval.Principal) error {
+	return p.door.Await(ctx, forever, func() (bool, error) {
+		return false, p.view(ctx, who, serval.RosterRead, "", p.rosters.Renew)
+	})
+}
+
+// forever is longer than a bridge runs.
+const forever = 100 * 365 * 24 * time.Hour
+
 // eligible returns the role by its name, with its account's and the policy that
 // lets who have it.
 func (p *Plane) eligible(v *store.View, who serval.Principal, accountID, name string) (role Role, err error) {
@@ -194,17 +202,17 @@ func (p *Plane) eligible(v *store.View, who serval.Principal, accountID, name st
 	if err != nil {
 		return Role{}, err
 	}
-	of, err := p.roster(v, known)
+	of, err := p.rosters.Of(v, known)
 	if err != nil {
 		return Role{}, err
 	}
-	i := slices.IndexFunc(of.roles, func(r listedRole) bool { return r.Name == name })
+	i := slices.IndexFunc(of.Roles, func(r roster.Role) bool { return r.Name == name })
 	if i < 0 {
 		return Role{}, noRole(who.Person)
 	}
-	role = Role{Role: of.roles[i].Role, AccountName: of.account}
+	role = Role{Role: of.Roles[i].Role, AccountName: of.Account}
 	var ok bool
-	if role.Policy, ok = access.Decide(policies, target(role.Role), who.Person); !ok {
+	if role.Policy, ok = access.Decide(policies.List, roster.Target(&role.Role), who.Person); !ok {
 		return Role{}, noRole(who.Person)
 	}
 	return role, nil
@@ -224,10 +232,6 @@ func (p *Plane) RoleHistory(ctx context.Context, who serval.Principal, accountID
 		return err
 	})
 	return h, err
-}
-
-func target(r store.Role) access.Target {
-	return access.Target{AccountID: r.Key.AccountID, ARN: r.ARN, Tags: r.Tags}
 }
 
 // openByRole returns who's newest open request for each role.

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -86,8 +87,8 @@ func TestRostersFollow(t *testing.T) {
 			}
 			before = after
 		}
-		if len(planes[0].rosters.of) != 1 {
-			t.Errorf("%d rosters are kept, want that of the account that is left", len(planes[0].rosters.of))
+		if planes[0].rosters.Kept(prod) == nil || planes[0].rosters.Kept(dev) != nil {
+			t.Error("not the roster of the account that is left is kept, and it alone")
 		}
 	})
 }
@@ -101,11 +102,11 @@ func TestRostersAreKept(t *testing.T) {
 		_, _, err := w.plane.Roles(t.Context(), p.ana, RoleFilter{})
 		must(t, err)
 	}
-	kept := w.plane.rosters.of[prod]
+	kept := w.plane.rosters.Kept(prod)
 	w.push(dev, aRole(dev, "reader"))
 	_, _, err := w.plane.Roles(t.Context(), p.ana, RoleFilter{})
 	must(t, err)
-	if kept == nil || w.plane.rosters.of[prod] != kept {
+	if kept == nil || w.plane.rosters.Kept(prod) != kept {
 		t.Error("the roles of an account were read again, and nothing of it had changed")
 	}
 }
@@ -121,15 +122,15 @@ func TestRostersAreReadAhead(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error)
 		go func() { ended <- w.plane.KeepRosters(ctx, serval.System()) }()
-		was := w.plane.kept(prod)
+		was := w.plane.rosters.Kept(prod)
 		w.push(prod, aRole(prod, "reader"), aRole(prod, "newreader"))
 		w.push(dev, aRole(dev, "reader", func(r *serval.Role) { r.Description = "of another kind" }))
-		for end := time.Now().Add(30 * time.Second); w.plane.kept(prod).version == was.version; time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); w.plane.rosters.Kept(prod).Version == was.Version; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(end) {
 				t.Fatal("nobody asked, and the roster is as it was")
 			}
 		}
-		if w.plane.kept(dev) != nil {
+		if w.plane.rosters.Kept(dev) != nil {
 			t.Error("an account that nobody has looked at was read")
 		}
 		cancel()
@@ -145,7 +146,7 @@ func TestRostersAreReadOnce(t *testing.T) {
 	w.stock()
 	var all sync.WaitGroup
 	var mu sync.Mutex
-	read := map[*roster]int{}
+	read := map[*roster.Roster]int{}
 	for range 20 {
 		all.Go(func() {
 			err := w.store.Read(t.Context(), func(v *store.View) error {
@@ -153,7 +154,7 @@ func TestRostersAreReadOnce(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				of, err := w.plane.roster(v, known)
+				of, err := w.plane.rosters.Of(v, known)
 				mu.Lock()
 				defer mu.Unlock()
 				read[of]++

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
@@ -81,21 +82,21 @@ func (p *Plane) Findings(ctx context.Context, who serval.Principal, f FindingFil
 			return err
 		}
 		judged, last := 0, ""
-		return p.each(v, f.AccountID, f.After, func(of *roster, i int) (bool, error) {
-			r := of.roles[i].Role
-			known := of.grave(i)
-			if known.looked && !known.unreadable && !(known.most != "" && known.most.AtLeast(least)) {
+		return p.rosters.Each(v, f.AccountID, f.After, func(of *roster.Roster, i int) (bool, error) {
+			r := of.Roles[i].Role
+			known := of.Grave(i)
+			if known.Looked && !known.Unreadable && !(known.Most != "" && known.Most.AtLeast(least)) {
 				last = r.ARN
 				return true, nil
 			}
-			if !known.looked {
+			if !known.Looked {
 				if judged == mostJudged {
 					next = last
 					return false, nil
 				}
 				judged++
 			}
-			found := RoleFindings{Role: r, AccountName: of.account}
+			found := RoleFindings{Role: r, AccountName: of.Account}
 			all, err := p.findings(v, r, trust.Low)
 			if serval.IsRefusal(err) {
 				found.Unreadable, err = err.Error(), nil
@@ -103,7 +104,7 @@ func (p *Plane) Findings(ctx context.Context, who serval.Principal, f FindingFil
 			if err != nil {
 				return false, err
 			}
-			of.setGrave(i, all, found.Unreadable != "")
+			of.SetGrave(i, gravest(all, found.Unreadable != ""))
 			found.Findings = atLeast(all, least)
 			if len(found.Findings) == 0 && found.Unreadable == "" {
 				last = r.ARN
@@ -120,19 +121,13 @@ func (p *Plane) Findings(ctx context.Context, who serval.Principal, f FindingFil
 	return list, next, err
 }
 
-func (of *roster) grave(i int) grave {
-	of.mu.Lock()
-	defer of.mu.Unlock()
-	return of.graves[i]
-}
-
-func (of *roster) setGrave(i int, all []Finding, unreadable bool) {
-	of.mu.Lock()
-	defer of.mu.Unlock()
-	of.graves[i] = grave{looked: true, unreadable: unreadable}
+// gravest says how grave findings are, of which the gravest are first.
+func gravest(all []Finding, unreadable bool) roster.Grave {
+	g := roster.Grave{Looked: true, Unreadable: unreadable}
 	if len(all) > 0 {
-		of.graves[i].most = all[0].Severity // the gravest are first
+		g.Most = all[0].Severity
 	}
+	return g
 }
 
 // atLeast returns those of findings, the gravest first, that are so severe.

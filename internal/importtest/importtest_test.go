@@ -34,7 +34,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire shell probe settings checkup api "
-	bridgeRooms = "trace awssts tokenreview login database lobby store history door signin control intake workflow notify edge shape pages web bridge "
+	bridgeRooms = "trace awssts tokenreview login database lobby store history roster door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -84,7 +84,8 @@ var table = map[string]rule{
 	"internal/door":     {ours: "serval store", theirs: zap},
 	"internal/signin":   {ours: "serval lobby store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},
-	"internal/control":  {ours: "serval access trust insight history connect store door signin", theirs: zap},
+	"internal/roster":   {ours: "serval access trust store door"},
+	"internal/control":  {ours: "serval access trust insight history roster connect store door signin", theirs: zap},
 	"internal/intake":   {ours: "serval insight history connect store door", theirs: zap},
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify": {ours: "serval store door",
