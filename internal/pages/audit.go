@@ -89,6 +89,7 @@ type auditView struct {
 	Outcomes       []serval.Outcome
 	Next           string
 	Head           wire.Head
+	Admin          bool // and so may see the notices too
 }
 
 // More returns the address of the page behind this one.
@@ -112,7 +113,7 @@ const pageEvents = 50
 func (p *Pages) Audit(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	q := r.URL.Query()
 	view := auditView{Target: strings.TrimSpace(serval.Clip(q.Get("target"), 2048)), Action: strings.TrimSpace(serval.Clip(q.Get("action"), 100)),
-		Actor: strings.TrimSpace(serval.Clip(q.Get("actor"), 320)), Outcome: serval.Clip(q.Get("outcome"), 20), Outcomes: outcomes}
+		Actor: strings.TrimSpace(serval.Clip(q.Get("actor"), 320)), Outcome: serval.Clip(q.Get("outcome"), 20), Outcomes: outcomes, Admin: v.Who.Admin}
 	_, after, err := edge.Page(url.Values{"page_token": q["page_token"]})
 	if err != nil {
 		return err

@@ -59,6 +59,7 @@ func (p *Pages) Notices(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	for _, n := range found {
 		view.Notices = append(view.Notices, noticeView{shape.SentNotice(n), purposes[n.Purpose]})
 	}
+	v.place = "audit"
 	return p.show(w, v, http.StatusOK, "notices", "Notices", view)
 }
 

@@ -127,8 +127,14 @@ func earlierWords(e history.Earlier) string {
 	}
 }
 
-// left says how long it is until an end.
-func (p *Pages) left(end time.Time) string { return long(int(end.Sub(p.c.Now()) / time.Minute)) }
+// left says how long it is until an end, as the script goes on to say it.
+func (p *Pages) left(end time.Time) string {
+	n := int(end.Sub(p.c.Now()) / time.Minute)
+	if n >= 60 && n < 1440 {
+		return fmt.Sprintf("%d h %02d min", n/60, n%60)
+	}
+	return long(n)
+}
 
 // standing says where a request stands.
 func (p *Pages) standing(r *serval.Request) (words, tone string) {

@@ -62,6 +62,16 @@ func (w *world) gallery() []picture {
 	decide(extended, "approve", "")
 	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: extended.ID}, 200, nil)
 	ana.json("POST", "/api/v1/requests/"+extended.ID+"/extensions", wire.Extension{Minutes: 60, Justification: "The export takes longer than I thought"}, 200, nil)
+	w.push(func(g int64) serval.Inventory {
+		inv := w.estate(g)
+		for i := range inv.Roles {
+			if inv.Roles[i].Name == "ledger-writer" {
+				inv.Roles[i].InlinePolicies.Policies = append(inv.Roles[i].InlinePolicies.Policies, serval.InlinePolicy{Name: "bookings",
+					Document: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["dynamodb:UpdateItem","dynamodb:DeleteItem"],"Resource":"arn:aws:dynamodb:eu-central-1:111122223333:table/bookings"}]}`})
+			}
+		}
+		return inv
+	})
 	ada.json("POST", "/api/v1/access-policies", wire.NewAccessPolicy{AccessPolicy: serval.AccessPolicy{
 		Name: "support", Roles: serval.RoleMatch{Tags: map[string]string{"team": "support"}}, Eligible: serval.People{Groups: []string{"support"}},
 		Approval: serval.Approval{Steps: []serval.People{{Groups: []string{"support-leads"}}, {Emails: []string{"ben@example.com"}}}}, MaxMinutes: 120, BreakGlass: true,
@@ -155,6 +165,9 @@ func (w *world) arn(name string) string { return "arn:aws:iam::" + prod + ":role
 func (w *world) estate(generation int64) serval.Inventory {
 	inv := w.inventory(generation)
 	inv.Roles[0].Description, inv.Roles[1].Description = "Administers the development estate", "Deploys to the development estate"
+	read := serval.ManagedPolicies{Status: serval.ListRead}
+	inv.Roles[0].ManagedPolicies = read
+	inv.Roles[0].InlinePolicies.Policies = []serval.InlinePolicy{{Name: "databases", Document: `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["rds:*","secretsmanager:RotateSecret","secretsmanager:GetSecretValue"],"Resource":"*"}]}`}}
 	for _, r := range []struct{ name, description, team string }{
 		{"billing-export", "Reads invoices and cost reports", "finance"},
 		{"data-platform-admin", "Administers the warehouse and its pipelines", "data"},
