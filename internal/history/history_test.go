@@ -62,7 +62,7 @@ func newWorld(t *testing.T, url string) *world {
 	w := &world{t: t, store: s, now: noon}
 	w.act(func(tx *store.Tx) error {
 		a := serval.Account{ID: prod, Name: "prod", Partition: "aws", RoleARN: "arn:aws:iam::" + prod + ":role/serval-ingestion", ExternalID: "x1"}
-		for _, p := range []serval.Person{ana, bob} {
+		for _, p := range []serval.Person{ana, bob, eve} {
 			if err := tx.SavePerson(p); err != nil {
 				return err
 			}
@@ -126,6 +126,7 @@ func aRole(name string, actions ...string) serval.Role {
 var (
 	ana = serval.Person{ID: "p-ana", Issuer: "https://id.example.com", Subject: "ana", Email: "ana@example.com"}
 	bob = serval.Person{ID: "p-bob", Issuer: "https://id.example.com", Subject: "bob", Email: "bob@example.com"}
+	eve = serval.Person{ID: "p-eve", Issuer: "https://id.example.com", Subject: "eve", Email: "eve@example.com"}
 	lea = serval.Person{ID: "p-lea", Issuer: "https://id.example.com", Subject: "lea", Email: "lea@example.com"}
 )
 
@@ -253,7 +254,7 @@ func testVersions(t *testing.T, w *world) {
 		texts := [2]string{strconv.Itoa(from), strconv.Itoa(to)}
 		for i, number := range []int{from, to} {
 			if random.IntN(2) == 0 { // sometime while it was in force
-				texts[i] = at[number-1].Add(time.Duration(random.Int64N(int64(time.Hour)))).Format(time.RFC3339)
+				texts[i] = at[number-1].Add(time.Duration(random.Int64N(4)) * 15 * time.Minute).Format(time.RFC3339)
 			}
 		}
 		c, err := history(texts[0], texts[1]).Compare(texts[0], texts[1])
@@ -339,6 +340,7 @@ func testExplain(t *testing.T, w *world) {
 	again := w.ask("again", bob, is, "p")
 	since("its own before another's that is newer", again, "bobs", true, 1)
 	w.decide(again, false)
+	since("nothing is to be decided any more", again, "", false, 0)
 	w.push(was, other)
 	last := w.ask("last", bob, is, "p")
 	since("what was denied is no approval", last, "bobs", true, 0)
@@ -349,6 +351,20 @@ func testExplain(t *testing.T, w *world) {
 	if e := before[0]; e.Times != 2 || e.Approved != 1 || e.More || e.Last.ID != "again" {
 		t.Errorf("before the last: %d times, %d approved, more %v, the last %s", e.Times, e.Approved, e.More, e.Last.ID)
 	}
+
+	// A role of another account that passes for the same by its id.
+	foreign := serval.RoleKey{Partition: "aws", AccountID: "444455556666", RoleID: was.RoleID, ARN: "arn:aws:iam::444455556666:role/r"}
+	for _, p := range []serval.Person{bob, ana} {
+		r := w.ask("of-"+p.ID, p, aRole("x"), "q")
+		r.Role = foreign
+		w.act(func(tx *store.Tx) error { return tx.SaveRequest(r) })
+		w.decide(r, true)
+	}
+	mine := w.ask("mine", ana, was, "q")
+	if _, before := explain(mine); before[0].Times != 3 {
+		t.Errorf("%d requests came before, want the three of this account's role", before[0].Times)
+	}
+	since("another account's role of the same id", w.ask("eves", eve, was, "q"), "", false, 0)
 
 	w.push(other)
 	if all, _ := explain(last, bobs); all[0] != nil || all[1] != nil {
@@ -414,6 +430,11 @@ func testEscalated(t *testing.T, w *world) {
 		{"it could do anything before", "strict", true, aRole("", admin), aRole("", grave), false},
 		{"it gained nothing grave", "strict", true, aRole("", tame), aRole("", "sqs:*"), false},
 		{"its boundary could not be read", "strict", true, bounded(aRole("", admin), edge), bounded(aRole("", admin), unread), false},
+		{"another boundary, that could not be read", "strict", true, bounded(aRole("", admin), edge), func() serval.Role {
+			r := bounded(aRole("", admin), unread)
+			*r.PermissionsBoundary += "2"
+			return r
+		}(), true},
 		{"its boundary is gone", "strict", true, bounded(aRole("", admin), edge), aRole("", admin), true},
 		{"its boundary was never read", "strict", true, bounded(aRole("", tame), unread), bounded(aRole("", admin), unread), true},
 	} {

@@ -35,6 +35,8 @@ func Before(v *store.View, r *serval.Request) (e Earlier, err error) {
 	if err != nil {
 		return Earlier{}, err
 	}
+	// A worker could push another account's role id for a role of its own.
+	before = slices.DeleteFunc(before, func(b *serval.Request) bool { return b.Role.AccountID != r.Role.AccountID })
 	e.More = len(before) > maxEarlier
 	e.requests = before[:min(len(before), maxEarlier)]
 	e.Times = len(e.requests)
