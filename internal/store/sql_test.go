@@ -15,6 +15,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 )
 
 // S-19: the text of every statement is a constant. Values are arguments.
@@ -147,6 +148,11 @@ func (r *recorder) QueryRowContext(ctx context.Context, query string, args ...an
 	return r.querier.QueryRowContext(ctx, query, args...)
 }
 
+func (r *recorder) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	r.statements = append(r.statements, statement{query, args})
+	return r.querier.ExecContext(ctx, query, args...)
+}
+
 // What is looked up often, or in a table that only grows, is found by an index.
 func TestLookupsUseAnIndex(t *testing.T) {
 	each(t, func(t *testing.T, d place) {
@@ -247,6 +253,41 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			tx.Rollback()
 		}
 	})
+}
+
+// Notices that wait for a receiver are many when it is away, and then nobody's
+// request may go through all of them.
+func TestWaitingNoticesAreInNobodysWay(t *testing.T) {
+	d := opened(t, sqlitetest.URLOf(t, migrate))
+	tx, err := d.db.BeginWrite(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	r := &recorder{querier: tx}
+	all := &Tx{View: View{ctx: t.Context(), q: r, chain: chain}, Now: noon}
+	for name, c := range map[string]struct {
+		do    func() error
+		found string
+	}{
+		"due":            {func() error { _, err := all.HasDueNotices("mail", noon); return err }, "notice_due (channel=? AND next_at<?)"},
+		"claimed":        {func() error { _, err := all.ClaimNotices("mail", noon, 8); return err }, "notice_due (channel=? AND next_at<?)"},
+		"of a request":   {func() error { _, err := all.NoticesOf("r1"); return err }, "notice_by_request (request_id=?)"},
+		"end, forgotten": {func() error { return all.DropEnding("r1") }, "notice_by_request (request_id=? AND state=?)"},
+	} {
+		r.statements = nil
+		if err := c.do(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		for _, s := range r.statements {
+			if plan := explain(t, d, tx, s); !strings.Contains(plan, c.found) {
+				t.Errorf("%s: %s\nis answered by\n%swant by %s", name, s.text, plan, c.found)
+			}
+		}
+		if len(r.statements) == 0 {
+			t.Errorf("%s: no statement was run", name)
+		}
+	}
 }
 
 func explain(t *testing.T, d place, tx *database.Tx, s statement) string {
