@@ -31,8 +31,14 @@ const (
 	maxSession     = 43_200
 )
 
-// roleIDs is what a unique id of IAM's may be.
-var roleIDs = regexp.MustCompile(`^[A-Z0-9]{4,128}$`)
+// roleIDs is what a unique id of IAM's is made of.
+var roleIDs = regexp.MustCompile(`^[A-Z0-9]+$`)
+
+// isRoleID reports whether text may be a unique id of IAM's (IAM API Reference,
+// Role).
+func isRoleID(text string) bool {
+	return 4 <= len(text) && len(text) <= 128 && roleIDs.MatchString(text)
+}
 
 // Push takes in the inventory of an account. Read hands over its roles one by
 // one and then returns the rest of it, with a digest of all that it read. The
@@ -93,7 +99,7 @@ func checkIdentity(text, roleID string, account serval.Account) (serval.RoleARN,
 		return arn, refuse("is not in partition %s", account.Partition)
 	case roleID == "":
 		return arn, refuse("has no role_id")
-	case !roleIDs.MatchString(roleID):
+	case !isRoleID(roleID):
 		return arn, refuse("has the role_id %q, which is none", serval.Cut(roleID, 40))
 	}
 	return arn, nil

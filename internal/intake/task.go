@@ -215,7 +215,7 @@ func checkResult(r serval.RunResult, run serval.Run, account serval.Account) err
 	case r.Error != "":
 		return nil
 	case r.Role != nil:
-		if want := run.Role.ARN(account.Partition, account.ID); r.Role.ARN != want || !roleIDs.MatchString(r.Role.RoleID) {
+		if want := run.Role.ARN(account.Partition, account.ID); r.Role.ARN != want || !isRoleID(r.Role.RoleID) {
 			return refuse("is of another role than %s", want)
 		}
 		return nil
@@ -240,7 +240,7 @@ func checkResult(r serval.RunResult, run serval.Run, account serval.Account) err
 		return refuse("lists accounts, which this check does not")
 	case len(c.Accounts) > maxListed:
 		return refuse("lists more than %d accounts", maxListed)
-	case c.Identity != "" && !identities.MatchString(c.Identity):
+	case c.Identity != "" && !identities.MatchString(c.Identity) || len(c.Identity) > maxIdentity:
 		return refuse("has an identity that is no ARN")
 	}
 	if err := checkFindings(c.Findings); err != nil {
@@ -250,7 +250,9 @@ func checkResult(r serval.RunResult, run serval.Run, account serval.Account) err
 }
 
 // identities is what the ARN of somebody who assumes roles may be.
-var identities = regexp.MustCompile(`^arn:aws[a-z-]*:(sts|iam)::[0-9]{12}:[\w+=,.@/-]{1,512}$`)
+var identities = regexp.MustCompile(`^arn:aws[a-z-]*:(sts|iam)::[0-9]{12}:[\w+=,.@/-]+$`)
+
+const maxIdentity = 600 // characters
 
 // targets is what a finding may be about, and what AWS's code may be.
 var targets = regexp.MustCompile(`^[\x21-\x7E]*$`)

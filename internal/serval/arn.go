@@ -16,17 +16,20 @@ type RoleARN struct {
 // The role ARN's grammar, from the IAM API Reference: a path of up to 512
 // characters from U+0021 to U+007E, a name of 1 to 64 from [\w+=,.@-].
 var roleARN = regexp.MustCompile(
-	`^arn:(aws|aws-cn|aws-us-gov|aws-iso(?:-[a-z])?|aws-eusc):iam::([0-9]{12}):role(/(?:[!-~]+/)*)([\w+=,.@-]{1,64})$`)
+	`^arn:(aws|aws-cn|aws-us-gov|aws-iso(?:-[a-z])?|aws-eusc):iam::([0-9]{12}):role(/(?:[!-~]+/)*)([\w+=,.@-]+)$`)
 
-// The longest path of a role (IAM API Reference, Role). With it and the longest
-// name an ARN stays below the 2,048 characters that AssumeRole takes.
-const maxRolePath = 512
+// The longest path and name of a role (IAM API Reference, Role). With them an ARN
+// stays below the 2,048 characters that AssumeRole takes.
+const (
+	maxRolePath = 512
+	maxRoleName = 64
+)
 
 // ParseRoleARN takes an IAM role's ARN apart. Anything else is refused with
 // "invalid role ARN format".
 func ParseRoleARN(arn string) (RoleARN, error) {
 	m := roleARN.FindStringSubmatch(arn)
-	if m == nil || len(m[3]) > maxRolePath {
+	if m == nil || len(m[3]) > maxRolePath || len(m[4]) > maxRoleName {
 		return RoleARN{}, Refuse(Invalid, "invalid role ARN format")
 	}
 	return RoleARN{Partition: m[1], AccountID: m[2], Path: m[3], Name: m[4]}, nil
@@ -64,14 +67,17 @@ type CallerARN struct {
 	AccountID string
 }
 
-// callerARN is the grammar of GetCallerIdentity's Arn (STS API Reference).
+// callerARN is the grammar of GetCallerIdentity's Arn (STS API Reference), and
+// maxCaller the most that stands behind whether it is a user or a role.
+const maxCaller = 600
+
 var callerARN = regexp.MustCompile(
-	`^arn:(aws|aws-cn|aws-us-gov|aws-iso(?:-[a-z])?|aws-eusc):(?:iam|sts)::([0-9]{12}):(?:root|(?:user|assumed-role|federated-user)/[!-~]{1,600})$`)
+	`^arn:(aws|aws-cn|aws-us-gov|aws-iso(?:-[a-z])?|aws-eusc):(?:iam|sts)::([0-9]{12}):(?:root|(?:user|assumed-role|federated-user)/([!-~]+))$`)
 
 // ParseCallerARN takes the ARN of a caller apart.
 func ParseCallerARN(arn string) (CallerARN, error) {
 	m := callerARN.FindStringSubmatch(arn)
-	if m == nil {
+	if m == nil || len(m[3]) > maxCaller {
 		return CallerARN{}, Refuse(Invalid, "%q is not the ARN of a user, of a role's session or of an account.", Clip(arn, 80))
 	}
 	return CallerARN{ARN: arn, Partition: m[1], AccountID: m[2]}, nil

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -25,11 +24,11 @@ type ClientAsk struct {
 const ClientID = "serval"
 
 var (
-	challengeForm = regexp.MustCompile(`^[A-Za-z0-9_-]{43}$`)
-	verifierForm  = regexp.MustCompile(`^[A-Za-z0-9._~-]{43,128}$`)
-	stateForm     = regexp.MustCompile(`^[A-Za-z0-9._~-]{16,128}$`)
-	callbackForm  = regexp.MustCompile(`^/[A-Za-z0-9_-]{0,64}$`)
-	labelForm     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9 ._+/()-]{0,63}$`)
+	challengeForm = formOf(`^[A-Za-z0-9_-]+$`, 43, 43)
+	verifierForm  = formOf(`^[A-Za-z0-9._~-]+$`, 43, 128)
+	stateForm     = formOf(`^[A-Za-z0-9._~-]+$`, 16, 128)
+	callbackForm  = formOf(`^/[A-Za-z0-9_-]*$`, 1, 65)
+	labelForm     = formOf(`^[A-Za-z0-9][A-Za-z0-9 ._+/()-]*$`, 1, 64)
 )
 
 // Check returns what is wrong with what a client asks.
@@ -40,7 +39,7 @@ func (c ClientAsk) Check() error {
 	if _, err := LoopbackOrigin(c.RedirectURI); err != nil {
 		return err
 	}
-	if !stateForm.MatchString(c.State) {
+	if !stateForm.fits(c.State) {
 		return Refuse(Invalid, "state has 16 to 128 characters of A-Z, a-z, 0-9, dot, dash, underscore and tilde.")
 	}
 	return nil
@@ -55,11 +54,11 @@ func (c ClientAsk) CheckDevice() error {
 }
 
 func (c ClientAsk) checkNames() error {
-	if !challengeForm.MatchString(c.Challenge) {
+	if !challengeForm.fits(c.Challenge) {
 		return Refuse(Invalid, "code_challenge is the SHA-256 of the verifier, base64url without padding: 43 characters.")
 	}
 	for name, text := range map[string]string{"client_name": c.Name, "client_host": c.Host} {
-		if !labelForm.MatchString(text) {
+		if !labelForm.fits(text) {
 			return Refuse(Invalid, "%s has 1 to 64 characters of A-Z, a-z, 0-9, space and ._+/()-, and begins with a letter or digit.", name)
 		}
 	}
@@ -73,7 +72,7 @@ func (c ClientAsk) checkNames() error {
 func LoopbackOrigin(uri string) (string, error) {
 	refused := Refuse(Invalid, "redirect_uri is http://127.0.0.1:PORT/PATH or http://[::1]:PORT/PATH, with a path of letters, digits, - and _.")
 	u, err := url.Parse(uri)
-	if err != nil || u.Scheme != "http" || u.Hostname() != "127.0.0.1" && u.Hostname() != "::1" || !callbackForm.MatchString(u.Path) {
+	if err != nil || u.Scheme != "http" || u.Hostname() != "127.0.0.1" && u.Hostname() != "::1" || !callbackForm.fits(u.Path) {
 		return "", refused
 	}
 	if port, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || port == 0 {
@@ -89,7 +88,7 @@ func LoopbackOrigin(uri string) (string, error) {
 // Challenge returns the S256 challenge of a PKCE verifier; empty for a text
 // that is none (RFC 7636, sections 4.1 and 4.2).
 func Challenge(verifier Secret) string {
-	if !verifierForm.MatchString(verifier.Reveal()) {
+	if !verifierForm.fits(verifier.Reveal()) {
 		return ""
 	}
 	sum := sha256.Sum256([]byte(verifier.Reveal()))

@@ -2,7 +2,6 @@ package serval
 
 import (
 	"net/url"
-	"regexp"
 	"strings"
 )
 
@@ -23,7 +22,7 @@ type ConsolePage struct {
 }
 
 // consoleService is the form of a service's name in the console's addresses.
-var consoleService = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
+var consoleService = formOf(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`, 1, 40)
 
 // URL returns the page's address in the console of the partition, or refuses a
 // page that is not there.
@@ -32,7 +31,7 @@ func (c ConsolePage) URL(partition string) (string, error) {
 	switch {
 	case host == "":
 		return "", Refuse(FailedPrecondition, "The AWS console of partition %s is not known to Serval. Start a session with credentials instead.", Clip(partition, 40))
-	case c.Service != "" && !consoleService.MatchString(c.Service):
+	case c.Service != "" && !consoleService.fits(c.Service):
 		return "", Refuse(Invalid, "%q is not a service of the AWS console, such as ec2.", Clip(c.Service, 40))
 	case c.Region != "" && !region.MatchString(c.Region):
 		return "", Refuse(Invalid, "%q is not the name of an AWS region, such as eu-central-1.", Clip(c.Region, 40))

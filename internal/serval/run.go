@@ -166,21 +166,22 @@ func (r NewRole) ARN(partition, accountID string) string {
 const (
 	maxNewDescription = 900 // of 1,000: the run's id comes behind it
 	maxInline         = 10_240
+	maxBoundaryName   = 600 // with its path
 	leastSession      = 3600
 	mostSession       = 43_200
 )
 
 var (
-	newRoleName    = regexp.MustCompile(`^[\w+=,.@-]{1,64}$`)
+	newRoleName    = formOf(`^[\w+=,.@-]+$`, 1, 64)
 	newDescription = regexp.MustCompile(`^[\t\n\r\x20-\x7E\x{A1}-\x{FF}]*$`)
-	boundaryARN    = regexp.MustCompile(`^arn:(aws[a-z-]*):iam::([0-9]{12}|aws):policy/[\x21-\x7E]{1,600}$`)
+	boundaryARN    = regexp.MustCompile(`^arn:(aws[a-z-]*):iam::([0-9]{12}|aws):policy/([\x21-\x7E]+)$`)
 )
 
 // Faults returns all that is wrong with the role as it is asked for in an
 // account, one sentence each.
 func (r NewRole) Faults(a Account) (faults []string) {
 	fault := func(format string, args ...any) { faults = append(faults, fmt.Sprintf(format, args...)) }
-	if !newRoleName.MatchString(r.Name) {
+	if !newRoleName.fits(r.Name) {
 		fault("name: 1 to 64 characters of A-Z a-z 0-9 _ + = , . @ -.")
 	}
 	if utf8.RuneCountInString(r.Description) > maxNewDescription || !newDescription.MatchString(r.Description) {
@@ -193,7 +194,7 @@ func (r NewRole) Faults(a Account) (faults []string) {
 	switch {
 	case r.PermissionsBoundary == "":
 		fault("permissions_boundary: required: the ARN of a managed policy that bounds what the role can ever do.")
-	case m == nil:
+	case m == nil || len(m[3]) > maxBoundaryName:
 		fault("permissions_boundary: not the ARN of a managed policy.")
 	case m[1] != a.Partition || m[2] != "aws" && m[2] != a.ID:
 		fault("permissions_boundary: the policy is not in account %s of partition %s.", a.ID, a.Partition)

@@ -3,7 +3,6 @@ package serval
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -109,7 +108,7 @@ type Minted struct {
 }
 
 // keyID is STS's pattern for an access key id (STS API Reference, Credentials).
-var keyID = regexp.MustCompile(`^\w{16,128}$`)
+var keyID = formOf(`^\w+$`, 16, 128)
 
 // maxKeyText is how long a secret key or session token may be. AWS sets no
 // bound and says not to assume one; this is many times what was ever seen.
@@ -146,7 +145,7 @@ func (m Mint) Check(a Minted, issuer, audience, subject string, asked, now time.
 	switch {
 	case a.AccessKeyID == "" || a.SecretAccessKey.Empty() || a.SessionToken.Empty():
 		return fmt.Errorf("STS answered without credentials")
-	case !keyID.MatchString(a.AccessKeyID), !isKeyText(a.SecretAccessKey), !isKeyText(a.SessionToken):
+	case !keyID.fits(a.AccessKeyID), !isKeyText(a.SecretAccessKey), !isKeyText(a.SessionToken):
 		// They end up in shells and configuration files.
 		return fmt.Errorf("STS answered with something else than keys")
 	case a.AssumedRoleARN != arn.Session(m.SessionName):
