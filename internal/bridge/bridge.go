@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -182,7 +183,7 @@ func (c Config) Faults() []string {
 	} else if err := database.CheckURL(c.DatabaseURL); err != nil {
 		fault("SERVAL_DATABASE_URL", "%s.", err)
 	}
-	if c.Workers != nil && !serviceAccount.MatchString(c.Workers.Subject) {
+	if c.Workers != nil && !isServiceAccount(c.Workers.Subject) {
 		fault("SERVAL_WORKER_SUBJECT", "not a service account such as system:serviceaccount:serval:serval-worker-sa.")
 	}
 	if c.TrustedAccount != "" {
@@ -238,7 +239,14 @@ var vpcEndpoint = regexp.MustCompile(`^vpce-[0-9a-f]{8,17}$`)
 
 // serviceAccount is the user name of a service account, by its namespace and its
 // name.
-var serviceAccount = regexp.MustCompile(`^system:serviceaccount:[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?:[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$`)
+var serviceAccount = regexp.MustCompile(`^system:serviceaccount:([a-z0-9](?:[-a-z0-9]*[a-z0-9])?):([a-z0-9](?:[-.a-z0-9]*[a-z0-9])?)$`)
+
+// isServiceAccount reports whether text may be the user name of one: a label of DNS
+// and a name of it.
+func isServiceAccount(text string) bool {
+	m := serviceAccount.FindStringSubmatch(text)
+	return m != nil && len(m[1]) <= 63 && len(m[2]) <= 253
+}
 
 func sameByte(text string) bool { return strings.Trim(text, text[:1]) == "" }
 
@@ -411,6 +419,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}
 
 	var background sync.WaitGroup
+	background.Go(debug.FreeOSMemory) // what beginning took, and nothing else takes
 	background.Go(func() { c.guard("walk", func() { watch.walk(ctx) }) })
 	background.Go(func() { secrets.watch(ctx, &c) })
 	background.Go(func() { c.keepRosters(ctx, plane) })

@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"path"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -55,7 +56,7 @@ type Config struct {
 // Pages are the pages, ready to serve. They are safe for concurrent use.
 type Pages struct {
 	c      Config
-	byName map[string]*template.Template
+	byName map[string]func() (*template.Template, error)
 	static map[string]staticFile // by path
 }
 
@@ -75,9 +76,11 @@ type staticFile struct {
 	tag  string // of its text
 }
 
-// New reads the templates: each page is the layout with one content.
+// New reads the templates: each page is the layout with one content. It is put
+// together when it is first shown; all of them at the start are most of what an idle
+// bridge would hold.
 func New(c Config) (*Pages, error) {
-	p := &Pages{c: c, byName: map[string]*template.Template{}, static: map[string]staticFile{}}
+	p := &Pages{c: c, byName: map[string]func() (*template.Template, error){}, static: map[string]staticFile{}}
 	kinds := map[string]string{".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 	names, err := fs.Glob(files, "static/*")
 	if err != nil {
@@ -107,14 +110,13 @@ func New(c Config) (*Pages, error) {
 		if short == "layout" || short == "parts" || short == "insight" {
 			continue
 		}
-		one, err := layout.Clone()
-		if err == nil {
-			one, err = one.ParseFS(files, name)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the page %s: %w", short, err)
-		}
-		p.byName[short] = one
+		p.byName[short] = sync.OnceValues(func() (*template.Template, error) {
+			one, err := layout.Clone()
+			if err != nil {
+				return nil, err
+			}
+			return one.ParseFS(files, name)
+		})
 	}
 	return p, nil
 }
@@ -165,7 +167,11 @@ func (p *Pages) show(w http.ResponseWriter, v *Visit, status int, name, title st
 	}
 	l.Onward = v.onward
 	var b bytes.Buffer
-	if err := p.byName[name].Execute(&b, l); err != nil {
+	page, err := p.byName[name]()
+	if err == nil {
+		err = page.Execute(&b, l)
+	}
+	if err != nil {
 		return fmt.Errorf("making the page %s: %w", name, err)
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
