@@ -31,9 +31,10 @@ func TestOneDoor(t *testing.T) {
 	goThroughDoor(t, "../signin/*.go", "Logins", 15, map[string]string{
 		"Appoint": "is told by Plane.Appoint, which is an act, whom the configuration names",
 		"IDToken": "looks in the transaction of an act of Plane's",
+		"Rekey":   "is given another secret by whoever runs the bridge",
 		"Wipe":    "drops what has ended, for nobody",
 	})
-	goThroughDoor(t, "../intake/*.go", "Intake", 4, nil)
+	goThroughDoor(t, "../intake/*.go", "Intake", 4, map[string]string{"Tell": "acts as the system, of what an act left to tell"})
 	goThroughDoor(t, "../workflow/*.go", "Runs", 5, map[string]string{"Sweep": "acts as the system; each item is an act"})
 }
 

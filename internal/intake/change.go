@@ -40,7 +40,7 @@ const tellFor = time.Minute
 // Changes are what a push changes of the first roles that are known. They are
 // worked out while it is staged, and not while the chain is held.
 type changes struct {
-	known map[string]store.KnownAbility // by role id, when the push began
+	known map[string]store.KnownState // by role id, when the push began
 	how   map[string]how
 }
 

@@ -52,9 +52,8 @@ type head struct {
 func (t *Intake) take(ctx context.Context, who serval.Principal, accountID string, p push) (Pushed, error) {
 	var done Pushed
 	var account store.Account
-	var settled map[string]store.Settled
 	var end func()
-	var known map[string]store.KnownAbility
+	var was before
 	err := t.view(ctx, who, p.what, accountID, func(v *store.View) (err error) {
 		if !who.MayPush(accountID) {
 			return noAccount()
@@ -75,16 +74,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if !isOpen(who, account) {
 			return nil // what it brings is read for its digest alone
 		}
-		if known, err = v.KnownAbilities(accountID); err != nil {
-			return err
-		}
-		roles, err := v.SettledRoles(accountID)
-		settled = make(map[string]store.Settled, len(roles))
-		for _, r := range roles {
-			if insight.Index(known[r.Key.RoleID].Ability).IsKnown() { // else it is looked at by the rules of today
-				settled[r.Key.RoleID] = r
-			}
-		}
+		was, err = knownBefore(v, accountID)
 		return err
 	})
 	if end != nil {
@@ -106,7 +96,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		defer cancel()
 		t.door.Store.DropStaged(ctx, id) // what stays behind goes with the sweep
 	}()
-	changes := &changes{known: known}
+	changes := &changes{known: was.states}
 	keep := func(roles []serval.Role) error {
 		if !staging {
 			return nil
@@ -118,7 +108,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		}
 		return t.door.Store.Stage(ctx, id, accountID, t.door.Now(), staged)
 	}
-	h, n, same, err := stage(account.Account, settled, keep, p)
+	h, n, same, err := stage(account.Account, was.states, keep, p)
 	if err != nil {
 		t.door.Refused(ctx, who, p.what, accountID, err)
 		return done, err
@@ -149,7 +139,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		case h.generation != a.Generation || !isOpen(who, a) || !staging:
 			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", h.generation)
 		}
-		known, err := tx.KnownRoles(accountID)
+		known, err := was.now(tx, accountID)
 		if err != nil {
 			return err
 		}
@@ -205,6 +195,39 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 	return done, nil
 }
 
+// Before is what was known of an account's roles when a push of it began.
+type before struct {
+	version int64 // of the account's roster
+	known   []serval.Known
+	states  map[string]store.KnownState // by role id
+}
+
+func knownBefore(v *store.View, accountID string) (before, error) {
+	roster, err := v.Roster(accountID)
+	if err != nil {
+		return before{}, err
+	}
+	states, err := v.KnownStates(accountID)
+	b := before{version: roster.Version, known: make([]serval.Known, len(states)), states: make(map[string]store.KnownState, len(states))}
+	for i, k := range states {
+		b.known[i], b.states[k.Key.RoleID] = k.Known, k
+	}
+	return b, err
+}
+
+// now returns what is known now. Where nothing of the roles has changed it is what
+// was: thousands are not read while everybody waits.
+func (b before) now(tx *store.Tx, accountID string) ([]serval.Known, error) {
+	roster, err := tx.Roster(accountID)
+	if err != nil {
+		return nil, err
+	}
+	if roster.Version == b.version {
+		return b.known, nil
+	}
+	return tx.KnownRoles(accountID)
+}
+
 // stillSettled refuses a push where what it has seen the same is not as it was when
 // the push began.
 func stillSettled(known []serval.Known, same []serval.Seen) error {
@@ -221,9 +244,9 @@ func stillSettled(known []serval.Known, same []serval.Seen) error {
 }
 
 // stage reads a push and hands its roles to keep in batches, checking each, but for
-// those that are settled as they are: they are returned as same. It returns how
-// many there were in all.
-func stage(account serval.Account, settled map[string]store.Settled, keep func([]serval.Role) error, p push) (h head, n int, same []serval.Seen, err error) {
+// those that are settled as they are, which were checked when they came to be so:
+// they are returned as same. It returns how many there were in all.
+func stage(account serval.Account, known map[string]store.KnownState, keep func([]serval.Role) error, p push) (h head, n int, same []serval.Seen, err error) {
 	var batch []serval.Role
 	var size int
 	ids, arns := map[string]bool{}, map[string]bool{}
@@ -239,15 +262,18 @@ func stage(account serval.Account, settled map[string]store.Settled, keep func([
 		if n++; n > maxRoles {
 			return serval.Refuse(serval.TooLarge, "The %s has more than %d roles.", p.noun, maxRoles)
 		}
-		if err := checkRole(r, account); err != nil {
-			return err
+		was, there := known[r.RoleID]
+		settled := there && isSettledAs(r, was)
+		if !settled {
+			if err := checkRole(r, account); err != nil {
+				return err
+			}
 		}
 		if ids[r.RoleID] || arns[r.ARN] {
 			return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
 		}
 		ids[r.RoleID], arns[r.ARN] = true, true
-		was, there := settled[r.RoleID]
-		if there && was.Key.ARN == r.ARN && was.MaxSessionSeconds == r.MaxSessionSeconds && isUsed(r, was.LastUsedAt) && was.Digest == r.Digest() {
+		if settled {
 			same = append(same, serval.Seen{Key: was.Key, Digest: was.Digest})
 			return nil
 		}
@@ -271,6 +297,13 @@ func stage(account serval.Account, settled map[string]store.Settled, keep func([
 		err = serval.Refuse(serval.Conflict, "The %s bears no generation: it is pushed with the one that its sync was opened with.", p.noun)
 	}
 	return h, n, same, err
+}
+
+// isSettledAs reports whether r is what is known of it, to the letter. What it can
+// do has to be known by the rules of today too.
+func isSettledAs(r serval.Role, was store.KnownState) bool {
+	return was.IsSettled() && was.Key.ARN == r.ARN && was.MaxSessionSeconds == r.MaxSessionSeconds && isUsed(r, was.LastUsedAt) &&
+		insight.Index(was.Ability).IsKnown() && was.Digest == r.Digest()
 }
 
 // isUsed reports whether r was last used at the instant; zero for never.

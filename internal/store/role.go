@@ -257,29 +257,33 @@ func (v *View) KnownRoles(accountID string) ([]serval.Known, error) {
 	return known, nil
 }
 
-// A Settled role is listed, neither held nor stale; one that is seen the same again
-// needs no writing.
-type Settled struct {
-	Key               serval.RoleKey
-	Digest            string
+// A KnownState is what is remembered of a listed role, for telling whether it is
+// seen the same again.
+type KnownState struct {
+	serval.Known
 	MaxSessionSeconds int // as it is kept: AWS may have refused what was read
 	LastUsedAt        time.Time
+	Ability           string
 }
 
-// SettledRoles returns those of an account.
-func (v *View) SettledRoles(accountID string) ([]Settled, error) {
-	settled, err := all(v, func(row scanner) (s Settled, err error) {
-		var used int64
-		s.Key.AccountID = accountID
-		err = row.Scan(&s.Key.RoleID, &s.Key.Partition, &s.Key.ARN, &s.Digest, &s.MaxSessionSeconds, &used)
-		s.LastUsedAt = instant(used)
-		return s, err
-	}, `select role_id, partition, arn, digest, max_session_seconds, last_used_at from role
-		where account_id = $1 and removed_at = 0 and held_since = 0 and stale_since = 0`, accountID)
+// IsSettled reports whether the role is neither held nor stale: one that is seen
+// the same again needs no writing.
+func (k KnownState) IsSettled() bool { return k.HeldSince.IsZero() && !k.Stale }
+
+// KnownStates returns those of an account. They change with its roster.
+func (v *View) KnownStates(accountID string) ([]KnownState, error) {
+	states, err := all(v, func(row scanner) (k KnownState, err error) {
+		var held, stale, used int64
+		k.Key.AccountID = accountID
+		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Shown, &held, &stale, &k.MaxSessionSeconds, &used, &k.Ability)
+		k.HeldSince, k.Stale, k.LastUsedAt = instant(held), stale != 0, instant(used)
+		return k, err
+	}, `select role_id, partition, arn, digest, shown, held_since, stale_since, max_session_seconds, last_used_at, ability
+		from role where account_id = $1 and removed_at = 0`, accountID)
 	if err != nil {
-		return nil, fmt.Errorf("listing the settled roles of account %s: %w", accountID, err)
+		return nil, fmt.Errorf("listing what is known of the roles of account %s: %w", accountID, err)
 	}
-	return settled, nil
+	return states, nil
 }
 
 // CountRoles returns how many roles of an account are listed, and how many of

@@ -196,7 +196,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"role by key":          func(v *View) error { _, err := v.RoleByKey(named(prod, "a")[0].Key()); return err },
 			"role by ARN":          func(v *View) error { _, err := v.RoleByARN("arn"); return err },
 			"known roles":          func(v *View) error { _, err := v.KnownRoles(prod); return err },
-			"settled roles":        func(v *View) error { _, err := v.SettledRoles(prod); return err },
+			"known states":         func(v *View) error { _, err := v.KnownStates(prod); return err },
 			"staged roles":         func(v *View) error { _, err := v.StagedRoles("p"); return err },
 			"session":              func(v *View) error { _, err := v.Session("s"); return err },
 			"newest sessions":      func(v *View) error { _, err := v.Sessions(SessionFilter{Limit: 2}); return err },

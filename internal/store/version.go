@@ -129,27 +129,3 @@ func (t *Tx) Told(key serval.RoleKey, since, version int64) (bool, error) {
 		key.AccountID, key.RoleID, since, version)
 	return n == 1, err
 }
-
-// A KnownAbility is what is remembered of what a role can do.
-type KnownAbility struct {
-	Key     serval.RoleKey
-	Digest  string
-	Ability string
-}
-
-// KnownAbilities returns what the listed roles of an account can do, by role id.
-func (v *View) KnownAbilities(accountID string) (map[string]KnownAbility, error) {
-	list, err := all(v, func(row scanner) (k KnownAbility, err error) {
-		k.Key.AccountID = accountID
-		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Ability)
-		return k, err
-	}, `select role_id, partition, arn, digest, ability from role where account_id = $1 and removed_at = 0`, accountID)
-	if err != nil {
-		return nil, fmt.Errorf("listing what the roles of account %s can do: %w", accountID, err)
-	}
-	known := make(map[string]KnownAbility, len(list))
-	for _, k := range list {
-		known[k.Key.RoleID] = k
-	}
-	return known, nil
-}
