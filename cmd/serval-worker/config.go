@@ -44,10 +44,10 @@ type Config struct {
 	// the public ones.
 	UpstreamCAFile string `env:"SERVAL_UPSTREAM_CA_FILE" usage:"certificate authorities (PEM) of an https upstream, in place of the public ones"`
 
-	// SyncInterval is how far apart full syncs are: 5m to 168h. Default: 4h.
+	// SyncInterval is how far apart full syncs are: 1m to 168h. Default: 4h.
 	SyncInterval time.Duration `env:"SERVAL_SYNC_INTERVAL" envDefault:"4h" usage:"how far apart full syncs are"`
-	// SyncOffset is when, after midnight UTC, the first of a day is: below the
-	// interval. Default: 30m, so that they are at 00:30, 04:30, … UTC.
+	// SyncOffset is when, after midnight UTC, one of them is: 0s to 168h. Default:
+	// 30m, so that they are at 00:30, 04:30, … UTC.
 	SyncOffset time.Duration `env:"SERVAL_SYNC_OFFSET" envDefault:"30m" usage:"when after midnight UTC the first full sync of a day is"`
 	// DeltaInterval is how far apart the looks at an account are between its full
 	// syncs, which make what was tagged requestable within minutes: 1s to 24h, or 0
@@ -111,7 +111,7 @@ type AccountConfig struct {
 
 // The bounds of settings.
 const (
-	leastInterval = 5 * time.Minute
+	leastInterval = time.Minute
 	leastDelta    = time.Second
 	mostDelta     = 24 * time.Hour
 	leastBudget   = 10
@@ -140,10 +140,10 @@ func readConfig(environ []string, flags *pflag.FlagSet) (c Config, faults []stri
 		f.add("SERVAL_UPSTREAM_TOKEN", "a token has no spaces and no line breaks in it.")
 	}
 	if c.SyncInterval < leastInterval || c.SyncInterval > mostInterval {
-		f.add("SERVAL_SYNC_INTERVAL", "from %s to %s.", "5m", "168h")
+		f.add("SERVAL_SYNC_INTERVAL", "from %s to %s.", "1m", "168h")
 	}
-	if c.SyncOffset < 0 || c.SyncOffset >= c.SyncInterval && c.SyncInterval > 0 {
-		f.add("SERVAL_SYNC_OFFSET", "from 0s to below SERVAL_SYNC_INTERVAL.")
+	if c.SyncOffset < 0 || c.SyncOffset > mostInterval {
+		f.add("SERVAL_SYNC_OFFSET", "from %s to %s.", "0s", "168h")
 	}
 	if c.DeltaInterval != 0 && (c.DeltaInterval < leastDelta || c.DeltaInterval > mostDelta) {
 		f.add("SERVAL_DELTA_INTERVAL", "from %s to %s, or 0 for no deltas.", "1s", "24h")
@@ -210,7 +210,8 @@ func (c Config) organization() awsorg.Config {
 
 // schedule returns when accounts are read.
 func (c Config) schedule() worker.Schedule {
-	return worker.Schedule{Interval: c.SyncInterval, Offset: c.SyncOffset, Spread: min(mostSpread, c.SyncInterval/4)}
+	// An offset beyond the interval names the same times as what is left of it.
+	return worker.Schedule{Interval: c.SyncInterval, Offset: c.SyncOffset % c.SyncInterval, Spread: min(mostSpread, c.SyncInterval/4)}
 }
 
 // readAccountConfig reads the settings of scan and check, and returns all their

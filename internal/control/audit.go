@@ -206,6 +206,6 @@ func (p *Plane) PublishHead(ctx context.Context) (head store.Head, err error) {
 	if err != nil {
 		return head, fmt.Errorf("publishing the audit chain's head: %w", err)
 	}
-	p.door.Log.Info("audit chain", zap.Int64("seq", head.Seq), zap.String("hash", head.Hash))
+	p.door.Log.Info("audit chain head", zap.Int64("seq", head.Seq), zap.String("hash", head.Hash))
 	return head, nil
 }

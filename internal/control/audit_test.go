@@ -130,7 +130,7 @@ func TestPublishHead(t *testing.T) {
 	if head, err := w.plane.PublishHead(t.Context()); err != nil || head.Seq != w.head() {
 		t.Fatalf("published %+v, %v; want the head %d", head, err, w.head())
 	}
-	logs := w.logs.FilterMessage("audit chain").All()
+	logs := w.logs.FilterMessage("audit chain head").All()
 	if len(logs) != 1 || logs[0].ContextMap()["seq"] != w.head() || len(logs[0].ContextMap()["hash"].(string)) != 64 {
 		t.Errorf("logged %+v, want the head %d", logs, w.head())
 	}
