@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,7 @@ const (
 	maxUses        = 1000
 	maxNames       = 20_000
 	maxRolesPassed = 5000
+	reportStep     = 500
 )
 
 // AccessReport says of each role who could have it, by the access policies, roles
@@ -82,13 +84,13 @@ func (p *Plane) AccessReport(ctx context.Context, who serval.Principal, f Report
 			if f.AccountID != "" && a.AccountID != f.AccountID || a.AccountID < after.AccountID {
 				continue
 			}
-			roles, err := v.RolesEver(a.AccountID)
-			if err != nil {
-				return err
+			behind := after
+			if a.AccountID != after.AccountID {
+				behind = serval.RoleKey{}
 			}
-			for _, r := range roles {
-				if r.Key.AccountID == after.AccountID && (r.ARN < after.ARN || r.ARN == after.ARN && r.RoleID <= after.RoleID) {
-					continue
+			for r, err := range rolesEver(v, a.AccountID, behind) {
+				if err != nil {
+					return err
 				}
 				if len(list) == f.Limit || names >= maxNames || passed == maxRolesPassed {
 					next = rolePlace(last)
@@ -116,6 +118,28 @@ func (p *Plane) AccessReport(ctx context.Context, who serval.Principal, f Report
 		return nil
 	})
 	return list, next, err
+}
+
+// rolesEver goes through the roles that an account has or had behind the one after,
+// a few at a time.
+func rolesEver(v *store.View, accountID string, after serval.RoleKey) iter.Seq2[store.Removed, error] {
+	return func(yield func(store.Removed, error) bool) {
+		for {
+			roles, err := v.RolesEver(accountID, after, reportStep)
+			for _, r := range roles {
+				if !yield(r, nil) {
+					return
+				}
+				after = r.Key
+			}
+			if err != nil {
+				yield(store.Removed{}, err)
+			}
+			if len(roles) < reportStep {
+				return
+			}
+		}
+	}
 }
 
 // had returns who had a role within the period.

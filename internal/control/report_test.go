@@ -136,3 +136,32 @@ func TestAccessReportFollowsThePolicies(t *testing.T) {
 		t.Errorf("%s is suspended (-want +got):\n%s", sus.Name(), d)
 	}
 }
+
+// A page that looks through many roles has each of them once, and the page behind
+// it goes on where it ended.
+func TestAccessReportOfMany(t *testing.T) {
+	w := newWorld(t)
+	p := w.people()
+	var roles []serval.Role
+	var want []string
+	for i := range 2*reportStep + 7 {
+		roles = append(roles, aRole(prod, fmt.Sprintf("%04dreader", i)))
+		want = append(want, roles[i].ARN)
+	}
+	w.push(prod, roles...)
+	f := ReportFilter{From: w.clock.now().Add(-time.Hour), To: w.clock.now(), Limit: reportStep + 3}
+	var got []string
+	for {
+		list, next, err := w.plane.AccessReport(t.Context(), p.aud, f)
+		must(t, err)
+		for _, r := range list {
+			got = append(got, r.Role.ARN)
+		}
+		if f.After = next; next == "" {
+			break
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("roles (-want +got):\n%s", d)
+	}
+}

@@ -86,7 +86,7 @@ func documentsComeAndGo(t *testing.T, d place, random *rand.Rand) {
 		t.Helper()
 		err := d.Read(ctx, func(v *View) error {
 			for _, account := range accounts {
-				roles, err := v.RolesEver(account)
+				roles, err := v.RolesEver(account, serval.RoleKey{}, 1000)
 				if err != nil {
 					return err
 				}

@@ -130,11 +130,13 @@ func (v *View) RemovedRole(arn string) (Removed, error) {
 		where arn = $1 and removed_at <> 0 order by removed_at desc limit 1`, arn)
 }
 
-// RolesEver returns all roles that an account ever had, in the order of ARN and
-// id, without documents; the instant of those that are listed is zero.
-func (v *View) RolesEver(accountID string) ([]Removed, error) {
+// RolesEver returns roles that an account has or ever had, behind the one after, at
+// most limit, in the order of ARN and id, without documents; the instant of those
+// that are listed is zero.
+func (v *View) RolesEver(accountID string, after serval.RoleKey, limit int) ([]Removed, error) {
 	roles, err := all(v, scanRemoved, `select `+roleColumns+`, removed_at, removed_reason from role
-		where account_id = $1 order by arn collate "C", role_id collate "C"`, accountID)
+		where account_id = $1 and (arn collate "C" > $2 or arn = $2 and role_id collate "C" > $3)
+		order by arn collate "C", role_id collate "C" limit $4`, accountID, after.ARN, after.RoleID, limit)
 	if err != nil {
 		return nil, fmt.Errorf("listing all roles of account %s: %w", accountID, err)
 	}
