@@ -105,13 +105,16 @@ func (s *served) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100
 }
 
-func (s *served) rss() int {
+func (s *served) rss() int { return s.memory("VmRSS") }
+
+// memory returns a line of the kernel's account of the process's memory, in bytes.
+func (s *served) memory(line string) int {
 	s.t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(text), "VmRSS:")
+	_, rest, _ := strings.Cut(string(text), line+":")
 	kb, err := strconv.Atoi(strings.Fields(rest)[0])
 	if err != nil {
 		s.t.Fatal(err)
@@ -234,7 +237,8 @@ func TestBridgeCosts(t *testing.T) {
 		t.Logf("%-46s %8s %8.1f", row.name, row.cost, float64(row.cost)/float64(ok))
 	}
 	t.Logf("%-46s %8s", "start to first answer, database migrated", w.started)
-	t.Logf("%-46s %5.1f MiB", "idle", float64(w.idle)/(1<<20))
+	t.Logf("%-46s %5.1f MiB, %.1f of it its own", "idle", float64(w.idle)/(1<<20), float64(w.own)/(1<<20))
+	t.Logf("%-46s %5.1f MiB", "idle, with traces", float64(w.traced)/(1<<20))
 	t.Logf("%-46s %5.1f MiB", "after load", float64(w.rss())/(1<<20))
 	if runtime.NumCPU() < 2 {
 		t.Log("with one processor the client's work is in the figures' noise")
@@ -247,6 +251,8 @@ type bench struct {
 	cookie  string
 	started time.Duration // to the first answer, of a bridge whose database is there; median
 	idle    int           // bytes, resident
+	own     int           // of them its own; the rest is pages of its file
+	traced  int           // resident, with traces switched on
 	idp     *idptest.Provider
 	capped  *memoryCap // nil: it has all memory there is
 }
@@ -302,13 +308,24 @@ upstream_tokens:
 		return cmd
 	}
 	var took []time.Duration
-	for i := range 6 { // the first makes the database
+	rest := func() { time.Sleep(2 * time.Second) } // whatever it does at its start, it has done
+	for i := range 6 {                             // the first makes the database
 		b.served = serveApart(t, address, command())
 		d := b.wait()
 		if i == 0 {
 			b.stock(token, issuer, roles)
 		} else {
 			took = append(took, d)
+		}
+		if i == 0 {
+			_ = b.cmd.Process.Signal(os.Interrupt)
+			_ = b.cmd.Wait()
+			traced := command()
+			traced.Env = append(traced.Env, "OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:1") // nobody takes them
+			b.served = serveApart(t, address, traced)
+			b.wait()
+			rest()
+			b.traced = b.rss()
 		}
 		if i < 5 {
 			_ = b.cmd.Process.Signal(os.Interrupt)
@@ -317,8 +334,8 @@ upstream_tokens:
 	}
 	slices.Sort(took)
 	b.started = took[len(took)/2]
-	time.Sleep(2 * time.Second) // whatever it does at its start, it has done
-	b.idle = b.rss()
+	rest()
+	b.idle, b.own = b.rss(), b.memory("RssAnon")
 
 	jar, err := cookiejar.New(nil)
 	if err != nil {
