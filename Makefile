@@ -54,7 +54,7 @@ HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
 
 .DEFAULT_GOAL := help
-.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-sts test-terraform bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
+.PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-upgrade test-sts test-terraform bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -84,6 +84,13 @@ endif
 
 test-kube: kube-tools build ## Run the tests of the chart, and install it in a Kubernetes cluster on loopback (three minutes)
 	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) TEST_CRDS=$(CRDS) $(GO) test -v -count=1 -timeout 10m ./charts ./internal/kubetest
+
+test-upgrade: kube-tools build ## Upgrade to this version from PREVIOUS=REVISION, and go back, in a Kubernetes cluster on loopback
+	@[ -n "$(PREVIOUS)" ] || { echo "say from which revision: make test-upgrade PREVIOUS=v0.1.0"; exit 2; }
+	rm -rf bin/previous && git worktree prune && git worktree add --quiet --detach bin/previous $(PREVIOUS)
+	cd bin/previous && CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/serval-bridge ./cmd/serval-worker
+	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) TEST_PREVIOUS=$(CURDIR)/bin/previous $(GO) test -v -count=1 -run '^TestUpgrade$$' -timeout 10m ./internal/kubetest
+	git worktree remove --force bin/previous
 
 bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest

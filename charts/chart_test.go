@@ -238,6 +238,14 @@ func TestRefusals(t *testing.T) {
 		{"nothing at all", []string{"bridge.enabled=false", "worker.enabled=false"}, "there is nothing to install"},
 		{"one service account for both", []string{elsewhere, "bridge.serviceAccount.name=serval-worker-sa"}, "the bridge must not have the worker's AWS role"},
 		{"annotations of nothing", []string{elsewhere, "worker.serviceAccount.annotations.a=b"}, "set worker.serviceAccount.create=true, or annotate serval-worker-sa yourself"},
+		{"a load balancer that lets the internet in", []string{elsewhere, "bridge.service.type=LoadBalancer", "bridge.service.loadBalancerClass=service.k8s.aws/nlb"}, "nothing says that the internet is not let in"},
+		{"an internal load balancer", []string{elsewhere, "bridge.service.type=LoadBalancer", `bridge.service.annotations.service\.beta\.kubernetes\.io/aws-load-balancer-scheme=internal`}, ""},
+		{"a load balancer for a network", []string{elsewhere, "bridge.service.type=LoadBalancer", "bridge.service.loadBalancerSourceRanges={10.8.0.0/16}"}, ""},
+		{"a load balancer of no bridge", []string{"bridge.enabled=false", "bridge.service.type=LoadBalancer"}, ""},
+		{"more than a tag", []string{elsewhere, "image.tag=1\n          command: [sh]"}, "at '/image/tag'"},
+		{"more than a class of an ingress", []string{elsewhere, "ingress.className=x\n  rules: []"}, "at '/ingress/className'"},
+		{"more than a host", []string{elsewhere, "ingress.hosts[0]=x.example.com\n    - host: y"}, "at '/ingress/hosts/0'"},
+		{"more than a class of a load balancer", []string{elsewhere, "bridge.service.loadBalancerClass=x\n  externalIPs: [192.0.2.1]"}, "at '/bridge/service/loadBalancerClass'"},
 		{"two configurations", []string{elsewhere, "config.team=a", "bridge.existingConfigMap=x"}, "config and bridge.existingConfigMap are both set"},
 		{"an ingress without a bridge", []string{"bridge.enabled=false", "worker.upstream.url=https://x.example.com", "ingress.enabled=true"}, "there is nothing behind it"},
 	} {
@@ -263,6 +271,23 @@ func TestRefusals(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What would be another thing in YAML than the text that it is comes as text.
+func TestTextsAreTexts(t *testing.T) {
+	objects := mustRender(t, "--set", "ingress.enabled=true,ingress.tls[0].secretName=x,ingress.hosts={*.example.com}",
+		"--set", "bridge.service.type=LoadBalancer", "--set-string", `bridge.service.annotations.service\.beta\.kubernetes\.io/aws-load-balancer-internal=true`,
+		"--set-string", "ingress.className=1,bridge.service.loadBalancerClass=true,image.tag=1.10")
+	ingress, service := find(t, objects, "Ingress", "serval-bridge"), find(t, objects, "Service", "serval-bridge")
+	rule := object(ingress.at("spec.rules").([]any)[0].(map[string]any))
+	image := find(t, objects, "Deployment", "serval-bridge").at("spec.template.spec.containers").([]any)[0].(map[string]any)["image"]
+	for _, c := range []struct{ got, want any }{
+		{ingress.at("spec.ingressClassName"), "1"}, {rule["host"], "*.example.com"}, {service.at("spec.loadBalancerClass"), "true"}, {image, "serval-bridge:1.10"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %#v, want %#v", c.got, c.want)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package kubetest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -34,7 +35,8 @@ const shown, real = "10.244.0.", "127.2.0."
 //
 // It works only while the test waits in During, so that nothing is shared.
 type Node struct {
-	// Programs are the files that images stand for, by the last part of their name.
+	// Programs are the files that images stand for, by the last part of their name,
+	// with the tag where there is one of several versions.
 	Programs map[string]string
 
 	c    *Cluster
@@ -435,9 +437,8 @@ func (n *Node) probe(p *running) bool {
 func (n *Node) begin(p *running) (why string) {
 	n.t.Helper()
 	c := p.spec.Spec.Containers[0]
-	image := path.Base(c.Image)
-	image, _, _ = strings.Cut(image, ":")
-	program := n.Programs[image]
+	image, _, _ := strings.Cut(path.Base(c.Image), ":")
+	program := cmp.Or(n.Programs[path.Base(c.Image)], n.Programs[image])
 	if program == "" {
 		return "there is no image " + c.Image
 	}

@@ -82,6 +82,12 @@ variable "role_path" {
     condition     = can(regex("^/([!-~]+/)?$", var.role_path))
     error_message = "A path begins and ends with a slash."
   }
+
+  # What lies there the workflow role may tag, and so have be requested.
+  validation {
+    condition     = !startswith(var.role_path, "/serval/")
+    error_message = "Below /serval/ are the roles that admins create from the bridge: choose another path."
+  }
 }
 
 variable "permissions_boundary" {

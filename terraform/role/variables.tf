@@ -37,6 +37,11 @@ variable "egress_cidrs" {
     condition     = alltrue([for c in var.egress_cidrs : can(cidrhost(c, 0))])
     error_message = "Networks, such as 203.0.113.7/32."
   }
+
+  validation {
+    condition     = alltrue([for c in var.egress_cidrs : !endswith(c, "/0")])
+    error_message = "A network of everybody pins nothing: leave it out, or name the bridge's."
+  }
 }
 
 variable "vpc_endpoint_id" {

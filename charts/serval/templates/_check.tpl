@@ -9,6 +9,11 @@
 {{- if and $v.bridge.enabled (eq $v.bridge.database.type "sqlite") (gt (int $v.bridge.replicaCount) 1) -}}
 {{- $wrong = append $wrong (printf "bridge.replicaCount is %d, and SQLite serves one: set bridge.database.type=postgresql, with SERVAL_DATABASE_URL in the Secret %s, or bridge.replicaCount=1." (int $v.bridge.replicaCount) $v.bridge.existingSecret) -}}
 {{- end -}}
+{{- $lb := $v.bridge.service -}}
+{{- $internal := or (eq (get $lb.annotations "service.beta.kubernetes.io/aws-load-balancer-scheme") "internal") (eq (get $lb.annotations "service.beta.kubernetes.io/aws-load-balancer-internal") "true") -}}
+{{- if and $v.bridge.enabled (eq $lb.type "LoadBalancer") (not (or $internal $lb.loadBalancerSourceRanges)) -}}
+{{- $wrong = append $wrong "bridge.service.type is LoadBalancer, and nothing says that the internet is not let in. Set bridge.service.annotations.\"service.beta.kubernetes.io/aws-load-balancer-scheme\"=internal, or bridge.service.loadBalancerSourceRanges." -}}
+{{- end -}}
 {{- if and $v.config $v.bridge.existingConfigMap -}}
 {{- $wrong = append $wrong "config and bridge.existingConfigMap are both set: leave one of them out." -}}
 {{- end -}}

@@ -115,3 +115,11 @@ run "refuses_the_tag_of_requestable_roles" {
   }
   expect_failures = [var.tags]
 }
+
+run "refuses_a_place_that_the_workflow_role_writes_to" {
+  command = plan
+  variables {
+    role_path = "/serval/"
+  }
+  expect_failures = [var.role_path]
+}

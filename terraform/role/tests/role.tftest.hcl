@@ -107,3 +107,11 @@ run "refuses_a_network_that_is_none" {
   }
   expect_failures = [var.egress_cidrs]
 }
+
+run "refuses_a_network_of_everybody" {
+  command = plan
+  variables {
+    egress_cidrs = ["0.0.0.0/0"]
+  }
+  expect_failures = [var.egress_cidrs]
+}
