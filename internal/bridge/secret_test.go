@@ -319,6 +319,11 @@ func TestSecretsOfNotices(t *testing.T) {
 	if said, _ := k.report(t.Context()); !strings.Contains(said, "SERVAL_WEBHOOK_SECRET: ") || strings.Contains(said, "no secret of") {
 		t.Errorf("/readyz says %q", said)
 	}
+	remove("SERVAL_WEBHOOK_SECRET")
+	look()
+	if got := send(0); got.path != "/hook" || got.signature == "" {
+		t.Errorf("half a rotation is in use: %+v", got)
+	}
 	write("SERVAL_WEBHOOK_SECRET", signing('b'))
 	look()
 	if after := send(0); after.path != "/other" || after.signature == before.signature || after.signature == "" {
