@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -314,21 +315,21 @@ func (p *program) approvals(ctx context.Context) (list []wire.Request, err error
 }
 
 // waiting returns the ids that were given; on a terminal, without any, somebody
-// chooses one of those that wait for them.
-func (p *program) waiting(ctx context.Context, args []string) ([]string, error) {
+// chooses one of those that wait for them, which is returned as it was seen.
+func (p *program) waiting(ctx context.Context, args []string) (ids []string, seen *wire.Request, err error) {
 	if len(args) > 0 {
-		return args, nil
+		return args, nil, nil
 	}
 	tty := p.tty()
 	if tty == nil {
-		return nil, misused("say which request (serval approvals lists them).")
+		return nil, nil, misused("say which request (serval approvals lists them).")
 	}
 	list, err := p.approvals(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(list) == 0 {
-		return nil, serval.Refuse(serval.NotFound, "Nothing waits for your decision.")
+		return nil, nil, serval.Refuse(serval.NotFound, "Nothing waits for your decision.")
 	}
 	entries := make([]catalogue.Entry, len(list))
 	for i, r := range list {
@@ -336,7 +337,11 @@ func (p *program) waiting(ctx context.Context, args []string) ([]string, error) 
 			Description: r.Person.Email + ", " + minutes(r.Minutes) + ": " + r.Justification}
 	}
 	e, err := tty.pick(ctx, "Which request?", entries)
-	return []string{e.ARN}, err
+	if err != nil {
+		return nil, nil, err
+	}
+	i := slices.IndexFunc(list, func(r wire.Request) bool { return r.ID == e.ARN })
+	return []string{e.ARN}, &list[i], nil
 }
 
 func (p *program) approveCommand() *cobra.Command {
@@ -364,12 +369,26 @@ func (p *program) denyCommand() *cobra.Command {
 	return c
 }
 
+// decide decides what waits now, or was chosen from: not what is asked for while
+// somebody signs in for it, or thinks.
 func (p *program) decide(ctx context.Context, args []string, d wire.Decision) error {
-	ids, err := p.waiting(ctx, args)
+	ids, seen, err := p.waiting(ctx, args)
 	if err != nil {
 		return err
 	}
 	return p.each(ids, func(id string) (r wire.Request, err error) {
+		if seen == nil {
+			err = p.with(ctx, func(b *client.Client) (err error) {
+				r, err = b.Request(ctx, id)
+				return err
+			})
+			if err != nil {
+				return r, err
+			}
+			seen = &r
+		}
+		round := seen.Round()
+		d.Round, seen = &round, nil
 		err = p.with(ctx, func(b *client.Client) (err error) {
 			r, err = b.Decide(ctx, id, d)
 			return err

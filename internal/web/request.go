@@ -108,7 +108,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, v *visit) error 
 		return edge.Refuse(serval.Invalid, "Minutes are a whole number, and 0 or left out as asked for.")
 	}
 	changed, err := s.c.Plane.Decide(r.Context(), v.who, r.PathValue("id"),
-		serval.Decision{Approve: body.Outcome == "approve", Minutes: body.Minutes, Reason: body.Reason})
+		serval.Decision{Approve: body.Outcome == "approve", Minutes: body.Minutes, Reason: body.Reason, Round: body.Round})
 	return s.answerRequest(w, r, v, changed, err)
 }
 

@@ -416,6 +416,12 @@ func TestPageOfAnEarlierRound(t *testing.T) {
 	if res, _ := ben.do("POST", at+"/approve", url.Values{"minutes": {"60"}, "round": {"x"}}); res.StatusCode != 400 {
 		t.Errorf("a round that is no number answered %d, want 400", res.StatusCode)
 	}
+	// Over the API the same, where it is said.
+	for _, outcome := range []string{"approve", "deny"} {
+		for _, round := range []int{0, 2, -1} {
+			ben.json("POST", "/api/v1"+at+"/decisions", wire.Decision{Outcome: outcome, Round: &round}, 409, nil)
+		}
+	}
 	ben.post(at+"/approve", form(at), at)
 }
 

@@ -382,7 +382,13 @@ type Decision struct {
 	Outcome string `json:"outcome"` // approve or deny
 	Minutes int    `json:"minutes,omitempty"`
 	Reason  string `json:"reason,omitempty"`
+	Round   *int   `json:"round,omitempty"` // what was looked at: see Request.Round
 }
+
+// Round is the number of what was asked for last: 0 for the request itself, one
+// more for each extension. A decision that names it decides nothing that was asked
+// for later.
+func (r Request) Round() int { return len(r.Allocations) - 1 }
 
 // An Extension is the body of POST /requests/{id}/extensions.
 type Extension struct {
