@@ -58,7 +58,7 @@ func (p *Plane) RetryNotice(ctx context.Context, who serval.Principal, id string
 type Chatter struct {
 	Chat  string // such as slack
 	User  string // the chat's name for them
-	Email string // that the chat has verified
+	Email string // that the chat has verified; empty where it has none
 }
 
 // DecideInChat approves or denies what a request asked for in a round, as the
@@ -69,6 +69,8 @@ type Chatter struct {
 func (p *Plane) DecideInChat(ctx context.Context, who serval.Principal, c Chatter, id string, round int, d serval.Decision) (Request, error) {
 	known, err := p.chatter(ctx, who, c)
 	if err != nil {
+		// Of somebody who is not known, as of whoever is not signed in: some in a minute.
+		p.door.Refused(ctx, who, serval.RequestDecide, serval.Cut(id, 100), err)
 		return Request{}, err
 	}
 	who.Kind, who.Person = serval.KindPerson, known
@@ -87,7 +89,8 @@ func (p *Plane) DecideInChat(ctx context.Context, who serval.Principal, c Chatte
 // chatter returns the one person who has the chatter's email and is signed in.
 func (p *Plane) chatter(ctx context.Context, who serval.Principal, c Chatter) (known serval.Person, err error) {
 	err = p.view(ctx, who, serval.LoginRead, "", func(v *store.View) error {
-		refused := serval.Refuse(serval.LoginRequired, "Serval does not know who you are by %s alone. Sign in to Serval, and try again.", c.Chat)
+		refused := &serval.Refusal{Kind: serval.LoginRequired, Detail: map[string]string{"via": c.Chat, "via_user": serval.Cut(c.User, 100), "via_email": serval.Cut(c.Email, 200)},
+			Reason: "Serval does not know who you are by " + c.Chat + " alone. Sign in to Serval, and try again."}
 		if _, err := serval.ParseEmail(c.Email); err != nil {
 			return refused
 		}

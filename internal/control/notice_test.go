@@ -41,7 +41,20 @@ func TestDecideInChat(t *testing.T) {
 	} {
 		wantKind(t, test.name, decide(test.email, r.ID, test.round, true), test.want)
 	}
+	// Who is not known leaves a row, with what the chat calls them; many leave some.
 	before := w.head()
+	wantKind(t, "of no address", decide("", r.ID, 0, true), serval.LoginRequired)
+	if e := w.events(before); len(e) != 1 || e[0].Action != serval.RequestDecide || e[0].Outcome != serval.OutcomeRefused || e[0].ActorKind != serval.KindNobody ||
+		e[0].Target != r.ID || e[0].Detail["via"] != "slack" || e[0].Detail["via_user"] != "U1" || e[0].Reason == "" {
+		t.Errorf("a click of nobody left %+v, want one refusal", e)
+	}
+	for range 100 {
+		wantKind(t, "nobody", decide("nobody@example.com", r.ID, 0, true), serval.LoginRequired)
+	}
+	if n := len(w.events(before)); n < 2 || n > 61 {
+		t.Errorf("a hundred clicks of nobody in a minute left %d rows, want 60 at most", n)
+	}
+	before = w.head()
 	wantKind(t, "the approver of the first step", decide("LEA@example.com", r.ID, 0, true), "")
 	if e := w.events(before)[0]; e.Action != serval.RequestApproveStep || e.Actor != "lea@example.com" || e.Detail["via"] != "slack" || e.Detail["via_user"] != "U1" {
 		t.Errorf("the event is %+v", e)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -227,7 +228,8 @@ func TestDecisionsFromSlack(t *testing.T) {
 }
 
 // Who is not a full member of the workspace with an address that Slack has
-// verified decides nothing, and nothing of Serval's is asked.
+// verified decides nothing: theirs is nobody's click, which is refused, and
+// recorded as that.
 func TestStrangersInSlack(t *testing.T) {
 	slack := newWorkspace(t)
 	set := func(name string, value any) func(map[string]any) {
@@ -245,9 +247,13 @@ func TestStrangersInSlack(t *testing.T) {
 	slack.member("NOMAIL", "")
 	slack.member("ODD", "Ann <ann@example.com>")
 	slack.member("FROMELSEWHERE", "ann@example.com")
+	var nobodys atomic.Int32
 	slack.run(func(_ context.Context, c Click) (string, error) {
-		t.Errorf("a decision of %+v was asked for", c)
-		return "", nil
+		if c.Email != "" || c.Request != "req_1" {
+			t.Errorf("a decision of %+v was asked for", c)
+		}
+		nobodys.Add(1)
+		return "", serval.Refuse(serval.LoginRequired, "Nobody knows who you are.")
 	})
 	for _, user := range []string{"UNVERIFIED", "SILENT", "GONE", "BOT", "GUEST", "GUEST1", "STRANGER", "OTHERTEAM", "SWAPPED", "NOMAIL", "ODD", "UNKNOWN", ""} {
 		slack.click("e", user, "T1", actionApprove, "req_1 0")
@@ -269,6 +275,9 @@ func TestStrangersInSlack(t *testing.T) {
 			t.Errorf("of another company: %v", a)
 		}
 		<-slack.acked
+	}
+	if n := nobodys.Load(); n != 16 {
+		t.Errorf("%d clicks of nobody were brought to be refused, want 16", n)
 	}
 	// What is none of our buttons is acknowledged, and nothing comes of it.
 	for _, c := range [][2]string{{actionOpen, "req_1 0"}, {"other", "req_1 0"}, {actionApprove, "req_1"}, {actionApprove, "req_1 x"}} {

@@ -216,6 +216,11 @@ func (s *Socket) click(ctx context.Context, e envelope, own string) error {
 	}
 	if c.Email, err = s.email(ctx, p.User.ID, cmp.Or(p.User.TeamID, p.Team.ID), own); err != nil {
 		s.log.Warn("who clicked in Slack is not known", zap.String("user", serval.Clip(p.User.ID, 40)), zap.Error(err))
+		// Whoever decides refuses nobody's click, and records that.
+		c.Email = ""
+		if _, err := s.decide(ctx, c); err != nil && !serval.IsRefusal(err) {
+			return err
+		}
 		return s.say(ctx, p.ResponseURL, "Nothing was decided: your email address at Slack is not one that Serval can rely on. Decide at "+s.origin+"/requests/"+c.Request, false)
 	}
 	sentence, err := s.decide(ctx, c)

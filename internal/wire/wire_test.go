@@ -129,7 +129,7 @@ func shapes() map[string]any {
 		"new-request":      NewRequest{"", []string{roleARN, "b"}, 60, "a reason", "T-1", at(60), true},
 		"batch":            Batch{"b1", []Request{request}},
 		"requests":         Requests{[]Request{request}, "next"},
-		"decision":         Decision{"approve", 30, "fine"},
+		"decision":         Decision{"approve", 30, "fine", new(2)},
 		"extension":        Extension{30, "more"},
 		"shortening":       Shortening{30, at(30)},
 		"revocation":       Revocation{"it is over"},
