@@ -62,7 +62,7 @@ var table = map[string]rule{
 	"internal/connect": {ours: "serval", theirs: strict},
 
 	"internal/probe":    {theirs: metrics + zap},
-	"internal/trace":    {theirs: "go.opentelemetry.io/otel"},
+	"internal/trace":    {theirs: "go.opentelemetry.io/otel go.opentelemetry.io/proto/otlp google.golang.org/protobuf"},
 	"internal/settings": {ours: "serval", theirs: wiring},
 	"internal/checkup":  {ours: "serval"},
 

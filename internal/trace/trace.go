@@ -11,11 +11,12 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -49,7 +50,11 @@ func Wanted(getenv func(string) string) bool {
 // Start returns a tracer that sends its spans by OTLP over HTTP, as the OTEL_…
 // variables of the process say. What cannot be sent is dropped, and keeps nobody.
 func Start(ctx context.Context, version string) (*Tracer, error) {
-	exporter, err := otlptracehttp.New(ctx)
+	sender, err := newSender(os.Getenv)
+	if err != nil {
+		return nil, fmt.Errorf("preparing traces: %w", err)
+	}
+	exporter, err := otlptrace.New(ctx, sender)
 	if err != nil {
 		return nil, fmt.Errorf("preparing traces: %w", err)
 	}
