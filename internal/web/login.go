@@ -6,13 +6,16 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/edge"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/shape"
 	"github.com/serval-bridge/serval-bridge/internal/signin"
+	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
 // beginLogin sends a browser to the identity provider. Whoever was signed in is
@@ -210,16 +213,38 @@ func (s *Server) me(w http.ResponseWriter, r *http.Request, v *visit) error {
 	return edge.WriteJSON(w, http.StatusOK, shape.Me(v.who, v.login))
 }
 
-// listLogins answers GET /api/v1/logins.
+// listLogins answers GET /api/v1/logins, the latest first. A page begins behind an
+// instant and an id, so that a login that has ended meanwhile takes no place away.
 func (s *Server) listLogins(w http.ResponseWriter, r *http.Request, v *visit) error {
-	if _, err := edge.Query(r); err != nil {
+	q, err := edge.Query(r, "page_size", "page_token")
+	if err != nil {
+		return err
+	}
+	size, after, err := edge.Page(q)
+	if err != nil {
 		return err
 	}
 	logins, err := s.c.Logins.List(r.Context(), v.who)
 	if err != nil {
 		return err
 	}
-	return edge.WriteJSON(w, http.StatusOK, shape.Logins(logins, v.login.ID))
+	answer := shape.Logins(logins, v.login.ID)
+	if after != "" {
+		at, id, _ := strings.Cut(after, " ")
+		last, err := time.Parse(time.RFC3339Nano, at)
+		if err != nil {
+			return edge.Refuse(serval.Invalid, "This page_token is not of this list.")
+		}
+		answer.Logins = slices.DeleteFunc(answer.Logins, func(l wire.Login) bool {
+			return l.CreatedAt.After(last) || l.CreatedAt.Equal(last) && l.ID <= id
+		})
+	}
+	if len(answer.Logins) > size {
+		answer.Logins = answer.Logins[:size]
+		last := answer.Logins[size-1]
+		answer.NextPageToken = edge.PageToken(true, last.CreatedAt.UTC().Format(time.RFC3339Nano)+" "+last.ID)
+	}
+	return edge.WriteJSON(w, http.StatusOK, answer)
 }
 
 // endLogin answers DELETE /api/v1/logins/{id}.

@@ -213,6 +213,40 @@ func TestTwoTabs(t *testing.T) {
 	}
 }
 
+// A person's logins come in pages like any other list.
+func TestLoginsInPages(t *testing.T) {
+	w := newWorld(t)
+	var last *browser
+	for i := range 5 {
+		last = w.as("ana")
+		if i > 1 { // the first three began at one instant
+			w.clock.move(time.Second)
+		}
+	}
+	token, seen := "", map[string]bool{}
+	for page := range 4 {
+		var logins wire.Logins
+		last.json("GET", "/api/v1/logins?page_size=2&page_token="+token, nil, 200, &logins)
+		for _, l := range logins.Logins {
+			if seen[l.ID] {
+				t.Errorf("page %d repeats login %s", page+1, l.ID)
+			}
+			seen[l.ID] = true
+		}
+		if token = logins.NextPageToken; token == "" {
+			break
+		}
+		// What the token names may have ended meanwhile.
+		if page == 0 && logins.Logins[1].ID != "" && !logins.Logins[1].Current {
+			last.json("DELETE", "/api/v1/logins/"+logins.Logins[1].ID, nil, 204, nil)
+		}
+	}
+	if len(seen) != 5 || token != "" {
+		t.Errorf("%d logins in the pages, want 5 and no further page", len(seen))
+	}
+	last.json("GET", "/api/v1/logins?page_token=eA", nil, 400, nil)
+}
+
 // S-15, S-47: what ends a login ends it on the server.
 func TestLoginEnds(t *testing.T) {
 	w := newWorld(t)

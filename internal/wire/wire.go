@@ -530,7 +530,8 @@ type Login struct {
 
 // A Logins lists a person's logins.
 type Logins struct {
-	Logins []Login `json:"logins"`
+	Logins        []Login `json:"logins"`
+	NextPageToken string  `json:"next_page_token"` // empty: this is the last page
 }
 
 // A NewClientToken is the body of POST /client/token: what a client was let in

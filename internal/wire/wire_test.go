@@ -141,7 +141,7 @@ func shapes() map[string]any {
 		"new-console-link": NewConsoleLink{"r1", &Narrow{true, true, "office"}, "ec2", "eu-central-1"},
 		"console-link":     ConsoleLink{"/console/x", at(1)},
 		"sessions":         Sessions{[]Session{session}, "next"},
-		"logins":           Logins{[]Login{{"l1", "browser", at(0), at(1), at(480), "192.0.2.1", "a browser", true}}},
+		"logins":           Logins{[]Login{{"l1", "browser", at(0), at(1), at(480), "192.0.2.1", "a browser", true}}, "bmV4dA"},
 		"events": Events{[]Event{{7, at(0), "person", "ana@example.com", "p1", "request.create", "r1", "refused", "no", "h1", "192.0.2.1",
 			map[string]string{"minutes": "500"}, "0a0b0c0d", "ff"}}, "next", Head{7, "ff"}},
 		"accounts": Accounts{[]Account{account}, "MTEx", connect},
