@@ -90,6 +90,10 @@ func (w *wire) inTurn(turns ...chan struct{}) *wire {
 // million bytes.
 const maxAnswer = 64 << 20
 
+// mostTurn bounds a turn: an answer that comes so slowly takes little memory for each
+// second, and must not use up the time that other accounts have for theirs.
+const mostTurn = 2 * time.Second
+
 var (
 	errEmpty = errors.New("AWS answered 200 with nothing in it")
 	errLarge = errors.New("AWS answered more than 64 MiB")
@@ -119,14 +123,18 @@ type body struct {
 	some  bool
 	ctx   context.Context // of the request
 	turns []chan struct{} // still to be waited for
-	had   []chan struct{}
+	leave []func()        // gives one back, once
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	for len(b.turns) > 0 {
 		select {
 		case b.turns[0] <- struct{}{}:
-			b.had, b.turns = append(b.had, b.turns[0]), b.turns[1:]
+			turn := b.turns[0]
+			leave := sync.OnceFunc(func() { <-turn })
+			over := time.AfterFunc(mostTurn, leave)
+			b.leave = append(b.leave, func() { over.Stop(); leave() })
+			b.turns = b.turns[1:]
 		case <-b.ctx.Done():
 			return 0, b.ctx.Err()
 		}
@@ -143,11 +151,10 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Close gives the turns back. The SDK closes every answer when it has read it.
+// Close gives back the turns that are not over. The SDK closes every answer when it has read it.
 func (b *body) Close() error {
-	for _, turn := range b.had {
-		<-turn
+	for _, leave := range b.leave {
+		leave()
 	}
-	b.had = nil
 	return b.ReadCloser.Close()
 }

@@ -1,16 +1,19 @@
 package awsiam_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -73,6 +76,73 @@ func TestFewLongAnswersAreReadAtOnce(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Accounts whose answers come too slowly do not keep those of others waiting until they are given up too.
+func TestSlowAnswersHoldNobodyUp(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, _ serval.Account) {
+		e.config.Total = 32 // of which two long answers are read at once
+		var prompt, late []serval.Account
+		for i := range prompts {
+			_, a := e.connect(fmt.Sprintf("5555%08d", i))
+			prompt = append(prompt, a)
+			e.Inject(awstest.Fault{Action: "ListRoles", Account: a.ID, Delay: 5 * time.Second, Times: 1})
+		}
+		for i := range stalled {
+			_, a := e.connect(fmt.Sprintf("6666%08d", i))
+			late = append(late, a)
+		}
+		e.Inject(awstest.Fault{Action: "ListRoles", Mutate: func(body []byte) []byte {
+			return bytes.Replace(body, []byte("<Roles>"), []byte("<Roles>"+strings.Repeat("\n", 200_000)), 1)
+		}})
+		var lists, slow atomic.Int64
+		dial := e.config.Dial
+		e.config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dial(ctx, network, address)
+			return &stalling{Conn: c, lists: &lists}, err
+		}
+		e.config.Observe = func(c awsiam.Call) {
+			if c.Code == "Timeout" {
+				slow.Add(1)
+			}
+		}
+		r := e.reader(t)
+		var both sync.WaitGroup
+		both.Go(func() { readAll(t, r, prompt) })
+		time.Sleep(time.Second) // asked later, and answered before
+		both.Go(func() { readAll(t, r, late) })
+		both.Wait()
+		if n := slow.Load(); n != stalled {
+			t.Errorf("%d answers were given up, want the %d that came slowly", n, stalled)
+		}
+	})
+}
+
+// How many lists of roles come slowly, after those that do not.
+const prompts, stalled = 7, 3
+
+// A stalling connection takes a second for each piece of an answer that is to come slowly.
+type stalling struct {
+	net.Conn
+	lists *atomic.Int64
+	slow  atomic.Bool
+}
+
+func (c *stalling) Write(p []byte) (int, error) {
+	n := int64(0)
+	if bytes.Contains(p, []byte("Action=ListRoles&")) {
+		n = c.lists.Add(1)
+	}
+	c.slow.Store(n > prompts && n <= prompts+stalled)
+	return c.Conn.Write(p)
+}
+
+func (c *stalling) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err == nil && c.slow.Load() {
+		time.Sleep(time.Second)
+	}
+	return n, err
 }
 
 // A slowly arriving connection counts itself among those of which a long answer is being read: what comes before that
