@@ -55,6 +55,7 @@ func TestFewLongAnswersAreReadAtOnce(t *testing.T) {
 			}},
 		} {
 			reading.most = 0
+			start := time.Now()
 			var g errgroup.Group
 			for _, a := range accounts {
 				g.Go(func() error { return how.read(a) })
@@ -64,6 +65,9 @@ func TestFewLongAnswersAreReadAtOnce(t *testing.T) {
 			}
 			if reading.most != how.most {
 				t.Errorf("%s: %d long answers were read at once, want %d", how.name, reading.most, how.most)
+			}
+			if took := time.Since(start); took > 3*time.Second { // some fifty milliseconds for each of twenty answers
+				t.Errorf("%s: it took %s, want a turn to end with its answer", how.name, took)
 			}
 			first := make(map[time.Time]int)
 			for _, c := range e.Calls() {
