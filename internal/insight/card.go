@@ -47,9 +47,14 @@ func (p *Powers) Card() Card {
 	p.weigh()
 	c := Card{Marks: p.Marks(), Services: p.services(), AtLeast: slices.Clone(p.unread), ReferenceDate: p.ref.Date}
 	for i := range p.own {
-		if u := p.own[i].unknown; p.own[i].allow && !p.own[i].others && len(u) > 0 {
-			c.Unlisted = append(c.Unlisted, u...)
+		if p.own[i].allow && !p.own[i].others {
+			for _, a := range p.own[i].unknown[:min(len(p.own[i].unknown), max(0, maxUnlisted-len(c.Unlisted)))] {
+				c.Unlisted = append(c.Unlisted, clip(a, 128))
+			}
 		}
+	}
+	if p.steps < 0 {
+		c.AtMost = "Its policies are too many to be looked at in full; what could not be ruled out is counted."
 	}
 	if p.unbound != "" {
 		c.AtMost = "A permissions boundary, " + clip(policyName(p.boundary), 128) + ", limits it further; " + p.unbound + "."
@@ -146,6 +151,9 @@ func (c *Card) Is(k Kind) bool { return len(c.has(k)) > 0 }
 // or can become one.
 func (c *Card) AdministratorGrade() bool { return c.Is(Administrator) || c.Is(Escalation) }
 
+// maxUnlisted is how many actions that AWS's list does not have are named.
+const maxUnlisted = 100
+
 // maxFacts is how many facts a card has at most.
 const maxFacts = 10
 
@@ -209,7 +217,7 @@ func (p *Powers) facts(c *Card, changed, read []*Service) []string {
 		fact("By a wildcard it gets what AWS adds later, too: %s.", some(wide, 5))
 	}
 	for i := range p.own {
-		if s := &p.own[i]; s.allow && s.others {
+		if s := &p.own[i]; s.allow && s.others && len(facts) < maxFacts {
 			fact("%s allows everything but %s.", s.Statement, some(s.actions, 4))
 		}
 	}
@@ -238,13 +246,15 @@ func where(m Mark) string {
 
 // wildcards returns what is allowed by patterns of whole services.
 func (p *Powers) wildcards() (wide []string) {
+	seen := map[string]bool{}
 	for i := range p.own {
 		s := &p.own[i]
 		if !s.allow || s.others {
 			continue
 		}
 		for _, a := range s.actions {
-			if (a == "*" || strings.HasSuffix(a, ":*")) && !slices.Contains(wide, a) {
+			if (a == "*" || strings.HasSuffix(a, ":*")) && !seen[a] {
+				seen[a] = true
 				wide = append(wide, a)
 			}
 		}

@@ -84,6 +84,9 @@ const (
 // maxChanged bounds what a change lists of each: actions by name, statements.
 const maxChanged = 200
 
+// maxText is how much of a statement a change has, in characters.
+const maxText = 16_384
+
 // IsEmpty reports whether nothing changed that anybody must be told of.
 func (c *Change) IsEmpty() bool {
 	return c.Gained.Count+c.Lost.Count+len(c.GainedMarks)+len(c.LostMarks)+len(c.Policies)+len(c.Statements)+len(c.Trust)+len(c.Facts) == 0
@@ -120,8 +123,9 @@ func (r *Reference) Compare(before, after serval.Role) Change {
 			c.AtLeast = append(c.AtLeast, m.when+"A permissions boundary limits it; "+m.unbound+". What it takes is not counted here.")
 		}
 	}
-	c.policies(before, after)
-	c.Trust = statements("", before.TrustPolicy, after.TrustPolicy)
+	room := maxCanonical
+	c.Trust = statements("", before.TrustPolicy, after.TrustPolicy, &room)
+	c.policies(before, after, &room)
 	c.facts(before, after)
 	c.say()
 	return c
@@ -186,7 +190,7 @@ func knowsBoundary(r serval.Role) bool {
 }
 
 // policies notes which policies and which of their statements changed.
-func (c *Change) policies(before, after serval.Role) {
+func (c *Change) policies(before, after serval.Role, room *int) {
 	type policy struct {
 		name, version string
 		doc           serval.Document
@@ -211,15 +215,15 @@ func (c *Change) policies(before, after serval.Role) {
 		was, had := old[key]
 		is, has := now[key]
 		name := clip(keys[key].name, 160)
-		changed := statements(name, was.doc, is.doc)
+		changed := statements(name, was.doc, is.doc, room)
 		c.Statements = append(c.Statements, changed...)
 		switch {
 		case !had:
-			c.Policies = append(c.Policies, PolicyChange{Added, name, is.version})
+			c.Policies = append(c.Policies, PolicyChange{Added, name, clip(is.version, 128)})
 		case !has:
-			c.Policies = append(c.Policies, PolicyChange{Removed, name, was.version})
+			c.Policies = append(c.Policies, PolicyChange{Removed, name, clip(was.version, 128)})
 		case was.version != is.version:
-			c.Policies = append(c.Policies, PolicyChange{Changed, name, "from " + cmp.Or(was.version, "?") + " to " + cmp.Or(is.version, "?")})
+			c.Policies = append(c.Policies, PolicyChange{Changed, name, "from " + clip(cmp.Or(was.version, "?"), 128) + " to " + clip(cmp.Or(is.version, "?"), 128)})
 		case len(changed) > 0:
 			c.Policies = append(c.Policies, PolicyChange{Changed, name, ""})
 		}
@@ -227,21 +231,37 @@ func (c *Change) policies(before, after serval.Role) {
 	c.Statements = c.Statements[:min(len(c.Statements), maxChanged)]
 }
 
+// maxCanonical is how many bytes of documents one change compares by statements;
+// of what is beyond it says that it differs. IAM's bounds for a role's own policies
+// come to a fifth of it.
+const maxCanonical = 1 << 20
+
 // statements returns the statements that two documents do not share.
-func statements(policy string, before, after serval.Document) (changes []StatementChange) {
+func statements(policy string, before, after serval.Document, room *int) (changes []StatementChange) {
 	if before == after {
 		return nil
 	}
-	old, now := canonical(before), canonical(after)
+	read := canonical
+	if *room -= len(before) + len(after); *room < 0 {
+		read = unread
+	}
+	old, now := read(before), read(after)
+	left := map[string]int{} // of the old, by meaning
+	for _, one := range old {
+		left[one.meaning]++
+	}
 	for _, one := range now {
-		if i := slices.IndexFunc(old, func(o canon) bool { return o.meaning == one.meaning }); i >= 0 {
-			old = slices.Delete(old, i, i+1)
-		} else {
-			changes = append(changes, StatementChange{Added, policy, one.text})
+		if left[one.meaning] > 0 {
+			left[one.meaning]--
+		} else if len(changes) < maxChanged {
+			changes = append(changes, StatementChange{Added, policy, serval.Cut(one.text, maxText)})
 		}
 	}
 	for _, one := range old {
-		changes = append(changes, StatementChange{Removed, policy, one.text})
+		if left[one.meaning] > 0 {
+			left[one.meaning]--
+			changes = append(changes, StatementChange{Removed, policy, serval.Cut(one.text, maxText)})
+		}
 	}
 	// What went comes first, so that a statement that was changed reads from the
 	// old to the new.
@@ -252,6 +272,15 @@ func statements(policy string, before, after serval.Document) (changes []Stateme
 // A canon is a statement in one form: as it is shown, and as it is compared.
 type canon struct{ text, meaning string }
 
+// unread stands for a document that is too much to be compared by its statements.
+func unread(doc serval.Document) []canon {
+	if doc == "" {
+		return nil
+	}
+	text := "a document of more than can be looked at, with the digest " + doc.Digest()
+	return []canon{{text, text}}
+}
+
 // canonical returns the statements of a document, each in one form: names in
 // their usual case, lists sorted, a list of one as one, without its Sid. What is
 // no policy document is one statement.
@@ -261,7 +290,7 @@ func canonical(doc serval.Document) []canon {
 		return nil
 	}
 	if len(doc) > maxDocument {
-		return whole("a document of more than can be looked at, with the digest " + doc.Digest())
+		return unread(doc)
 	}
 	var d struct {
 		Version   string
@@ -284,6 +313,9 @@ func canonical(doc serval.Document) []canon {
 				if strings.EqualFold(n, name) {
 					usual = n
 				}
+			}
+			if _, twice := shown[usual]; twice {
+				return whole(string(doc)) // IAM takes no such document
 			}
 			if usual != "Sid" {
 				shown[usual] = plain(value, false)
@@ -376,7 +408,7 @@ func (c *Change) facts(before, after serval.Role) {
 		if !had && has {
 			was = "(none)"
 		}
-		fact("tag "+key, was, is)
+		fact("tag "+clip(key, 128), was, is)
 	}
 	fact("description", before.Description, after.Description)
 	fact("path", before.Path, after.Path)

@@ -20,6 +20,25 @@ const (
 	maxWords      = 10_000
 )
 
+// The most statements of a role's policies together that are counted, and the most
+// actions, resources and values. What IAM lets a role have of its account's own
+// comes to a third of that, however it is written.
+const (
+	maxOwn      = 5000
+	maxOwnWords = 60_000
+)
+
+// wordsOf returns how many actions, resources and values there are.
+func wordsOf(statements []statement) (n int) {
+	for i := range statements {
+		n += len(statements[i].actions) + len(statements[i].resources)
+		for _, c := range statements[i].conditions {
+			n += len(c.values)
+		}
+	}
+	return n
+}
+
 // A Statement names the statement that causes something.
 type Statement struct {
 	Policy string `json:"policy"` // the policy's name
@@ -30,9 +49,9 @@ type Statement struct {
 // String names it for a sentence.
 func (s Statement) String() string {
 	if s.Sid == "" {
-		return fmt.Sprintf("%s, statement %d", s.Policy, s.Number)
+		return fmt.Sprintf("%s, statement %d", clip(s.Policy, 128), s.Number)
 	}
-	return fmt.Sprintf("%s, statement %d (%s)", s.Policy, s.Number, clip(s.Sid, 60))
+	return fmt.Sprintf("%s, statement %d (%s)", clip(s.Policy, 128), s.Number, clip(s.Sid, 60))
 }
 
 // A statement is one statement of a permission document.
@@ -167,7 +186,7 @@ func (r *Reference) read(policy string, doc serval.Document) ([]statement, error
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	size := len(doc)
+	size := len(doc) + 200*wordsOf(statements) // with the parts of each
 	for i := range statements {
 		for _, m := range statements[i].matched {
 			size += m.size()

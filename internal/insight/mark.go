@@ -152,15 +152,28 @@ func (p *Powers) Marks() []Mark {
 	return marks
 }
 
-// dangerous returns a mark for each statement that allows actions of a kind.
+// maxMarks is how many marks of a kind are told apart; what other statements allow
+// is counted with the last.
+const maxMarks = 20
+
+// dangerous returns a mark for each statement that allows actions of a kind, the
+// first of them. Where the budget is gone the rest is counted and not looked at.
 func (p *Powers) dangerous(kind Kind) (marks []Mark) {
 	b, title := p.ref.dangers.of(kind)
 	at := map[*statement]int{}
 	for w, word := range b.words {
 		for word &= p.some[w]; word != 0; word &= word - 1 {
 			i := w*64 + bits.TrailingZeros64(word)
+			if p.steps < 0 && len(marks) > 0 {
+				marks[len(marks)-1].More++
+				continue
+			}
 			for _, g := range p.causes(i) {
 				n, seen := at[g.statement]
+				if !seen && len(marks) == maxMarks {
+					marks[maxMarks-1].More++
+					break
+				}
 				if !seen {
 					n = len(marks)
 					at[g.statement] = n

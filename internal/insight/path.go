@@ -185,6 +185,9 @@ next:
 			}
 		}
 		m := Mark{Kind: Escalation, Path: at.id, Title: at.title, Reference: at.link, Everywhere: true}
+		if p.steps < 0 { // it cannot be ruled out
+			m.Conditional = true
+		}
 		if m.Reference == "" {
 			m.Reference = pathfinding + at.id
 		}
@@ -196,6 +199,9 @@ next:
 				asked[places[n]] = own
 			}
 			g, on := p.choose(p.own, own, need, places[n], common)
+			if g == nil && p.steps < 0 && len(own) > 0 {
+				g = &own[0]
+			}
 			if g == nil {
 				continue next
 			}
@@ -205,7 +211,7 @@ next:
 					limit = p.ref.grants(p.limit, places[n], &p.steps)
 					bound[places[n]] = limit
 				}
-				if other, _ := p.choose(p.limit, limit, need, places[n], common); other == nil {
+				if other, _ := p.choose(p.limit, limit, need, places[n], common); other == nil && p.steps >= 0 {
 					continue next
 				}
 			}
@@ -231,21 +237,27 @@ next:
 func (p *Powers) choose(statements []statement, grants []grant, n need, place int, common []resource) (chosen *grant, on []resource) {
 	for i := range grants {
 		g := &grants[i]
+		if chosen != nil && n.on != theSame || p.steps < 0 {
+			break
+		}
 		if n.to == nil && g.restricted || n.to != nil && !p.passes(statements, g, place, n.to) {
 			continue
 		}
 		fits := false
 		for k := range g.on {
 			x := &g.on[k]
+			if !p.steps.take(1 + len(x.written)/64) {
+				break
+			}
 			switch n.on {
 			case anything:
 				fits = true
 			case somebody:
 				fits = fits || x.isVague()
 			case self:
-				fits = fits || covers(x.pattern, p.role) && !deniedOn(statements, place, p.role, &p.steps)
+				fits = fits || p.steps.covers(x.pattern, p.role) && !deniedOn(statements, place, p.role, &p.steps)
 			case ownBoundary:
-				fits = fits || !isAWSPolicy(p.boundary) && covers(x.pattern, p.boundary) && !deniedOn(statements, place, p.boundary, &p.steps)
+				fits = fits || !isAWSPolicy(p.boundary) && p.steps.covers(x.pattern, p.boundary) && !deniedOn(statements, place, p.boundary, &p.steps)
 			case ownPolicy:
 				fits = fits || x.isVague() || slices.Contains(p.attached, x.pattern)
 			case theSame:
@@ -286,6 +298,12 @@ func (x *resource) isVague() bool {
 func (p *Powers) passes(statements []statement, g *grant, place int, services []string) bool {
 	const key = "iam:passedtoservice"
 	return slices.ContainsFunc(services, func(service string) bool {
+		if !p.steps.take(1 + len(statements)/4) {
+			return true
+		}
+		for _, c := range g.conditions {
+			p.steps.take(len(c.values) / 4)
+		}
 		for _, c := range g.conditions {
 			if c.key == key && c.named(service) == c.negated() || c.key != key && c.restricts() {
 				return false

@@ -1,17 +1,32 @@
 package insight
 
-import "strings"
+import (
+	"strings"
+	"unicode"
+)
 
 // A budget is how many steps of patterns may be taken for one role, or one
 // difference. It makes time bounded for any documents; when it is gone, what is
 // asked counts as possible, and nothing as certain.
 type budget int
 
-const maxSteps budget = 8 << 20
+const maxSteps budget = 1 << 20
 
 func (b *budget) take(n int) bool {
 	*b -= budget(n)
 	return *b >= 0
+}
+
+// covers is covers, as far as the budget goes: beyond it the outer pattern is taken
+// to cover nothing.
+func (b *budget) covers(outer, inner string) bool {
+	if len(outer) != len(inner) && strings.IndexByte(outer, '*') < 0 {
+		return false
+	}
+	if len(outer) > 0 && len(inner) > 0 && !wild(outer[0]) && outer[0] != inner[0] {
+		return false
+	}
+	return b.take(1+len(outer)*len(inner)/512) && covers(outer, inner)
 }
 
 // covers reports whether every text that the inner pattern matches is matched by
@@ -198,10 +213,17 @@ func open(text string) string {
 	}
 }
 
-// clip cuts a text that came from outside before it enters a sentence.
+// clip cuts a text that came from outside before it enters a sentence, and leaves
+// it nothing that breaks a line, turns the direction of reading or commands a
+// terminal.
 func clip(s string, n int) string {
-	if len(s) <= n {
-		return s
+	if len(s) > n {
+		s = strings.ToValidUTF8(s[:n], "") + "…"
 	}
-	return strings.ToValidUTF8(s[:n], "") + "…"
+	return strings.Map(func(c rune) rune {
+		if c != ' ' && !unicode.IsGraphic(c) || c != ' ' && unicode.IsSpace(c) {
+			return unicode.ReplacementChar
+		}
+		return c
+	}, s)
 }

@@ -34,9 +34,18 @@ type Powers struct {
 // so.
 func (r *Reference) Look(role serval.Role) *Powers {
 	p := &Powers{ref: r, role: role.ARN, steps: maxSteps}
+	words := 0
 	take := func(name string, doc serval.Document) {
 		p.named++
-		statements, err := r.read(name, doc)
+		var statements []statement
+		err := error(serval.Refuse(serval.Invalid, "the role's policies have more than %d statements, or %d actions, resources and values", maxOwn, maxOwnWords))
+		if len(p.own) < maxOwn && words < maxOwnWords { // else nothing more is read
+			if read, fault := r.read(name, doc); fault != nil {
+				err = fault
+			} else if words += wordsOf(read); words <= maxOwnWords && len(p.own)+len(read) <= maxOwn {
+				statements, err = read, nil
+			}
+		}
 		if err != nil {
 			p.unread = append(p.unread, "The policy "+clip(name, 128)+" is not counted: "+err.Error()+".")
 			return
@@ -110,7 +119,7 @@ func (p *Powers) weigh() {
 			p.broad[w] &= limit.broad.words[w]
 			// On different things each allows nothing together.
 			for word := p.some[w] &^ own.wide.words[w] &^ limit.wide.words[w]; word != 0; word &= word - 1 {
-				if i := w*64 + bits.TrailingZeros64(word); len(p.causes(i)) == 0 {
+				if i := w*64 + bits.TrailingZeros64(word); p.steps >= 0 && len(p.causes(i)) == 0 && p.steps >= 0 {
 					p.some[w] &^= 1 << (i % 64)
 				}
 			}
@@ -194,13 +203,10 @@ func (r *Reference) allowOn(s *statement, all []statement, some *board, steps *b
 	var typed []uint64
 	for i := range s.resources {
 		x := &s.resources[i]
-		if *steps < 0 {
-			for w, word := range b.words {
-				some.words[w] |= word
-			}
-			return
-		}
 		mine, others := r.kindsOf(x)
+		if !steps.take((len(mine) + len(others)) / 8) {
+			break
+		}
 		for _, kinds := range [2][]*kind{mine, others} {
 			for _, k := range kinds {
 				on := r.services[k.service].onType[k.place]
@@ -213,6 +219,9 @@ func (r *Reference) allowOn(s *statement, all []statement, some *board, steps *b
 				}
 				if left == 0 || !steps.onType(x, k) {
 					continue
+				}
+				if !steps.take(len(all) / 8) {
+					break
 				}
 				for j := range all {
 					if d := &all[j]; !d.allow && !d.conditional && d.takes(x, steps) {
@@ -227,6 +236,11 @@ func (r *Reference) allowOn(s *statement, all []statement, some *board, steps *b
 					some.words[on.lo+j] |= word
 				}
 			}
+		}
+	}
+	if *steps < 0 {
+		for w, word := range b.words {
+			some.words[w] |= word
 		}
 	}
 }
@@ -245,9 +259,12 @@ func (s *statement) takes(x *resource, steps *budget) bool {
 		}
 		return true
 	}
+	if !steps.take(1 + len(s.resources)/8) {
+		return false
+	}
 	for i := range s.resources {
 		mine := &s.resources[i]
-		if steps.take(1+len(x.pattern)/16) && mine.pattern == mine.written && covers(mine.pattern, x.pattern) {
+		if mine.pattern == mine.written && steps.covers(mine.pattern, x.pattern) {
 			return true
 		}
 	}
@@ -265,6 +282,7 @@ type grant struct {
 // grants returns the statements that allow an action that is not denied
 // everywhere, with what denies leave to each.
 func (r *Reference) grants(statements []statement, i int, steps *budget) (grants []grant) {
+	steps.take(len(statements) / 4)
 	var restricted, conditional bool
 	var denies []*statement // that are whole, on some resources
 	for j := range statements {
@@ -337,6 +355,9 @@ func denied(denies []*statement, x *resource, steps *budget) bool {
 // deniedOn reports whether a Deny takes an action back on one resource.
 func deniedOn(statements []statement, i int, arn string, steps *budget) bool {
 	x := newResource(arn, arn)
+	if !steps.take(len(statements) / 8) {
+		return false
+	}
 	for j := range statements {
 		if d := &statements[j]; !d.allow && !d.conditional && d.covers(i) && d.takes(&x, steps) {
 			return true
@@ -371,9 +392,16 @@ func (p *Powers) causes(i int) []grant {
 	return left
 }
 
+// maxWithin is how many resources that a boundary leaves of one grant are told
+// apart.
+const maxWithin = 100
+
 // within returns on what a boundary leaves a grant, and whether under conditions.
 func (p *Powers) within(g *grant, limit []grant) (on []resource, conditional bool) {
 	conditional = true
+	if !p.steps.take(len(limit) / 8) {
+		return g.on, g.conditional
+	}
 	for i := range limit {
 		l := &limit[i]
 		var both []resource
@@ -393,7 +421,7 @@ func (p *Powers) within(g *grant, limit []grant) (on []resource, conditional boo
 			conditional = conditional && l.conditional
 		}
 		for _, x := range both {
-			if len(on) < maxWords && !slices.ContainsFunc(on, func(o resource) bool { return o.pattern == x.pattern }) {
+			if len(on) < maxWithin && !slices.ContainsFunc(on, func(o resource) bool { return o.pattern == x.pattern }) {
 				on = append(on, x)
 			}
 		}
