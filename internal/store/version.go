@@ -45,14 +45,32 @@ func (t *Tx) keepVersions(accountID string, changed int) error {
 	if err != nil {
 		return err
 	}
-	// DropDocuments forgets them, with what only they refer to.
-	return t.exec("giving up old versions of account "+accountID, `update role_version set dropped_at = $2 where account_id = $1 and dropped_at = 0
-		and exists (select 1 from role where role.account_id = role_version.account_id and role.role_id = role_version.role_id
-			and role.changed_at = $2 and role_version.number <= role.version - $3)
-		and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
-			where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
-				and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
-		accountID, now, maxVersions)
+	type grown struct {
+		roleID  string
+		version int64
+	}
+	old, err := all(&t.View, func(row scanner) (c grown, err error) {
+		err = row.Scan(&c.roleID, &c.version)
+		return c, err
+	}, `select role_id, version from role where account_id = $1 and changed_at = $2 and removed_at = 0 and version > $3`, accountID, now, maxVersions)
+	if err != nil {
+		return fmt.Errorf("looking for old versions of account %s: %w", accountID, err)
+	}
+	// DropDocuments forgets them, with what only they refer to. One role after the
+	// other, each by its key: PostgreSQL plans a statement for all of them by what it
+	// knew of the tables, and has compared each with each.
+	for _, c := range old {
+		err := t.exec("giving up old versions of account "+accountID, `update role_version set dropped_at = $4
+			where account_id = $1 and role_id = $2 and number <= $3 and dropped_at = 0
+				and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
+					where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
+						and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
+			accountID, c.roleID, c.version-maxVersions, now)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RoleVersions returns the versions of a role that are kept, the newest first,
