@@ -111,3 +111,19 @@ func TestFaults(t *testing.T) {
 		})
 	}
 }
+
+// The user name of a service account has a label of DNS for the namespace and a name
+// of it for the account.
+func TestIsServiceAccount(t *testing.T) {
+	const prefix = "system:serviceaccount:"
+	long := func(n int) string { return strings.Repeat("a", n) }
+	for text, want := range map[string]bool{
+		prefix + "serval:serval-worker-sa": true, prefix + long(63) + ":" + long(253): true, prefix + "a:b.c": true,
+		prefix + long(64) + ":a": false, prefix + "a:" + long(254): false, prefix + "a.b:c": false, prefix + "-a:b": false, prefix + "a:b-": false,
+		prefix + ":a": false, prefix + "a:": false, prefix + "a:b:c": false, "x" + prefix + "a:b": false,
+	} {
+		if got := isServiceAccount(text); got != want {
+			t.Errorf("%.80s: %t, want %t", text, got, want)
+		}
+	}
+}
