@@ -21,10 +21,10 @@ import (
 // A DB is an open database. It is safe for concurrent use.
 type DB struct {
 	dialect dialect
-	write   *sql.DB // of SQLite: one connection
+	write   *sql.DB
 	read    *sql.DB
-	writes  statements // those of write,
-	reads   statements // and of read
+	writes  *seats // of SQLite: one,
+	reads   *seats // and some
 	unlock  func() error
 
 	login atomic.Pointer[login] // who connects, where that can change
@@ -36,7 +36,11 @@ const tries = 5
 
 // Close closes the database and lets another process serve it.
 func (d *DB) Close() error {
-	err := d.read.Close()
+	var err error
+	if d.reads != nil {
+		err = errors.Join(d.reads.close(), d.writes.close())
+	}
+	err = errors.Join(err, d.read.Close())
 	if d.write != d.read {
 		err = errors.Join(err, d.write.Close())
 	}
@@ -52,22 +56,32 @@ func (d *DB) IsFull(err error) bool { return err != nil && d.dialect.full(err) }
 // BeginRead begins a transaction that sees the database as it is at one instant,
 // and writes nothing.
 func (d *DB) BeginRead(ctx context.Context) (*Tx, error) {
-	tx, err := d.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: d.dialect.readIsolation})
+	tx, err := d.begin(ctx, d.reads, d.read, &sql.TxOptions{ReadOnly: true, Isolation: d.dialect.readIsolation})
 	if err != nil {
 		return nil, fmt.Errorf("beginning to read: %w", err)
 	}
-	return &Tx{ctx: ctx, tx: tx, known: &d.reads}, nil
+	return tx, nil
 }
 
 // BeginWrite begins a transaction that may write. SQLite has one at a time. Under
 // PostgreSQL each statement sees what others have committed before it: take a row
 // first that all writers take.
 func (d *DB) BeginWrite(ctx context.Context) (*Tx, error) {
-	tx, err := d.write.BeginTx(ctx, &sql.TxOptions{Isolation: d.dialect.writeIsolation})
+	tx, err := d.begin(ctx, d.writes, d.write, &sql.TxOptions{Isolation: d.dialect.writeIsolation})
 	if err != nil {
 		return nil, fmt.Errorf("beginning to write: %w", err)
 	}
-	return &Tx{ctx: ctx, tx: tx, known: &d.writes}, nil
+	return tx, nil
+}
+
+// begin begins a transaction: of SQLite at one of the seats, of PostgreSQL on a
+// connection of db.
+func (d *DB) begin(ctx context.Context, at *seats, db *sql.DB, options *sql.TxOptions) (*Tx, error) {
+	if at != nil {
+		return at.begin(ctx)
+	}
+	tx, err := db.BeginTx(ctx, options)
+	return &Tx{ctx: ctx, tx: tx}, err
 }
 
 // QueryContext runs a statement that reads, by itself.
@@ -82,6 +96,15 @@ func (d *DB) QueryRowContext(ctx context.Context, query string, args ...any) *sq
 
 // ExecContext runs a statement that writes, by itself.
 func (d *DB) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if d.writes != nil {
+		one, err := d.writes.take(ctx)
+		if err != nil {
+			return nil, err
+		}
+		result, err := one.ExecContext(brief(ctx), query, args...)
+		d.writes.giveBack(one, true)
+		return result, err
+	}
 	return d.write.ExecContext(ctx, query, args...)
 }
 

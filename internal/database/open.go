@@ -61,6 +61,9 @@ func Open(ctx context.Context, u serval.Secret, readOnly bool) (*DB, error) {
 	return openSQLite(ctx, path, readOnly)
 }
 
+// maxReaders is how many transactions of SQLite may read at a time.
+const maxReaders = 8
+
 func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 	if err := collate(); err != nil {
 		return nil, fmt.Errorf("preparing SQLite: %w", err)
@@ -90,7 +93,7 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 		// temp_store(MEMORY): the image has no folder for what a great statement would spill.
 		q := url.Values{"_pragma": append([]string{"busy_timeout(5000)", "foreign_keys(1)", "synchronous(FULL)", "temp_store(MEMORY)"}, extra...)}
 		if !slices.Contains(extra, "query_only(1)") {
-			q.Set("_txlock", "immediate")
+			q.Set("_txlock", "immediate") // of what migrates
 		}
 		return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
 	}
@@ -98,7 +101,7 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 	if d.read, err = sql.Open("sqlite", file("query_only(1)")); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the database: %w", err), d.release())
 	}
-	d.read.SetMaxOpenConns(8)
+	d.read.SetMaxOpenConns(maxReaders + 2) // a backup, and a statement by itself
 	d.write = d.read
 	if readOnly {
 		var version int64
@@ -109,7 +112,7 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 		if d.write, err = sql.Open("sqlite", file("journal_mode(WAL)")); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the database: %w", err), d.read.Close(), d.release())
 		}
-		d.write.SetMaxOpenConns(1)
+		d.write.SetMaxOpenConns(2) // the writer's, and one to migrate on
 		// The first connection makes the file, and readable by nobody else.
 		f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 		if err == nil {
@@ -122,7 +125,10 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 			return nil, errors.Join(fmt.Errorf("opening the database: %w", err), d.Close())
 		}
 	}
-	d.writes.db, d.reads.db = d.write, d.read
+	d.reads = newSeats(d.read, false, maxReaders)
+	if d.writes = d.reads; !readOnly {
+		d.writes = newSeats(d.write, true, 1)
+	}
 	return d, nil
 }
 

@@ -3,101 +3,222 @@ package database
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"sync"
 )
 
-// maxStatements bounds how many statements are kept parsed. All that are run are
-// constants of whoever has the DB, and they are fewer.
+// maxStatements bounds how many statements a seat keeps parsed. All that are run
+// are constants of whoever has the DB, and they are fewer.
 const maxStatements = 500
 
-// statements are those that were run before, parsed: SQLite would parse each text
-// anew, which took a third of the time of opening a session. (The driver of
-// PostgreSQL does this by itself.) The zero value keeps none.
-type statements struct {
-	db *sql.DB
-
-	mu     sync.RWMutex
+// A seat is a connection to SQLite, and the statements that were run on it, parsed:
+// SQLite would parse each text anew, also those that begin and end a transaction.
+// (The driver of PostgreSQL does this by itself.) It belongs to one transaction at
+// a time, which is no sql.Tx: that has a goroutine of its own, and one for each
+// statement that reads, and to start and end these took a tenth of the time of
+// opening a session.
+type seat struct {
+	conn   *sql.Conn
 	parsed map[string]*sql.Stmt
+}
+
+// statement returns the statement of the text; nil if it has to be run as it is.
+func (s *seat) statement(query string) *sql.Stmt {
+	if known := s.parsed[query]; known != nil || len(s.parsed) >= maxStatements {
+		return known
+	}
+	parsed, err := s.conn.PrepareContext(context.Background(), query)
+	if err != nil {
+		return nil
+	}
+	s.parsed[query] = parsed
+	return parsed
+}
+
+// QueryContext runs a statement.
+func (s *seat) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	if known := s.statement(query); known != nil {
+		return known.QueryContext(ctx, args...)
+	}
+	return s.conn.QueryContext(ctx, query, args...)
+}
+
+// QueryRowContext runs a statement.
+func (s *seat) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	if known := s.statement(query); known != nil {
+		return known.QueryRowContext(ctx, args...)
+	}
+	return s.conn.QueryRowContext(ctx, query, args...)
+}
+
+// ExecContext runs a statement.
+func (s *seat) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	if known := s.statement(query); known != nil {
+		return known.ExecContext(ctx, args...)
+	}
+	return s.conn.ExecContext(ctx, query, args...)
+}
+
+// brief returns the context of a statement that is not broken off once it is
+// under way: the driver would start a goroutine to watch for that.
+func brief(ctx context.Context) context.Context {
+	if ctx.Err() != nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
+}
+
+// seats are the connections of one kind, made as they are wanted.
+type seats struct {
+	db    *sql.DB
+	write bool          // what begins there may write
+	taken chan struct{} // one for each that is taken; as many as there may be
+
+	mu     sync.Mutex
+	free   []*seat // what was used last is taken first
+	closed bool
+}
+
+func newSeats(db *sql.DB, write bool, most int) *seats {
+	return &seats{db: db, write: write, taken: make(chan struct{}, most)}
+}
+
+// take returns a seat, once there is one. Give it back in the end.
+func (s *seats) take(ctx context.Context) (*seat, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case s.taken <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s.mu.Lock()
+	var one *seat
+	if last := len(s.free) - 1; last >= 0 {
+		one, s.free = s.free[last], s.free[:last]
+	}
+	s.mu.Unlock()
+	if one != nil {
+		return one, nil
+	}
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		<-s.taken
+		return nil, err
+	}
+	return &seat{conn: conn, parsed: map[string]*sql.Stmt{}}, nil
+}
+
+// giveBack returns a seat. One that is not sound is not used again.
+func (s *seats) giveBack(one *seat, sound bool) {
+	s.mu.Lock()
+	keep := sound && !s.closed
+	if keep {
+		s.free = append(s.free, one)
+	}
+	s.mu.Unlock()
+	if !keep {
+		_ = one.conn.Close() // with its statements
+	}
+	<-s.taken
+}
+
+// close closes the seats that are free, and has the others closed once they are
+// given back.
+func (s *seats) close() (err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.free {
+		err = errors.Join(err, one.conn.Close())
+	}
+	s.free, s.closed = nil, true
+	return err
 }
 
 // A Tx is one transaction. It belongs to one goroutine.
 type Tx struct {
-	ctx   context.Context // what it was begun with
-	tx    *sql.Tx
-	known *statements
-	new   []string // texts that were not known
+	ctx context.Context // what it was begun with
+
+	tx *sql.Tx // of PostgreSQL
+
+	seat *seat // of SQLite; nil once it has ended
+	of   *seats
+	kept bool // it was committed
+}
+
+// begin begins a transaction of SQLite.
+func (s *seats) begin(ctx context.Context) (*Tx, error) {
+	one, err := s.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if s.write {
+		_, err = one.ExecContext(brief(ctx), `begin immediate`)
+	} else {
+		_, err = one.ExecContext(brief(ctx), `begin`)
+	}
+	if err != nil {
+		s.giveBack(one, false)
+		return nil, err
+	}
+	return &Tx{ctx: ctx, seat: one, of: s}, nil
 }
 
 // Commit ends the transaction and keeps what it wrote.
-func (t *Tx) Commit() error { return t.tx.Commit() }
+func (t *Tx) Commit() error {
+	if t.tx != nil {
+		return t.tx.Commit()
+	}
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	_, err := t.seat.ExecContext(context.Background(), `commit`)
+	t.kept = err == nil
+	return err
+}
 
 // Rollback ends the transaction and keeps nothing of it. Whoever begins a Tx calls
-// it in the end, also after Commit, where there is nothing to undo.
+// it in the end, also after Commit, where there is nothing to undo: until then no
+// other transaction of SQLite that writes begins.
 func (t *Tx) Rollback() {
-	_ = t.tx.Rollback()
-	t.learn()
-}
-
-// statement returns the statement of the text, for this transaction; nil if it has
-// to be run as it is.
-func (t *Tx) statement(ctx context.Context, query string) *sql.Stmt {
-	if t.known.db == nil {
-		return nil
+	switch {
+	case t.tx != nil:
+		_ = t.tx.Rollback()
+		return
+	case t.seat == nil:
+		return
 	}
-	t.known.mu.RLock()
-	defer t.known.mu.RUnlock()
-	if s := t.known.parsed[query]; s != nil {
-		return t.tx.StmtContext(ctx, s)
+	sound := t.kept
+	if !t.kept {
+		_, err := t.seat.ExecContext(context.Background(), `rollback`)
+		sound = err == nil // SQLite may have ended it itself, as where the disk is full
 	}
-	if len(t.known.parsed)+len(t.new) < maxStatements {
-		t.new = append(t.new, query)
-	}
-	return nil
-}
-
-// learn keeps what was new, for the next transaction. One that cannot be parsed by
-// itself is run as it is for ever.
-func (t *Tx) learn() {
-	for _, query := range t.new {
-		s, err := t.known.db.PrepareContext(t.ctx, query)
-		if err != nil {
-			continue
-		}
-		t.known.mu.Lock()
-		if t.known.parsed == nil {
-			t.known.parsed = map[string]*sql.Stmt{}
-		}
-		if t.known.parsed[query] == nil {
-			t.known.parsed[query], s = s, nil
-		}
-		t.known.mu.Unlock()
-		if s != nil {
-			_ = s.Close() // another was as quick
-		}
-	}
-	t.new = nil
+	t.of.giveBack(t.seat, sound)
+	t.seat = nil
 }
 
 // QueryContext runs a statement.
 func (t *Tx) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	if s := t.statement(ctx, query); s != nil {
-		return s.QueryContext(ctx, args...)
+	if t.tx != nil {
+		return t.tx.QueryContext(ctx, query, args...)
 	}
-	return t.tx.QueryContext(ctx, query, args...)
+	return t.seat.QueryContext(ctx, query, args...)
 }
 
-// QueryRowContext runs a statement.
+// QueryRowContext runs a statement. Under SQLite it is not broken off when ctx
+// ends.
 func (t *Tx) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	if s := t.statement(ctx, query); s != nil {
-		return s.QueryRowContext(ctx, args...)
+	if t.tx != nil {
+		return t.tx.QueryRowContext(ctx, query, args...)
 	}
-	return t.tx.QueryRowContext(ctx, query, args...)
+	return t.seat.QueryRowContext(brief(ctx), query, args...)
 }
 
-// ExecContext runs a statement.
+// ExecContext runs a statement. Under SQLite it is not broken off when ctx ends.
 func (t *Tx) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	if s := t.statement(ctx, query); s != nil {
-		return s.ExecContext(ctx, args...)
+	if t.tx != nil {
+		return t.tx.ExecContext(ctx, query, args...)
 	}
-	return t.tx.ExecContext(ctx, query, args...)
+	return t.seat.ExecContext(brief(ctx), query, args...)
 }
