@@ -170,6 +170,16 @@ func testAct(t *testing.T, w *world) {
 			"its own events", who, func(_ func(), _ *store.Tx, e *serval.Event) error { e.Action = ""; return nil }, "yes", nil,
 		},
 		{
+			// A change that must be told, and is not.
+			"untold", who, func(_ func(), tx *store.Tx, e *serval.Event) error {
+				e.Action = ""
+				return tx.SavePerson(serval.Person{ID: "person_9", Email: "new@example.com", CreatedAt: noon})
+			}, "",
+			with(func(e *serval.Event) {
+				e.Outcome, e.Reason = serval.OutcomeFailed, "something went wrong on our side"
+			}),
+		},
+		{
 			"refused", who, func(func(), *store.Tx, *serval.Event) error {
 				return &serval.Refusal{Kind: serval.Conflict, Reason: "Too late.", Detail: map[string]string{"until": "noon"}}
 			}, "",

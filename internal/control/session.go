@@ -102,8 +102,11 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 			if err := take(tx); err != nil {
 				return err
 			}
+			if err := tx.SaveSession(i.session); err != nil {
+				return err
+			}
 			e.Target, e.Outcome, e.Detail = i.session.RequestID, serval.OutcomeStarted, i.detail()
-			return tx.SaveSession(i.session)
+			return i.seen.keep(tx, e)
 		})
 		if err == nil && i.stale && trade > maxTrades {
 			err = serval.Refuse(serval.Unavailable, "The identity provider was asked several times, and each answer was old when it came. Try again.")
@@ -143,7 +146,7 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 		if i.bare { // nothing but the credentials ends it
 			i.end = minted.Expiration
 		}
-		session, end, err := p.issue(ctx, who, i, minted)
+		session, end, err := p.issue(ctx, who, &i, minted)
 		if err != nil {
 			return Opened{}, err
 		}
@@ -166,7 +169,7 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 		} else {
 			opened.Credentials = minted
 		}
-		if err := p.recheck(ctx, who, session); err != nil {
+		if err := p.recheck(ctx, who, session, i.seen); err != nil {
 			return Opened{}, err
 		}
 		return opened, nil
@@ -197,6 +200,7 @@ func (p *Plane) ask(ctx context.Context, m serval.Mint) (serval.Minted, error) {
 type intent struct {
 	session serval.Session
 	stale   bool // nothing else is set: the identity provider has to be asked first
+	seen    mintable
 	token   serval.Secret
 	end     time.Time // of the session policy
 	policy  serval.SessionPolicy
@@ -296,7 +300,7 @@ func (p *Plane) intend(tx *store.Tx, who serval.Principal, ask Opening, begun ti
 			ID: door.NewID("session"), RequestID: r.ID, PersonID: who.Person.ID, Kind: ask.Kind, State: serval.SessionStarted, Role: r.Role,
 			SessionName: serval.SessionName(who.Person.Email), StartedAt: tx.Now, Renews: renews,
 		},
-		token: token, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
+		seen: m, token: token, terms: r.Terms, email: who.Person.Email, subject: who.Person.Subject,
 	}
 	if err := p.shape(&i, m, ask, tx.Now); err != nil {
 		return intent{}, err
@@ -382,6 +386,22 @@ type mintable struct {
 	role    store.Role
 	policy  serval.AccessPolicy
 	login   store.Login
+	asOf    store.Head // the last row of the audit log that it knows of
+}
+
+// keep appends e, so that Act does not, and has m know of it.
+func (m *mintable) keep(tx *store.Tx, e *serval.Event) error {
+	err := tx.Append(*e)
+	e.Action, m.asOf = "", tx.Head()
+	return err
+}
+
+// check refuses what has ended by now.
+func (m mintable) check(now time.Time) error {
+	if err := signin.CheckLogin(m.login, now); err != nil {
+		return err
+	}
+	return m.request.CheckMint(now)
 }
 
 // mintable returns the request if who may open a session under it at now: it is
@@ -404,7 +424,7 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 	if m.login, err = signin.Current(v, who, now); err != nil {
 		return mintable{}, err
 	}
-	if err := m.request.CheckMint(now); err != nil {
+	if err := m.check(now); err != nil {
 		return mintable{}, err
 	}
 	if m.role, m.policy, err = p.usable(v, m.request, person); err != nil {
@@ -413,24 +433,32 @@ func (p *Plane) mintable(v *store.View, who serval.Principal, requestID string, 
 	return m, nil
 }
 
+// mintableStill is mintable for what was found before. Nothing changes
+// unrecorded: where no row of the audit log follows the last that was known of
+// then, only time has passed; else all is read anew.
+func (p *Plane) mintableStill(v *store.View, who serval.Principal, seen mintable, requestID string, now time.Time) (mintable, error) {
+	same, err := v.EndsWith(seen.asOf)
+	if err != nil {
+		return mintable{}, err
+	}
+	if !same {
+		return p.mintable(v, who, requestID, now)
+	}
+	return seen, seen.check(now)
+}
+
 // issue records that STS opened the session, and starts the clock with the
 // first. It returns when the grant ends: where that is before the session's end
 // nothing was recorded, and the session has to be minted again with that end.
 // If the access was taken away meanwhile the session is recorded as dropped, and
 // refused.
-func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, minted serval.Minted) (s serval.Session, end time.Time, err error) {
+func (p *Plane) issue(ctx context.Context, who serval.Principal, i *intent, minted serval.Minted) (s serval.Session, end time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	var dropped error
+	var seen mintable
 	err = p.act(ctx, who, serval.SessionIssue, i.session.RequestID, func(tx *store.Tx, e *serval.Event) error {
-		s, dropped, end = i.session, nil, i.end
-		kept, err := tx.Session(s.ID)
-		if err != nil {
-			return err
-		}
-		if kept.State != serval.SessionStarted {
-			return serval.Refuse(serval.Unavailable, "AWS took too long to answer. Try again.")
-		}
+		s, dropped, end, seen = i.session, nil, i.end, i.seen
 		s.AccessKeyID, s.AssumedRoleID, s.Expiration, s.FinishedAt = minted.AccessKeyID, minted.AssumedRoleID, minted.Expiration, tx.Now
 		e.Detail = i.detail()
 		e.Detail["access_key_id"], e.Detail["assumed_role_id"] = minted.AccessKeyID, minted.AssumedRoleID
@@ -445,7 +473,7 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, minte
 			e.Detail["clamped"] = "true"
 		}
 
-		m, refused := p.mintable(&tx.View, who, s.RequestID, tx.Now)
+		m, refused := p.mintableStill(&tx.View, who, i.seen, s.RequestID, tx.Now)
 		if refused != nil && !serval.IsRefusal(refused) {
 			return refused
 		}
@@ -453,9 +481,9 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, minte
 			dropped = refused
 			s.State, s.Error = serval.SessionDropped, door.Reason(refused)
 			e.Action, e.Outcome, e.Reason = serval.SessionDrop, serval.OutcomeRefused, s.Error
-			return tx.SaveSession(s)
+			return conclude(tx, s)
 		}
-		r := m.request
+		r := new(*m.request) // its clock is not started twice where this is repeated
 		started := r.StartClock(minted.Expiration.Add(-time.Duration(i.session.Seconds) * time.Second))
 		if last := r.EndsAt.Truncate(time.Second); i.end.After(last) {
 			// The clock of AWS is behind ours, or another session was the first.
@@ -476,22 +504,35 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i intent, minte
 			s.EndsAt = s.Expiration
 		}
 		e.Detail["ends_at"] = s.EndsAt.UTC().Format(time.RFC3339)
-		return tx.SaveSession(s)
+		if err := conclude(tx, s); err != nil {
+			return err
+		}
+		seen, seen.request = m, r
+		return seen.keep(tx, e)
 	})
 	if err == nil {
-		err = dropped
+		err, i.seen = dropped, seen
 	}
 	return s, end, err
 }
 
+// conclude keeps the outcome of a session that has none.
+func conclude(tx *store.Tx, s serval.Session) error {
+	open, err := tx.ConcludeSession(s)
+	if err == nil && !open {
+		err = serval.Refuse(serval.Unavailable, "AWS took too long to answer. Try again.")
+	}
+	return err
+}
+
 // recheck looks at the grant once more, after the outcome is recorded and just
 // before the credentials leave. Whoever lost them meanwhile does not get them.
-func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Session) error {
+func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Session, seen mintable) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	var refused error // kept apart: the drop is its record
 	err := p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
-		_, err := p.mintable(v, who, s.RequestID, p.now())
+		_, err := p.mintableStill(v, who, seen, s.RequestID, p.now())
 		if serval.IsRefusal(err) {
 			refused, err = err, nil
 		}
@@ -525,10 +566,8 @@ func (p *Plane) fail(ctx context.Context, who serval.Principal, i intent, cause 
 		for name, value := range facts(cause) {
 			e.Detail["sts_"+name] = value
 		}
-		if kept, err := tx.Session(s.ID); err != nil || kept.State != serval.SessionStarted {
-			return err // it was closed as unknown meanwhile, and stays so
-		}
-		return tx.SaveSession(s)
+		_, err := tx.ConcludeSession(s) // or it was closed as unknown meanwhile, and stays so
+		return err
 	})
 	if recorded != nil {
 		p.door.Log.Error("a failed mint could not be recorded", zap.String("session", i.session.ID), zap.Error(recorded))

@@ -652,6 +652,54 @@ func testRevokedBetween(t *testing.T, w *world) {
 	w.wantNoCanary()
 }
 
+// R-51: nothing is recorded while STS is asked, and time passes: what has ended is
+// not handed over.
+func TestEndedBetweenIntentAndOutcome(t *testing.T) { each(t, testEndedBetween) }
+
+func testEndedBetween(t *testing.T, w *world) {
+	w.stock()
+	said := w.identity("ana@example.com", "engineering")
+	said.ExpiresAt = w.clock.now().Add(24 * time.Hour)
+	ana, _, err := w.signInAs(w.plane, said)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name        string
+		asked, open time.Duration // after noon: when the clock starts, and when a session is opened
+		takes       time.Duration
+		want        serval.Kind
+	}{
+		{"nothing ends", 0, time.Minute, time.Minute, ""},
+		{"the access ends", 10 * time.Minute, 69 * time.Minute, 2 * time.Minute, serval.Conflict},
+		{"the sign-in ends", 470 * time.Minute, 479 * time.Minute, 2 * time.Minute, serval.LoginRequired},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w.sts.say(nil)
+			w.clock.at.Store(noon.Add(test.asked).UnixMicro())
+			r := w.ask(ana, roleARN(prod, "reader"), 60)
+			w.open(ana, r.ID)
+			w.clock.at.Store(noon.Add(test.open).UnixMicro())
+			w.sts.say(func(_ context.Context, _ serval.Mint, right serval.Minted) (serval.Minted, error) {
+				w.clock.move(test.takes)
+				return right, nil
+			})
+			o, err := w.tryOpen(ana, opening(r.ID))
+			if test.want == "" {
+				if err != nil || o.Credentials.SecretAccessKey.Empty() {
+					t.Errorf("%v, want credentials", err)
+				}
+				return
+			}
+			wantKind(t, "opening", err, test.want)
+			wantNothing(t, o)
+			if s := w.sessions(r.ID); s[len(s)-1].State != serval.SessionDropped {
+				t.Errorf("the session is %s, want dropped", s[len(s)-1].State)
+			}
+		})
+	}
+}
+
 // S-75: the last look is after the record and before the hand-over.
 func TestRecheck(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
@@ -660,14 +708,14 @@ func TestRecheck(t *testing.T) {
 		r := w.ask(p.ana, roleARN(prod, "reader"), 60)
 		o := w.open(p.ana, r.ID)
 		before := w.head()
-		if err := w.plane.recheck(t.Context(), p.ana, o.Session); err != nil || w.head() != before {
+		if err := w.plane.recheck(t.Context(), p.ana, o.Session, mintable{}); err != nil || w.head() != before {
 			t.Errorf("an access that stands: %v, and %d events", err, w.head()-before)
 		}
 		if _, err := w.plane.Revoke(t.Context(), p.adm, r.ID, "x"); err != nil {
 			t.Fatal(err)
 		}
 		before = w.head()
-		err := w.plane.recheck(t.Context(), p.ana, o.Session)
+		err := w.plane.recheck(t.Context(), p.ana, o.Session, mintable{})
 		wantKind(t, "revoked after the record", err, serval.Conflict)
 		if s := w.session(o.Session.ID); s.State != serval.SessionDropped || s.Error == "" {
 			t.Errorf("session %+v, want it dropped", s)
@@ -679,7 +727,7 @@ func TestRecheck(t *testing.T) {
 		// A fault is told as one: no text of the database's is kept.
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if err := w.plane.recheck(ctx, p.ana, o.Session); err == nil || serval.IsRefusal(err) {
+		if err := w.plane.recheck(ctx, p.ana, o.Session, mintable{}); err == nil || serval.IsRefusal(err) {
 			t.Errorf("a look that fails: %v, want a fault", err)
 		}
 	})
@@ -784,6 +832,7 @@ func TestFaultBeforeTheRecord(t *testing.T) {
 		if _, err := db.ExecContext(t.Context(), `update role set tags = '{`+canary+`'`); err != nil {
 			t.Error(err)
 		}
+		w.plane.door.Refused(t.Context(), ana, serval.RequestCreate, "", errors.New("so that all is read anew"))
 		return right, nil
 	})
 	before := w.head()
@@ -792,7 +841,7 @@ func TestFaultBeforeTheRecord(t *testing.T) {
 		t.Errorf("%v, want a fault", err)
 	}
 	wantNothing(t, o)
-	e := w.events(before)
+	e := w.events(before + 1)
 	if len(e) != 2 || e[1].Action != serval.SessionIssue || e[1].Outcome != serval.OutcomeFailed || e[1].Reason != "something went wrong on our side" {
 		t.Errorf("events %+v, want the intent, and that its record failed", e)
 	}
@@ -1040,7 +1089,7 @@ func TestLoginEndedInFlight(t *testing.T) {
 		if err := w.logins.End(t.Context(), p.ana, p.ana.LoginID); err != nil {
 			t.Fatal(err)
 		}
-		wantKind(t, "just before the credentials leave", w.plane.recheck(t.Context(), p.ana, o.Session), serval.LoginRequired)
+		wantKind(t, "just before the credentials leave", w.plane.recheck(t.Context(), p.ana, o.Session, mintable{}), serval.LoginRequired)
 		if s := w.session(o.Session.ID); s.State != serval.SessionDropped {
 			t.Errorf("the session is %s, want dropped", s.State)
 		}

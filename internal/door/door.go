@@ -46,7 +46,8 @@ func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: lo
 // undoes f and is recorded in its place; a fault undoes it and is recorded as
 // failed. What who does under a claim is noted with it, or not done. F may put
 // facts into the event; with an empty action it says that it has appended its
-// own, with an empty outcome too that it has done nothing.
+// own, with an empty outcome too that it has done nothing. Where it has changed,
+// without a row, what must have one, that is a fault.
 func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(tx *store.Tx, e *serval.Event) error) error {
 	err := authorize(who, what)
@@ -61,10 +62,13 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 					return err
 				}
 			}
-			if e.Action == "" {
-				return nil
+			if e.Action != "" {
+				return tx.Append(e)
 			}
-			return tx.Append(e)
+			if table := tx.Untold(); table != "" {
+				return fmt.Errorf("%s changes %s, and no event tells of it", what, table)
+			}
+			return nil
 		})
 	}
 	if err != nil {

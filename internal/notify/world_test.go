@@ -75,7 +75,10 @@ func (w *world) act(f func(tx *store.Tx) error) {
 	w.t.Helper()
 	err := w.door.Act(w.t.Context(), serval.System(), serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action, e.Outcome = "", ""
-		return f(tx)
+		if err := f(tx); err != nil || tx.Untold() == "" {
+			return err
+		}
+		return tx.Append(serval.Event{Action: serval.RequestCreate})
 	})
 	if err != nil {
 		w.t.Fatal(err)

@@ -104,10 +104,15 @@ func Current(v *store.View, who serval.Principal, now time.Time) (store.Login, e
 	if err != nil && !serval.IsRefusal(err, serval.NotFound) {
 		return store.Login{}, err
 	}
-	if err != nil || !l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) {
-		return store.Login{}, serval.Refuse(serval.LoginRequired, "Your sign-in has ended. Sign in again to open a session.")
+	return l, CheckLogin(l, now) // none has ended
+}
+
+// CheckLogin refuses a login that has ended by now.
+func CheckLogin(l store.Login, now time.Time) error {
+	if !l.EndedAt.IsZero() || !now.Before(l.ExpiresAt) {
+		return serval.Refuse(serval.LoginRequired, "Your sign-in has ended. Sign in again to open a session.")
 	}
-	return l, nil
+	return nil
 }
 
 // IDToken returns the ID token of a login, as it is in the transaction of something

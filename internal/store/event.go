@@ -63,6 +63,48 @@ func (v *View) ChainHead() (Head, error) {
 	return h, nil
 }
 
+// Head returns the last row of the audit log, as far as it is written.
+func (t *Tx) Head() Head { return t.head }
+
+// told are the tables of which no change is without a row of the audit log, in the
+// same Tx; see EndsWith. Of a login that it was used is none.
+var told = map[string]bool{
+	"request": true, "allocation": true, "approved_version": true, "session": true,
+	"person": true, "login": true, "role": true, "access_policy": true,
+}
+
+// Untold returns a table of which every change is told, and that this transaction
+// has changed without a row; empty where there is none.
+func (t *Tx) Untold() string {
+	if len(t.appended) > 0 {
+		return ""
+	}
+	for _, table := range t.noted.changed {
+		if told[table] {
+			return table
+		}
+	}
+	return ""
+}
+
+// EndsWith reports whether h is the last row of the audit log now: then what was
+// read of the tables whose changes are all told, when h was the last, is still so.
+// Where no other process writes, this one knows. What somebody changes by hand is
+// not seen.
+func (v *View) EndsWith(h Head) (bool, error) {
+	switch {
+	case h == Head{}:
+		return false, nil
+	case v.taken != nil:
+		return *v.taken == h, nil
+	case v.snapshot.memory.on.Load():
+		last := v.snapshot.head.Load()
+		return last != nil && *last == h, nil
+	}
+	last, err := v.ChainHead()
+	return last == h, err
+}
+
 // An EventFilter chooses rows of the audit log; empty fields choose all.
 type EventFilter struct {
 	Before  int64 // rows with a lower number; 0 for all

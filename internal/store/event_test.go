@@ -393,3 +393,81 @@ func TestEvents(t *testing.T) {
 		}
 	})
 }
+
+// S-75: what was read when a row was the last is still so where it is the last, and
+// not where any other was kept, whoever wrote it.
+func TestEndsWith(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		stores := d.replicas(t)
+		ends := func(h Head) (same bool) {
+			t.Helper()
+			if err := d.Read(t.Context(), func(v *View) (err error) { same, err = v.EndsWith(h); return err }); err != nil {
+				t.Fatal(err)
+			}
+			return same
+		}
+		if ends(Head{}) {
+			t.Error("an empty log ends with no row, and something is known of it")
+		}
+		var last Head
+		keep := func(s *Store, undo error) {
+			t.Helper()
+			err := s.Write(t.Context(), noon, func(tx *Tx) error {
+				before := tx.Head()
+				if err := tx.Append(serval.Event{Action: serval.LoginCreate}); err != nil {
+					return err
+				}
+				last = tx.Head()
+				was, _ := tx.EndsWith(before)
+				is, err := tx.EndsWith(last)
+				if was || !is {
+					t.Errorf("in its own transaction: ends with the row before %t, with its own %t", was, is)
+				}
+				return errors.Join(err, undo)
+			})
+			if !errors.Is(err, undo) {
+				t.Fatal(err)
+			}
+		}
+		keep(d.Store, nil)
+		first := last
+		if !ends(first) || ends(Head{first.Seq, "another"}) {
+			t.Errorf("ends with %+v: %t, with another of that number: %t", first, ends(first), ends(Head{first.Seq, "another"}))
+		}
+		keep(stores[len(stores)-1], errors.New("undone"))
+		if !ends(first) {
+			t.Error("a row that was undone is the last")
+		}
+		keep(stores[len(stores)-1], nil)
+		if ends(first) || !ends(last) {
+			t.Error("a row that another wrote is not seen")
+		}
+	})
+}
+
+// What is changed without a row is named, where there has to be one.
+func TestUntold(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		declare(t, d, prod)
+		for _, test := range []struct {
+			name string
+			f    func(*Tx) error
+			want string
+		}{
+			{"nothing", func(*Tx) error { return nil }, ""},
+			{"a person", func(tx *Tx) error { return tx.SavePerson(kim) }, "person"},
+			{"a person, and it is told", func(tx *Tx) error {
+				return errors.Join(tx.SavePerson(kim), tx.Append(serval.Event{Action: serval.LoginCreate}))
+			}, ""},
+			{"a sync", func(tx *Tx) error { return tx.RequestSync(prod) }, ""},
+		} {
+			d.act(t, noon, func(tx *Tx) error {
+				err := test.f(tx)
+				if got := tx.Untold(); got != test.want {
+					t.Errorf("%s: untold is %q, want %q", test.name, got, test.want)
+				}
+				return err
+			})
+		}
+	})
+}

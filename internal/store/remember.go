@@ -136,6 +136,14 @@ func remember[T any](v *View, from source, of string, read func() (T, error)) (T
 // writing is the form of a statement that changes a table.
 var writing = regexp.MustCompile(`^\s*(?:insert into|update|delete from)\s+(\w+)`)
 
+// writtenBy returns the table that a statement changes; empty where it only reads.
+func writtenBy(query string) string {
+	if m := writing.FindStringSubmatch(query); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
 // A noting querier notes which tables its statements change.
 type noting struct {
 	querier
@@ -143,8 +151,8 @@ type noting struct {
 }
 
 func (n *noting) note(query string) {
-	if m := writing.FindStringSubmatch(query); m != nil {
-		n.changed = append(n.changed, m[1])
+	if table := writtenBy(query); table != "" {
+		n.changed = append(n.changed, table)
 	}
 }
 
@@ -162,8 +170,14 @@ func (n *noting) QueryRowContext(ctx context.Context, query string, args ...any)
 
 // ExecContext passes on.
 func (n *noting) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	result, err := n.querier.ExecContext(ctx, query, args...)
+	if err == nil {
+		if rows, failed := result.RowsAffected(); failed == nil && rows == 0 {
+			return result, nil
+		}
+	}
 	n.note(query)
-	return n.querier.ExecContext(ctx, query, args...)
+	return result, err
 }
 
 // alone runs one statement outside of a transaction of ours, and notes what it
@@ -177,8 +191,8 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 	if err != nil {
 		return err
 	}
-	if m := writing.FindStringSubmatch(query); m != nil && changed > 0 {
-		s.memory.written(m[1])
+	if changed > 0 {
+		s.memory.written(writtenBy(query))
 	}
 	return nil
 }
@@ -187,6 +201,7 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 // a view whose every answer is remembered has none.
 type snapshot struct {
 	memory *memory
+	head   *atomic.Pointer[Head]
 	db     *database.DB
 	begun  context.Context // what the view was asked for with
 	tx     *database.Tx

@@ -36,6 +36,16 @@ func (t *Tx) SaveSession(s serval.Session) error {
 		s.Seconds, micros(s.StartedAt), micros(s.FinishedAt), s.AccessKeyID, s.AssumedRoleID, micros(s.Expiration), micros(s.EndsAt), s.Error, s.Renews)
 }
 
+// ConcludeSession keeps the outcome of a session that was begun. It reports
+// whether there was none yet; else that stays.
+func (t *Tx) ConcludeSession(s serval.Session) (open bool, err error) {
+	n, err := t.execCount("concluding session "+s.ID, `update session set state = $2, seconds = $3, finished_at = $4,
+			access_key_id = $5, assumed_role_id = $6, expiration = $7, ends_at = $8, error = $9
+		where id = $1 and state = 'started'`,
+		s.ID, s.State, s.Seconds, micros(s.FinishedAt), s.AccessKeyID, s.AssumedRoleID, micros(s.Expiration), micros(s.EndsAt), s.Error)
+	return n == 1, err
+}
+
 // Session returns the session with the id.
 func (v *View) Session(id string) (serval.Session, error) {
 	s, err := one(v, "There is no such session.", scanSession, `select `+sessionColumns+` from session where id = $1`, id)

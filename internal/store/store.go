@@ -159,6 +159,7 @@ type View struct {
 	q      querier
 	chain  serval.Chain
 	broken error // the first statement that failed; none is run after it
+	taken  *Head // the end of the chain, where this transaction has taken it
 
 	snapshot *snapshot // nil where nothing is remembered
 }
@@ -175,6 +176,7 @@ type Tx struct {
 	Now      time.Time
 	head     Head
 	appended []serval.Event
+	noted    *noting
 }
 
 // Read runs f on a consistent view. What is remembered of it was so when f
@@ -183,7 +185,7 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // memory would answer, and nobody waits for it
 	}
-	d := &snapshot{memory: &s.memory, db: s.db, begun: ctx}
+	d := &snapshot{memory: &s.memory, head: &s.head, db: s.db, begun: ctx}
 	defer d.end()
 	err := f(&View{ctx: ctx, q: d, chain: *s.chain.Load(), snapshot: d})
 	if d.failed != nil {
@@ -234,7 +236,8 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	defer tx.Rollback()
 	noted := &noting{querier: tx}
-	t := &Tx{View: View{ctx: ctx, q: noted, chain: *s.chain.Load()}, Now: now}
+	t := &Tx{View: View{ctx: ctx, q: noted, chain: *s.chain.Load()}, Now: now, noted: noted}
+	t.taken = &t.head
 	var latest int64
 	err = tx.QueryRowContext(ctx,
 		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
