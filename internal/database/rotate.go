@@ -37,7 +37,7 @@ func (d *DB) Rotate(ctx context.Context, u serval.Secret) error {
 	if err != nil {
 		return err
 	}
-	if d.place == "" || d.place != place(u.Reveal()) {
+	if d.place != place(u.Reveal()) {
 		return serval.Refuse(serval.FailedPrecondition, "only user and password of the address can be changed without a restart")
 	}
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
@@ -51,12 +51,11 @@ func (d *DB) Rotate(ctx context.Context, u serval.Secret) error {
 	return nil
 }
 
-// place returns an address without who connects there; empty where it cannot be
-// told apart.
+// place returns an address, which pgx takes, without who connects there.
 func place(text string) string {
 	u, err := url.Parse(text)
 	if err != nil {
-		return ""
+		return "" // pgx would not take it either
 	}
 	query := u.Query()
 	query.Del("user")
