@@ -3,6 +3,7 @@ package database
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"sync"
 )
@@ -57,6 +58,18 @@ func (s *seat) ExecContext(ctx context.Context, query string, args ...any) (sql.
 		return known.ExecContext(ctx, args...)
 	}
 	return s.conn.ExecContext(ctx, query, args...)
+}
+
+// close closes the connection for good; while a statement of it is open the file is
+// too.
+func (s *seat) close() (err error) {
+	for _, known := range s.parsed {
+		err = errors.Join(err, known.Close())
+	}
+	if raw := s.conn.Raw(func(any) error { return driver.ErrBadConn }); !errors.Is(raw, driver.ErrBadConn) {
+		err = errors.Join(err, raw)
+	}
+	return err
 }
 
 // brief returns the context of a statement that is not broken off once it is
@@ -119,7 +132,7 @@ func (s *seats) giveBack(one *seat, sound bool) {
 	}
 	s.mu.Unlock()
 	if !keep {
-		_ = one.conn.Close() // with its statements
+		_ = one.close()
 	}
 	<-s.taken
 }
@@ -130,7 +143,7 @@ func (s *seats) close() (err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.free {
-		err = errors.Join(err, one.conn.Close())
+		err = errors.Join(err, one.close())
 	}
 	s.free, s.closed = nil, true
 	return err
