@@ -92,7 +92,7 @@ test-upgrade: kube-tools build ## Upgrade to this version from PREVIOUS=REVISION
 	SERVAL_KUBE_PATH=$(SERVAL_KUBE_PATH) TEST_PREVIOUS=$(CURDIR)/bin/previous $(GO) test -v -count=1 -run '^TestUpgrade$$' -timeout 10m ./internal/kubetest
 	git worktree remove --force bin/previous
 
-bench-ingest: ## Measure the reading of accounts (docs/performance.md), some three minutes
+bench-ingest: ## Measure the reading of accounts (docs/performance.md), some seven minutes
 	$(GO) test -v -count=1 -run '^TestIngest$$' -timeout 20m ./internal/awsiam -args -ingest
 
 bench-bridge: ## Measure what the bridge costs beside a bare handler, and a session beside STS's own time (docs/performance.md), some three minutes

@@ -291,6 +291,17 @@ func TestTextsAreTexts(t *testing.T) {
 	}
 }
 
+// An Ingress speaks with the bridge as the bridge serves.
+func TestIngressPort(t *testing.T) {
+	for set, want := range map[string]string{"tls.terminatedElsewhere=true": "http", "tls.secretName=x": "https"} {
+		rules := find(t, mustRender(t, "--set", "ingress.enabled=true", "--set", set), "Ingress", "serval-bridge").at("spec.rules").([]any)
+		paths := object(rules[0].(map[string]any)).at("http.paths").([]any)
+		if got := object(paths[0].(map[string]any)).at("backend.service.port.name"); got != want {
+			t.Errorf("with %s it is sent to port %v, want %s", set, got, want)
+		}
+	}
+}
+
 // The chart's schema has the configuration file's, word for word.
 func TestConfigSchema(t *testing.T) {
 	read := func(path string) map[string]any {

@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // A flow is one connection that somebody tries.
@@ -93,6 +95,15 @@ func TestNetworkPolicy(t *testing.T) {
 			{"the worker, at the bridge of another release", worker, pod{"serval", map[string]string{"app.kubernetes.io/name": "serval", "app.kubernetes.io/instance": "other", "app.kubernetes.io/component": "bridge"}}, "8080", true},
 			{"the worker, at somebody", worker, pod{"serval", map[string]string{"app": "other"}}, "8080", false},
 		}},
+		{"what helm test runs, and what else there is", []string{"--set", elsewhere}, []flow{
+			{"the bridge's test, at whatever", component("bridge-test"), "203.0.113.9", "80", false},
+			{"the worker's test, at whatever", component("worker-test"), "203.0.113.9", "80", false},
+			{"another part, at the bridge", component("other"), bridge, "8080", false},
+			{"the worker, at instance metadata by IPv6", worker, "fd00:ec2::254", "443", false},
+			{"the bridge, at instance metadata by IPv6", bridge, "fd00:ec2::254", "443", false},
+			{"the worker, at its link by IPv6", worker, "fe80::1", "443", false},
+			{"the worker, at AWS by IPv6", worker, "2001:db8::1", "443", true},
+		}},
 		{"a bridge elsewhere", []string{"--values", "serval/examples/worker-only.yaml"}, []flow{
 			{"the worker, at a bridge here", worker, bridge, "8080", false},
 			{"the worker, at the bridge by https", worker, "198.51.100.7", "443", true},
@@ -112,6 +123,37 @@ func TestNetworkPolicy(t *testing.T) {
 			if got := passes(policies, f); got != f.want {
 				t.Errorf("%s: %s (port %s) passes: %t, want %t", c.name, f.name, f.port, got, f.want)
 			}
+		}
+	}
+}
+
+// S-104: what Cilium is told besides, of what it takes for the host.
+func TestCilium(t *testing.T) {
+	of := func(args ...string) (all []string) {
+		for _, o := range mustRender(t, append([]string{"--set", elsewhere, "--set", "networkPolicy.cilium=true"}, args...)...) {
+			if o.kind() == "CiliumNetworkPolicy" {
+				for _, r := range o.at("spec.egress").([]any) {
+					rule := object(r.(map[string]any))
+					all = append(all, fmt.Sprint(o.name(), " ", rule["toEntities"], " ", rule["toPorts"]))
+				}
+			}
+		}
+		return all
+	}
+	const api = " [kube-apiserver] [map[ports:[map[port:%s protocol:TCP]]]]"
+	host, worker, bridge := "serval-worker [host] [map[ports:[map[port:80 protocol:TCP]]]]", "serval-worker"+api, "serval-bridge"+api
+	for _, c := range []struct {
+		args []string
+		want []string
+	}{
+		{nil, []string{host, fmt.Sprintf(worker, "443"), fmt.Sprintf(bridge, "443")}},
+		{[]string{"--set", "networkPolicy.egress.kubernetesApiPort=6443"}, []string{host, fmt.Sprintf(worker, "6443"), fmt.Sprintf(bridge, "6443")}},
+		{[]string{"--set", "bridge.tokenReview=false"}, []string{host, fmt.Sprintf(worker, "443")}},
+		{[]string{"--set", "worker.enabled=false"}, []string{fmt.Sprintf(bridge, "443")}},
+		{[]string{"--set", "networkPolicy.enabled=false,worker.upstream.plaintext=true"}, nil},
+	} {
+		if diff := cmp.Diff(c.want, of(c.args...)); diff != "" {
+			t.Errorf("%v: -want +got:\n%s", c.args, diff)
 		}
 	}
 }

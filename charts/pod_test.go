@@ -37,6 +37,8 @@ func TestPods(t *testing.T) {
 				}
 				want("spec.securityContext.runAsNonRoot", true)
 				want("spec.securityContext.runAsUser", 65532)
+				want("spec.securityContext.runAsGroup", 65532)
+				want("spec.securityContext.fsGroup", 65532)
 				want("spec.securityContext.seccompProfile.type", "RuntimeDefault")
 				want("spec.enableServiceLinks", false)
 				for _, path := range []string{"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace"} {
@@ -145,6 +147,13 @@ func TestRights(t *testing.T) {
 			t.Errorf("roles are %v, want %v", roles, want)
 		}
 	}
+	// Whoever else runs under these service accounts has no token by that.
+	made := mustRender(t, "--set", elsewhere, "--set", "worker.serviceAccount.create=true")
+	for _, name := range []string{"serval-bridge", "serval-worker-sa"} {
+		if got := find(t, made, "ServiceAccount", name)["automountServiceAccountToken"]; got != false {
+			t.Errorf("%s has tokens mounted by itself: %v", name, got)
+		}
+	}
 	objects := mustRender(t, "--set", elsewhere, "--set", "bridge.tokenReview=false")
 	for _, o := range objects {
 		if strings.HasPrefix(o.kind(), "ClusterRole") {
@@ -153,6 +162,19 @@ func TestRights(t *testing.T) {
 	}
 	if got := find(t, objects, "Deployment", "serval-bridge").at("spec.template.spec.automountServiceAccountToken"); got != false {
 		t.Errorf("a bridge that asks the cluster nothing has a token: %v", got)
+	}
+}
+
+// S-104: policies and Services find pods by these labels, so nobody's own take
+// their place.
+func TestLabelsOfPods(t *testing.T) {
+	const component = `app\.kubernetes\.io/component`
+	objects := mustRender(t, "--set", elsewhere, "--set", "commonLabels."+component+"=other,bridge.podLabels."+component+"=worker,worker.podLabels."+component+"=bridge")
+	for _, name := range []string{"bridge", "worker"} {
+		labels := find(t, objects, "Deployment", "serval-"+name).at("spec.template.metadata.labels").(map[string]any)
+		if got := labels["app.kubernetes.io/component"]; got != name {
+			t.Errorf("the pods of the %s are labelled %v", name, got)
+		}
 	}
 }
 

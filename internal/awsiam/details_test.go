@@ -420,3 +420,38 @@ func TestDetailsWithoutListing(t *testing.T) {
 		}
 	})
 }
+
+// Accounts that are read at once share in fetching AWS's policies, so that none pays for all of them from its own
+// bucket, and none waits for what another is fetching while there is something else to fetch.
+func TestAccountsShareInAWSPolicies(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, _ serval.Account) {
+		const many, policies = 16, 64
+		e.config.Total = many
+		var accounts []serval.Account
+		for i := range many {
+			owner, a := e.connect(fmt.Sprintf("5555%08d", i))
+			allowDetails(owner)
+			shape{roles: 40, tagged: 32, attached: 2, aws: policies}.fill(e, owner)
+			accounts = append(accounts, a)
+		}
+		e.SetLatency(func() time.Duration { return 40 * time.Millisecond })
+		start := time.Now()
+		readAll(t, e.reader(t), accounts)
+		took := time.Since(start)
+		asked := make(map[string]int)
+		for _, c := range e.Calls() {
+			if c.Action == "GetPolicyVersion" {
+				asked[c.Account]++
+			}
+		}
+		for account, n := range asked {
+			if n > 2*policies/many {
+				t.Errorf("account %s was asked for %d of %d policies, want some %d", account, n, policies, policies/many)
+			}
+		}
+		// AssumeRole, the lists, and each account's part of the policies one after the other.
+		if most := 40 * time.Millisecond * (2 + 2*2*policies/many); len(asked) != many || took > most {
+			t.Errorf("%d accounts were asked and it took %s, want %d and at most %s", len(asked), took, many, most)
+		}
+	})
+}

@@ -36,8 +36,8 @@ func TestUpgrade(t *testing.T) {
 
 	to("before", filepath.Join(previous, "charts", "serval"))
 	i.putSecret()
-	i.node.Serve(namespace, "serval-bridge")
 	i.must("install")
+	i.node.Serve(namespace, "serval-bridge")
 	green("of the version before")
 	before := i.pods("bridge")
 
