@@ -12,7 +12,7 @@ import (
 // PushDelta takes in a delta of an account as Push does an inventory, by the same
 // generations. It removes the roles that it names, adds and changes those that it
 // has, and leaves all others, and what the last full sync said of the account,
-// as they are. A delta that changes nothing leaves no event: it ends the claim and
+// as they are. A delta that writes no role leaves no event: it ends the claim and
 // notes when the account was looked at.
 func (t *Intake) PushDelta(ctx context.Context, who serval.Principal, accountID string,
 	read func(role func(serval.Role) error) (delta serval.Delta, digest string, err error)) (Pushed, error) {
@@ -35,8 +35,8 @@ func (t *Intake) PushDelta(ctx context.Context, who serval.Principal, accountID 
 			return serval.CompareDelta(known, staged, delta.Removed)
 		},
 		accept: func(tx *store.Tx, digest, answer string) error { return tx.AcceptDelta(delta, digest, answer) },
-		detail: func(roles int, d serval.Difference) map[string]string {
-			if d.IsEmpty() {
+		detail: func(roles int, d serval.Difference, written bool) map[string]string {
+			if !written {
 				return nil
 			}
 			detail := map[string]string{

@@ -73,6 +73,7 @@ func testPushDelta(t *testing.T, w *world) {
 	}{
 		{"nothing", nil, nil, Pushed{}, "A1 B1", true, ""},
 		{"what it has as it was", nil, []serval.Role{a}, Pushed{}, "A1 B1", true, ""},
+		{"used since", nil, []serval.Role{aRole(prod, "a", func(r *serval.Role) { used := noon.Add(-time.Minute); r.LastUsedAt = &used })}, Pushed{}, "A1 B1", false, "roles"},
 		{"new", nil, []serval.Role{c}, Pushed{Added: 1}, "A1 B1 C1", false, "added"},
 		{"changed", nil, []serval.Role{aRole(prod, "a", func(r *serval.Role) { r.Tags["team"] = "x" })}, Pushed{Changed: 1}, "A1 B1", false, "changed"},
 		{"untagged", func(d *serval.Delta) { d.Removed = []serval.Removal{gone(serval.RemovedUntagged, a)} }, nil, Pushed{Removed: 1}, "B1", false, "untagged"},

@@ -73,7 +73,7 @@ func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID strin
 			}
 			return tx.AcceptInventory(inv, digest, answer)
 		},
-		detail: func(roles int, d serval.Difference) map[string]string {
+		detail: func(roles int, d serval.Difference, _ bool) map[string]string {
 			detail := map[string]string{
 				"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": serval.Cut(inv.ReadBy, maxAction),
 				"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(inv.Unreadable)), "problems": fmt.Sprint(len(inv.Problems)),

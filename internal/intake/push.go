@@ -37,8 +37,9 @@ type push struct {
 	read    func(account serval.Account, role func(serval.Role) error) (head, error)
 	compare func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error)
 	accept  func(tx *store.Tx, digest, answer string) error
-	// detail is the event's; nil where there is none.
-	detail func(roles int, d serval.Difference) map[string]string
+	// detail is the event's; nil where there is none, which may be where no role is
+	// written.
+	detail func(roles int, d serval.Difference, written bool) map[string]string
 }
 
 // A head says of which sync a push is.
@@ -158,7 +159,8 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if err != nil {
 			return err
 		}
-		if n > len(same) || !d.IsEmpty() {
+		written := n > len(same) || !d.IsEmpty()
+		if written {
 			if err := tx.ApplyDifference(id, accountID, d); err != nil {
 				return err
 			}
@@ -172,7 +174,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 			return err
 		}
 		changes.first(d.Changed)
-		if e.Detail = p.detail(n, d); e.Detail == nil {
+		if e.Detail = p.detail(n, d, written); e.Detail == nil {
 			e.Action, quiet = "", true
 		}
 		changes.describe(e.Detail, d.Changed)
