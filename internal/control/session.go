@@ -467,9 +467,6 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i *intent, mint
 			e.Detail["packed_policy_percent"] = fmt.Sprint(minted.PackedPolicySize)
 		}
 		if i.clamped {
-			if err := tx.LowerMaxSession(s.Role, serval.DefaultMaxSessionSeconds); err != nil {
-				return err
-			}
 			e.Detail["clamped"] = "true"
 		}
 
@@ -481,7 +478,7 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i *intent, mint
 			dropped = refused
 			s.State, s.Error = serval.SessionDropped, door.Reason(refused)
 			e.Action, e.Outcome, e.Reason = serval.SessionDrop, serval.OutcomeRefused, s.Error
-			return conclude(tx, s)
+			return conclude(tx, s, i.clamped)
 		}
 		r := new(*m.request) // its clock is not started twice where this is repeated
 		started := r.StartClock(minted.Expiration.Add(-time.Duration(i.session.Seconds) * time.Second))
@@ -504,7 +501,7 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i *intent, mint
 			s.EndsAt = s.Expiration
 		}
 		e.Detail["ends_at"] = s.EndsAt.UTC().Format(time.RFC3339)
-		if err := conclude(tx, s); err != nil {
+		if err := conclude(tx, s, i.clamped); err != nil {
 			return err
 		}
 		seen, seen.request = m, r
@@ -516,11 +513,15 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i *intent, mint
 	return s, end, err
 }
 
-// conclude keeps the outcome of a session that has none.
-func conclude(tx *store.Tx, s serval.Session) error {
+// conclude keeps the outcome of a session that has none, and with it what was found
+// of its role: that AWS lets a session of it last an hour at most.
+func conclude(tx *store.Tx, s serval.Session, clamped bool) error {
 	open, err := tx.ConcludeSession(s)
 	if err == nil && !open {
 		err = serval.Refuse(serval.Unavailable, "AWS took too long to answer. Try again.")
+	}
+	if err == nil && clamped {
+		err = tx.LowerMaxSession(s.Role, serval.DefaultMaxSessionSeconds)
 	}
 	return err
 }

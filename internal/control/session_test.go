@@ -18,6 +18,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/awssts"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/intake"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
@@ -474,15 +475,33 @@ func TestClamp(t *testing.T) {
 			t.Errorf("STS was asked %d times for two sessions, want 3", n)
 		}
 
+		// Also where the clock of AWS is behind ours, so that the end is set again.
+		r = w.ask(ana, roleARN(dev, "reader"), 240)
+		w.sts.say(func(_ context.Context, m serval.Mint, right serval.Minted) (serval.Minted, error) {
+			if m.Seconds > 3600 {
+				return serval.Minted{}, tooLong
+			}
+			right.Expiration = right.Expiration.Add(-30 * time.Second)
+			return right, nil
+		})
+		before = w.head()
+		if o, err := w.tryOpen(ana, opening(r.ID)); err != nil || o.Session.Seconds != 3600 || o.Note == "" {
+			t.Errorf("with a clock that is behind: opened %+v, %v; want an hour and a note", o, err)
+		}
+		if e := w.events(before); len(e) != 2 || e[1].Detail["clamped"] != "true" || e[1].Detail["discarded_access_key_ids"] == "" {
+			t.Errorf("with a clock that is behind: events %+v", e)
+		}
+
 		// Once: an hour that is too long as well is refused.
 		r = w.ask(ana, roleARN(prod, "chain"), 240)
+		asked := len(w.sts.asked())
 		w.sts.say(func(context.Context, serval.Mint, serval.Minted) (serval.Minted, error) {
 			return serval.Minted{}, tooLong
 		})
 		_, err := w.tryOpen(ana, opening(r.ID))
 		wantKind(t, "never short enough", err, serval.FailedPrecondition)
-		if n := len(w.sts.asked()); n != 5 {
-			t.Errorf("STS was asked %d times, want 5", n)
+		if n := len(w.sts.asked()) - asked; n != 2 {
+			t.Errorf("STS was asked %d times, want 2", n)
 		}
 	})
 }
@@ -650,6 +669,114 @@ func testRevokedBetween(t *testing.T, w *world) {
 		})
 	}
 	w.wantNoCanary()
+}
+
+// S-75: whatever takes an access away while STS is asked, or after the record and
+// before the way into the console is handed over, and on whichever replica.
+func TestTakenAwayBeforeHandOver(t *testing.T) { each(t, testTakenAway) }
+
+func testTakenAway(t *testing.T, w *world) {
+	declared := policies()
+	for i := range declared {
+		declared[i].SuspendOnEscalation = declared[i].Name == "chain"
+	}
+	declare := func(p *Plane, accounts []serval.Account, policies []serval.AccessPolicy) error {
+		return p.Declare(t.Context(), serval.System(), 0, accounts, policies)
+	}
+	tame := aRole(prod, "chain", allowing("sqs:SendMessage"))
+	others := []serval.Role{aRole(prod, "reader"), aRole(prod, "admin"), aRole(prod, "own"), aRole(prod, "peer")}
+	replicas, ingest := w.replicas(), w.intake
+	defer func() { w.intake = ingest }()
+	adm := w.signIn("adm@example.com")
+	n := 0
+	for _, test := range []struct {
+		name string
+		take func(by *Plane, who serval.Principal, r *serval.Request) error
+		want serval.Kind
+	}{
+		{"revoked", func(by *Plane, _ serval.Principal, r *serval.Request) error {
+			_, err := by.Revoke(t.Context(), adm, r.ID, "x")
+			return err
+		}, serval.Conflict},
+		{"canceled, or given back", func(by *Plane, who serval.Principal, r *serval.Request) error {
+			_, err := by.Cancel(t.Context(), who, r.ID)
+			if serval.IsRefusal(err) {
+				_, err = by.Done(t.Context(), who, r.ID)
+			}
+			return err
+		}, serval.Conflict},
+		{"the person suspended", func(by *Plane, who serval.Principal, _ *serval.Request) error {
+			said := w.identity(who.Person.Email, "engineering")
+			said.Email = "new-" + said.Email
+			_, _, err := w.signInAs(by, said)
+			return err
+		}, serval.FailedPrecondition},
+		{"a group lost", func(by *Plane, who serval.Principal, _ *serval.Request) error {
+			_, _, err := w.signInAs(by, w.identity(who.Person.Email))
+			return err
+		}, serval.FailedPrecondition},
+		{"the login ended", func(by *Plane, who serval.Principal, _ *serval.Request) error {
+			return by.logins.End(t.Context(), who, who.LoginID)
+		}, serval.LoginRequired},
+		{"no policy", func(by *Plane, _ serval.Principal, _ *serval.Request) error { return declare(by, accounts(), nil) }, serval.FailedPrecondition},
+		{"another policy first", func(by *Plane, _ serval.Principal, _ *serval.Request) error {
+			return declare(by, accounts(), append([]serval.AccessPolicy{{
+				Name: "first", Roles: serval.RoleMatch{ARNs: []string{"*"}}, Eligible: serval.People{Emails: []string{"x@example.com"}},
+				Approval: serval.Approval{Automatic: true}, MaxMinutes: 60,
+			}}, declared[:4]...))
+		}, serval.FailedPrecondition},
+		{"the account out of the file", func(by *Plane, _ serval.Principal, _ *serval.Request) error {
+			return declare(by, accounts()[1:], declared)
+		}, serval.Conflict},
+		{"the role untagged", func(*Plane, serval.Principal, *serval.Request) error {
+			w.pushAs(prod, func(i *serval.Inventory) { i.Untagged = []string{tame.RoleID} }, others...)
+			return nil
+		}, serval.FailedPrecondition},
+		{"the role gone", func(*Plane, serval.Principal, *serval.Request) error { w.push(prod, others...); return nil }, ""},
+		{"its removal held", func(*Plane, serval.Principal, *serval.Request) error { w.push(prod); return nil }, serval.FailedPrecondition},
+		{"the role escalated", func(*Plane, serval.Principal, *serval.Request) error {
+			w.push(prod, append(others, aRole(prod, "chain", allowing("*")))...)
+			return nil
+		}, serval.FailedPrecondition},
+	} {
+		for by, replica := range replicas {
+			for _, late := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, by %d, after the record %t", test.name, by, late), func(t *testing.T) {
+					must(t, declare(w.plane, accounts(), declared))
+					w.push(prod, append(others, tame)...)
+					n++
+					who := w.engineer(fmt.Sprintf("person-%d@example.com", n))
+					r := w.ask(who, tame.ARN, 60)
+					w.intake = intake.New(replica.door)
+					take := func() {
+						if err := test.take(replica, who, r); err != nil {
+							t.Error(err)
+						}
+					}
+					w.sts.say(func(_ context.Context, _ serval.Mint, right serval.Minted) (serval.Minted, error) {
+						if !late {
+							take()
+						}
+						return right, nil
+					})
+					w.sts.way = func(_ context.Context, _ serval.Minted, right serval.Secret) (serval.Secret, error) {
+						if late {
+							take()
+						}
+						return right, nil
+					}
+					o, err := w.tryOpen(who, Opening{RequestID: r.ID, Kind: serval.ForConsole})
+					if test.want != "" || !serval.IsRefusal(err) {
+						wantKind(t, "opening", err, test.want)
+					}
+					wantNothing(t, o)
+					if s := w.sessions(r.ID); len(s) != 1 || s[0].State != serval.SessionDropped {
+						t.Errorf("sessions %+v, want one, dropped", s)
+					}
+				})
+			}
+		}
+	}
 }
 
 // nothing is recorded while STS is asked, and time passes: what has ended is
