@@ -101,7 +101,11 @@ func TestBreakGlass(t *testing.T) {
 		}
 		_, err = w.decide(p.ana, r.ID, true)
 		wantKind(t, "an extension for which the request was justified", err, serval.Invalid)
-		got, err := w.plane.Decide(t.Context(), p.ana, r.ID, serval.Decision{Approve: true, Reason: emergency})
+		round := 0
+		_, err = w.plane.Decide(t.Context(), p.ana, r.ID, serval.Decision{Approve: true, Reason: emergency, Round: &round})
+		wantKind(t, "what names the request and not its extension", err, serval.Conflict)
+		round++
+		got, err := w.plane.Decide(t.Context(), p.ana, r.ID, serval.Decision{Approve: true, Reason: emergency, Round: &round})
 		if err != nil || !got.Active().BreakGlass || len(got.Notices) != 2 || got.Notices[1].Kind != serval.ExtensionBreakGlass {
 			t.Errorf("the extension: %+v, %v", got, err)
 		}

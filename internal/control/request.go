@@ -545,6 +545,9 @@ func (p *Plane) decide(tx *store.Tx, who serval.Principal, r *serval.Request, e 
 		if d.Minutes != 0 {
 			return "", serval.Refuse(serval.Invalid, "Whoever breaks the glass does so for the minutes that they asked for; leave minutes out.")
 		}
+		if err := d.CheckRound(r); err != nil {
+			return "", err
+		}
 		return p.breakGlass(tx, who, r, d.Reason)
 	}
 	by := who

@@ -529,6 +529,15 @@ type Decision struct {
 	Round   *int // what was looked at; nil decides whatever waits
 }
 
+// CheckRound refuses a decision on r that names something else than what was asked
+// for last.
+func (d Decision) CheckRound(r *Request) error {
+	if d.Round != nil && *d.Round != r.Round() {
+		return Refuse(Conflict, "What you looked at was decided already, and more was asked for since. Look at the request again.")
+	}
+	return nil
+}
+
 // Decide settles the open step, and with the last step the open allocation: the
 // request itself, or an extension of it. A step is settled once, a person
 // settles at most one, and nobody settles their own unless the policy allows
@@ -565,8 +574,8 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 	} else if len(a.Steps) > 0 {
 		return "", Refuse(Denied, "A request with steps is decided by people.")
 	}
-	if d.Round != nil && *d.Round != r.Round() {
-		return "", Refuse(Conflict, "What you looked at was decided already, and more was asked for since. Look at the request again.")
+	if err := d.CheckRound(r); err != nil {
+		return "", err
 	}
 	if err := checkText("A reason", d.Reason, MaxJustification); err != nil {
 		return "", err
