@@ -242,7 +242,7 @@ another browser (or a private window) and approve it. The admin sees accounts an
 are given work against the demo's own AWS, which plays IAM and STS and nothing else; paste them into a shell and, with
 the AWS CLI,
 
-    AWS_ENDPOINT_URL=%[3]s AWS_REGION=us-west-1 aws sts get-caller-identity
+    AWS_ENDPOINT_URL=%[3]s AWS_DEFAULT_REGION=us-west-1 aws sts get-caller-identity
 
 The same from a terminal (build the client into bin/ with: make build):
 
