@@ -30,6 +30,8 @@ func (p *program) state(r wire.Request) string {
 		return "from " + p.moment(r.StartAt)
 	case r.Status == string(serval.StatusApproved):
 		return "approved, " + minutes(r.Minutes)
+	case r.EndedBy != nil:
+		return r.Status + " (" + *r.EndedBy + ")" // time, unused or done
 	default:
 		return r.Status
 	}
