@@ -57,7 +57,7 @@ RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gc
 .PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-upgrade test-sts test-terraform bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean
 
 help: ## List what there is
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What go build says while it works, as one line that counts; errors as they are.
 PROGRESS = awk '/^status=/ {code = substr($$0, 8); next} \
@@ -208,7 +208,7 @@ test-release: ## Build the images as the Dockerfile says, twice, and look into t
 	TEST_RELEASE=1 $(GO) test -v -count=1 -timeout 15m ./release
 
 check: tools build-client ## gofmt, go vet, staticcheck, module checks; govulncheck where its database can be reached
-	@bad=$$(gofmt -l api cmd internal); if [ -n "$$bad" ]; then echo "not gofmt'd:"; echo "$$bad"; exit 1; fi
+	@bad=$$(gofmt -l api charts cmd internal release terraform); if [ -n "$$bad" ]; then echo "not gofmt'd:"; echo "$$bad"; exit 1; fi
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	$(GO) mod verify
