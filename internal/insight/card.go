@@ -222,7 +222,7 @@ func (p *Powers) facts(c *Card, changed, read []*Service) []string {
 		}
 	}
 	if n, first := p.denies(); n > 0 {
-		fact("%s take something back (the first: %s).", count(n, "%d Deny statement", "%d Deny statements"), first)
+		fact("%s something back (the first: %s).", count(n, "%d Deny statement takes", "%d Deny statements take"), first)
 	}
 	if len(c.Unlisted) > 0 {
 		fact("AWS's list of %s does not have %s, which is allowed.", p.ref.Date, some(c.Unlisted, 3))
