@@ -63,7 +63,7 @@ func TestPermits(t *testing.T) {
 		serval.PolicyRead: admins, serval.PolicyCreate: admins, serval.PolicyChange: admins, serval.PolicyDelete: admins, serval.AccessExplain: admins,
 		serval.RemovalConfirm: admins, serval.SyncRequest: admins,
 		serval.UpstreamRead: worker, serval.SyncOpen: worker, serval.InventoryAccept: worker, serval.DeltaAccept: worker,
-		serval.RosterRead: system, serval.TrustExplain: admins, serval.FindingRead: audits,
+		serval.RosterRead: system, serval.RoleChange: system, serval.TrustExplain: admins, serval.FindingRead: audits,
 		serval.RunRead: admins, serval.RunStart: admins, serval.RunDecide: admins, serval.RunExpire: system,
 		serval.TaskClaim: worker, serval.TaskFinish: worker, serval.TaskLapse: system,
 		serval.NoticeRead: admins, serval.NoticeRetry: admins, serval.NoticeSend: system,
