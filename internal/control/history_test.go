@@ -270,6 +270,20 @@ func testEscalationOutOfABoundary(t *testing.T, w *world) {
 			t.Errorf("%s: suspended %q, %v; want %q", c.name, one.Suspended, err, suspensions[c.cause])
 		}
 	}
+
+	// Whoever makes the role an administrator and has its boundary not be read at the
+	// same time has made it one, as far as anybody knows.
+	if _, err := w.plane.Revoke(t.Context(), p.adm, r.ID, "x"); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.move(time.Second)
+	w.push(prod, aRole(prod, "admin", allowing("sqs:SendMessage"), bounded("edge", read)))
+	r = w.approved(p, 60)
+	w.clock.move(time.Second)
+	w.push(prod, aRole(prod, "admin", allowing("*"), bounded("edge", denied)))
+	if one, err := w.plane.RequestByID(t.Context(), p.lea, r.ID); err != nil || one.Suspended != suspensions["role_escalated"] {
+		t.Errorf("an administrator behind a boundary that is not read any more: suspended %q, %v", one.Suspended, err)
+	}
 }
 
 // one0 returns a sentence of what changed since the approval, whose numbers change

@@ -109,13 +109,20 @@ func Escalated(v *store.View, r *serval.Request, role store.Role, policy serval.
 	}
 	if insight.Index(role.Ability).AtMost() && !was.AtMost() {
 		// What limited it then could not be read since: it gives the role nothing,
-		// where it is still the same boundary.
+		// where it is still the same boundary. What its own policies give is looked
+		// at as it is now, without.
 		before, err := v.RoleVersion(role.Key, approved.Version)
 		if err != nil && !serval.IsRefusal(err, serval.NotFound) {
 			return err
 		}
 		if err == nil && before.PermissionsBoundary != nil && *before.PermissionsBoundary == *role.PermissionsBoundary {
-			return nil
+			if err := v.FillDocuments(&before); err != nil {
+				return err
+			}
+			before.PermissionsBoundary, before.BoundaryPolicy = nil, nil
+			if insight.AWS().Look(before.Role).Index().AdministratorGrade() {
+				return nil
+			}
 		}
 	}
 	return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_escalated"},
