@@ -204,6 +204,23 @@ func (p *Plane) ChangePolicy(ctx context.Context, who serval.Principal, name str
 	return made, nil
 }
 
+// PlacePolicy gives the access policy with the name another priority. What it says
+// stays what it is now, whatever whoever places it has seen of it.
+func (p *Plane) PlacePolicy(ctx context.Context, who serval.Principal, name string, priority int) error {
+	return p.act(ctx, who, serval.PolicyChange, policyTarget(name), func(tx *store.Tx, e *serval.Event) error {
+		was, err := p.ownPolicy(tx, name)
+		if err != nil {
+			return err
+		}
+		if faults := policyFaults(was.AccessPolicy, priority); len(faults) > 0 {
+			return faulty("This access policy cannot be moved so", faults)
+		}
+		e.Detail = map[string]string{"old_digest": was.Digest, "old_priority": fmt.Sprint(was.Priority)}
+		_, err = p.savePolicy(tx, e, was.AccessPolicy, priority)
+		return err
+	})
+}
+
 // DeletePolicy takes an access policy out of force. What was approved under it
 // can be used again when another policy fits.
 func (p *Plane) DeletePolicy(ctx context.Context, who serval.Principal, name string) error {

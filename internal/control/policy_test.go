@@ -79,6 +79,33 @@ func TestPolicyOrder(t *testing.T) {
 	})
 }
 
+// A policy that is moved says what it says by then, and not what it said when the
+// list was looked at.
+func TestPlacePolicy(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		ctx, adm := t.Context(), w.signIn("adm@example.com")
+		was, err := w.plane.CreatePolicy(ctx, adm, made("break", "ana@example.com", "bob@example.com"), 5)
+		must(t, err)
+		narrowed, err := w.plane.ChangePolicy(ctx, adm, "break", made("break", "ana@example.com"), nil)
+		must(t, err)
+		before := w.head()
+		must(t, w.plane.PlacePolicy(ctx, adm, "break", 7))
+		list, _, err := w.plane.Policies(ctx, adm, PolicyFilter{Limit: 100})
+		must(t, err)
+		if now := list[len(list)-1]; now.Name != "break" || now.Priority != 7 || now.Digest != narrowed.Digest || now.Digest == was.Digest {
+			t.Errorf("placed, it is %+v; want it as it was narrowed", now)
+		}
+		e := w.events(before)
+		if len(e) != 1 || e[0].Action != serval.PolicyChange || e[0].Detail["old_priority"] != "5" || e[0].Detail["priority"] != "7" {
+			t.Errorf("events %+v, want one of the change", e)
+		}
+		wantKind(t, "no priority", w.plane.PlacePolicy(ctx, adm, "break", -1), serval.Invalid)
+		wantKind(t, "the file's", w.plane.PlacePolicy(ctx, adm, "readers", 1), serval.FailedPrecondition)
+		wantKind(t, "none", w.plane.PlacePolicy(ctx, adm, "nothing", 1), serval.NotFound)
+		wantKind(t, "nobody's to place", w.plane.PlacePolicy(ctx, w.engineer("ana@example.com"), "break", 1), serval.Denied)
+	})
+}
+
 // What one replica changes, every other decides by with the very next thing.
 func TestPoliciesAreInForceOnEveryReplica(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

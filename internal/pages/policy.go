@@ -309,7 +309,7 @@ func (p *Pages) MovePolicy(w http.ResponseWriter, r *http.Request, v *Visit) err
 		return serval.Refuse(serval.FailedPrecondition, "This policy is declared in the configuration file, and is moved there.")
 	}
 	for _, k := range moved(list, i, to == "up") {
-		if _, err := p.c.Plane.ChangePolicy(r.Context(), v.Who, k.Name, k.AccessPolicy, &k.Priority); err != nil {
+		if err := p.c.Plane.PlacePolicy(r.Context(), v.Who, k.Name, k.Priority); err != nil {
 			return err
 		}
 	}
