@@ -21,6 +21,7 @@ var varyingInPages = []struct{ pattern, stand string }{
 	{`\b(req|login|run|session|batch|task|client)_[a-z0-9]{26}`, "${1}_ID"},
 	{`\b[0-9a-f]{64}\b`, "HASH"}, {`\bAROA[A-Z0-9]{10,}`, "AROAID"}, {`\bASIA[A-Z0-9]+`, "ASIAKEY"}, {`\b[A-Z2-7]{26}\b`, "REQUEST"},
 	{`(?:[A-Za-z0-9/=]|&#43;){30,}`, "SECRET"},
+	{`(packed_policy_percent</dt><dd>)\d+`, "${1}PERCENT"}, // an instant is packed with the rest, some better than others
 	{`127\.0\.0\.1:\d+`, "127.0.0.1:PORT"},
 }
 
