@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,7 @@ type situation struct {
 // A stage is a cloud as a situation finds it, and how check is called.
 type stage struct {
 	cloud      *awstest.Cloud
-	now        time.Duration // how far AWS's clock is ahead
+	now        atomic.Int64 // how far AWS's clock is ahead, in nanoseconds
 	env        map[string]string
 	untrusted  string
 	captive    string
@@ -97,7 +98,7 @@ func TestCheckTranscript(t *testing.T) {
 		{"STS is turned off in the region", serval.TextNotAssumed, false,
 			answers("AssumeRole", "RegionDisabledException", 403, "STS is not activated in this region for account:"+member+".")},
 		{"The clock is off", serval.TextNotAssumed, false, func(s *stage) {
-			s.now = time.Hour
+			s.now.Store(int64(time.Hour))
 			answers("AssumeRole", "SignatureDoesNotMatch", 403, "Signature expired.")(s)
 		}},
 		{"Session tags fill the session", serval.TextNotAssumed, false,
@@ -207,7 +208,7 @@ func names(causes []serval.Cause) string {
 func (one situation) play(t *testing.T) (text string, causes []serval.Cause) {
 	t.Helper()
 	s := &stage{role: ingest, externalID: external, env: make(map[string]string)}
-	s.cloud = awstest.New(awstest.Options{Now: func() time.Time { return time.Now().Add(s.now) }})
+	s.cloud = awstest.New(awstest.Options{Now: func() time.Time { return time.Now().Add(time.Duration(s.now.Load())) }})
 	server := httptest.NewServer(s.cloud)
 	defer server.Close()
 	untrusted := httptest.NewUnstartedServer(s.cloud)
