@@ -89,8 +89,9 @@ func (t *Tx) Untold() string {
 
 // EndsWith reports whether h is the last row of the audit log now: then what was
 // read of the tables whose changes are all told, when h was the last, is still so.
-// Where no other process writes, this one knows. What somebody changes by hand is
-// not seen.
+// Where no other process writes, this one knows, unless a row is being kept at that
+// moment: it may be in the database already. What somebody changes by hand is not
+// seen.
 func (v *View) EndsWith(h Head) (bool, error) {
 	switch {
 	case h == Head{}:
@@ -98,7 +99,7 @@ func (v *View) EndsWith(h Head) (bool, error) {
 	case v.taken != nil:
 		return *v.taken == h, nil
 	case v.snapshot.memory.on.Load():
-		last := v.snapshot.head.Load()
+		last := v.snapshot.known.Load()
 		return last != nil && *last == h, nil
 	}
 	last, err := v.ChainHead()

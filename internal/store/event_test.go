@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -441,6 +442,17 @@ func TestEndsWith(t *testing.T) {
 		keep(stores[len(stores)-1], nil)
 		if ends(first) || !ends(last) {
 			t.Error("a row that another wrote is not seen")
+		}
+		// Where it cannot be told whether a row was kept, memory says nothing.
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := d.Write(ctx, noon, func(tx *Tx) error { defer cancel(); return tx.Append(serval.Event{Action: serval.LoginCreate}) }); err == nil {
+			t.Error("it was kept for nobody")
+		}
+		if d.db.Alone() && ends(last) {
+			t.Error("the last row is known while nobody knows")
+		}
+		if keep(d.Store, nil); !ends(last) {
+			t.Error("after the next one the last row is not known")
 		}
 	})
 }

@@ -201,7 +201,7 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 // a view whose every answer is remembered has none.
 type snapshot struct {
 	memory *memory
-	head   *atomic.Pointer[Head]
+	known  *atomic.Pointer[Head]
 	db     *database.DB
 	begun  context.Context // what the view was asked for with
 	tx     *database.Tx

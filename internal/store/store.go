@@ -50,7 +50,8 @@ type Store struct {
 	chain  atomic.Pointer[serval.Chain]
 	told   func(serval.Event)
 	head   atomic.Pointer[Head]
-	full   atomic.Bool // the last Write found no space
+	known  atomic.Pointer[Head] // head; nil while it is being moved, and where nobody knows whether it was
+	full   atomic.Bool          // the last Write found no space
 	memory memory
 
 	lobby      lobby.Lobby       // who is on the way to sign in, of SQLite
@@ -185,7 +186,7 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // memory would answer, and nobody waits for it
 	}
-	d := &snapshot{memory: &s.memory, head: &s.head, db: s.db, begun: ctx}
+	d := &snapshot{memory: &s.memory, known: &s.known, db: s.db, begun: ctx}
 	defer d.end()
 	err := f(&View{ctx: ctx, q: d, chain: *s.chain.Load(), snapshot: d})
 	if d.failed != nil {
@@ -257,6 +258,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 		return t.broken
 	}
 	if t.head != before {
+		s.known.Store(nil)
 		if _, err := tx.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
 			return fmt.Errorf("moving the chain: %w", err)
 		}
@@ -268,6 +270,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	if t.head != before {
 		s.head.Store(&t.head)
+		s.known.Store(&t.head)
 	}
 	if s.told != nil {
 		for _, e := range t.appended {
