@@ -775,6 +775,32 @@ func testTakenAway(t *testing.T, w *world) {
 					}
 				})
 			}
+			t.Run(fmt.Sprintf("%s, by %d, at the last look", test.name, by), func(t *testing.T) {
+				must(t, declare(w.plane, accounts(), declared))
+				w.push(prod, append(others, tame)...)
+				n++
+				who := w.engineer(fmt.Sprintf("person-%d@example.com", n))
+				w.sts.say(nil)
+				r := w.ask(who, tame.ARN, 60)
+				o := w.open(who, r.ID)
+				var seen mintable
+				must(t, w.store.Read(t.Context(), func(v *store.View) (err error) {
+					if seen, err = w.plane.mintable(v, who, r.ID, w.clock.now()); err == nil {
+						seen.asOf, err = v.ChainHead()
+					}
+					return err
+				}))
+				wantKind(t, "as it was", w.plane.recheck(t.Context(), who, o.Session, seen), "")
+				w.intake = intake.New(replica.door)
+				must(t, test.take(replica, who, r))
+				err := w.plane.recheck(t.Context(), who, o.Session, seen)
+				if test.want != "" || !serval.IsRefusal(err) {
+					wantKind(t, "the last look", err, test.want)
+				}
+				if s := w.session(o.Session.ID); s.State != serval.SessionDropped {
+					t.Errorf("the session is %s, want dropped", s.State)
+				}
+			})
 		}
 	}
 }
