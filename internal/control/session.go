@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -347,7 +348,7 @@ func (p *Plane) narrow(i *intent, ask Opening) error {
 	i.policy.Networks = networks[ask.Network]
 	if len(i.policy.Networks) == 0 { // to be pinned to nothing would be to be free
 		return serval.Refuse(serval.Invalid, "There is no network called %q; there are: %s.", serval.Cut(ask.Network, 60),
-			strings.Join(slices.Sorted(maps.Keys(networks)), ", "))
+			cmp.Or(strings.Join(slices.Sorted(maps.Keys(networks)), ", "), "none"))
 	}
 	return nil
 }
