@@ -143,7 +143,7 @@ func (p *program) configured(path string, changed bool, written int, names map[s
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(p.stdout, "With access to its role (serval request %s --for 1h): aws sts get-caller-identity --profile %s\n", arn.Word(), name)
+		fmt.Fprintf(p.stdout, "With access to its role (serval request %s --for 1h --reason \"…\"): aws sts get-caller-identity --profile %s\n", arn.Word(), name)
 	}
 	return nil
 }
