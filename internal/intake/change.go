@@ -22,16 +22,15 @@ import (
 // the chain is held for long neither by the push nor by what follows, and where
 // the bridge dies in between another goes on.
 
-// The bounds of what is told: how many roles are compared at once and told of in
-// one transaction, how many notices those compared have together, but for what one
-// role has more, and how many people one notice names.
+// The bounds of what is told: how many roles are compared at once, how many
+// notices they have together in one transaction, but for what one role has more,
+// and how many people one notice names.
 const (
-	tellBatch  = 50
-	toldAtOnce = 10 // of these in one transaction, which sessions wait for
-	maxTold    = 200
-	maxPeople  = 20
-	maxSaid    = 2000 // characters of a change, in an event of its own and in a message
-	maxHow     = 400  // and in the event of the push
+	tellBatch = 50
+	maxTold   = 200
+	maxPeople = 20
+	maxSaid   = 2000 // characters of a change, in an event of its own and in a message
+	maxHow    = 400  // and in the event of the push
 )
 
 // tellFor bounds how long a push tells of what it changed; the rest is told by
@@ -145,8 +144,9 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 		return false, nil // whoever has it goes on until all is told
 	}
 	defer t.telling.Unlock()
+	who := serval.System()
 	var list []telling
-	err = t.view(ctx, serval.System(), serval.RoleChange, "", func(v *store.View) error {
+	err = t.view(ctx, who, serval.RoleChange, "", func(v *store.View) error {
 		untold, err := v.Untold(tellBatch)
 		if err != nil {
 			return err
@@ -167,18 +167,7 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 	if err != nil || len(list) == 0 {
 		return false, err
 	}
-	for some := range slices.Chunk(list, toldAtOnce) {
-		if err := t.tell(ctx, some); err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// tell records what changed of roles, and has people told.
-func (t *Intake) tell(ctx context.Context, list []telling) error {
-	who := serval.System()
-	return t.act(ctx, who, serval.RoleChange, "", func(tx *store.Tx, e *serval.Event) error {
+	err = t.act(ctx, who, serval.RoleChange, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action, e.Outcome = "", ""
 		for _, one := range list {
 			if ours, err := tx.Told(one.Key, one.Since, one.Version); err != nil {
@@ -204,6 +193,7 @@ func (t *Intake) tell(ctx context.Context, list []telling) error {
 		}
 		return nil
 	})
+	return err == nil, err
 }
 
 // said is a change in words, as long as a message may be.
