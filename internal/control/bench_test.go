@@ -11,6 +11,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 // BenchmarkMint says what opening a session adds to STS's own time: each time STS
@@ -25,12 +26,12 @@ func BenchmarkMint(b *testing.B) {
 	for name, url := range map[string]func() string{
 		"sqlite": func() string { // on a disk
 			url := "sqlite://" + filepath.Join(b.TempDir(), "serval.db")
-			if err := migrate(url); err != nil {
+			if err := storetest.Migrate(url); err != nil {
 				b.Fatal(err)
 			}
 			return url
 		},
-		"postgres": func() string { return pgtest.URLOf(b, migrate) },
+		"postgres": func() string { return pgtest.URLOf(b, storetest.Migrate) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			w := worldOver(b, url()).stock()

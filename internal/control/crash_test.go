@@ -19,6 +19,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 // A child is what a process that dies is given.
@@ -97,7 +98,7 @@ func openAndDie(url, moment string) {
 func TestKilled(t *testing.T) {
 	for _, moment := range []string{beforeTheRecord, afterTheRecord} {
 		t.Run(moment, func(t *testing.T) {
-			w := worldOver(t, sqlitetest.URLOf(t, migrate)).stock()
+			w := worldOver(t, sqlitetest.URLOf(t, storetest.Migrate)).stock()
 			ana := w.engineer("ana@example.com")
 			r := w.ask(ana, roleARN(prod, "reader"), 60)
 			before := w.head()

@@ -9,6 +9,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 // the connection to PostgreSQL is cut at each statement of opening a session,
@@ -17,7 +18,7 @@ import (
 // attempt works on new connections. SERVAL_LONG=1 cuts at every one of them, and
 // not at every third.
 func TestPostgresCutAtEachStatement(t *testing.T) {
-	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, migrate))
+	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, storetest.Migrate))
 	w := worldOver(t, url).stock()
 	p := w.people()
 	var cuts, clocks int
@@ -117,7 +118,7 @@ func TestPostgresCutAtEachStatement(t *testing.T) {
 // while there is no primary everything fails, soon, and once there is one
 // again it works within ten seconds.
 func TestPostgresAway(t *testing.T) {
-	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, migrate))
+	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, storetest.Migrate))
 	w := worldOver(t, url).stock()
 	p := w.people()
 	r := w.ask(p.ana, roleARN(prod, "reader"), 60)

@@ -17,6 +17,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 var scale = flag.Bool("control", false, "measure what acts and reads cost at scale; see docs/performance.md")
@@ -39,11 +40,11 @@ func TestScale(t *testing.T) {
 	}
 	t.Run("sqlite", func(t *testing.T) {
 		url := "sqlite://" + filepath.Join(t.TempDir(), "serval.db") // on a disk
-		must(t, migrate(url))
+		must(t, storetest.Migrate(url))
 		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 		newBigWorld(t, url).measure()
 	})
-	t.Run("postgres", func(t *testing.T) { newBigWorld(t, pgtest.URLOf(t, migrate)).measure() })
+	t.Run("postgres", func(t *testing.T) { newBigWorld(t, pgtest.URLOf(t, storetest.Migrate)).measure() })
 }
 
 // A bigWorld is a world of many accounts, roles, people and events.

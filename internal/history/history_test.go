@@ -18,6 +18,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -36,25 +37,13 @@ type world struct {
 
 // each runs f over both databases. T-2
 func each(t *testing.T, f func(t *testing.T, w *world)) {
-	t.Run("sqlite", func(t *testing.T) { f(t, newWorld(t, sqlitetest.URLOf(t, migrate))) })
-	t.Run("postgres", func(t *testing.T) { f(t, newWorld(t, pgtest.URLOf(t, migrate))) })
-}
-
-func open(ctx context.Context, url string) (*store.Store, error) {
-	return store.Open(ctx, store.Config{URL: serval.NewSecret(url), Chain: serval.NewChain(serval.NewSecret("a root secret of a test, long enough"))})
-}
-
-func migrate(url string) error {
-	s, err := open(context.Background(), url)
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.Migrate(context.Background()), s.Close())
+	t.Run("sqlite", func(t *testing.T) { f(t, newWorld(t, sqlitetest.URLOf(t, storetest.Migrate))) })
+	t.Run("postgres", func(t *testing.T) { f(t, newWorld(t, pgtest.URLOf(t, storetest.Migrate))) })
 }
 
 func newWorld(t *testing.T, url string) *world {
 	t.Helper()
-	s, err := open(t.Context(), url)
+	s, err := store.Open(t.Context(), store.Config{URL: serval.NewSecret(url), Chain: serval.NewChain(serval.NewSecret("a root secret of a test, long enough"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +367,7 @@ func testExplain(t *testing.T, w *world) {
 
 // So many are counted, and there may be more.
 func TestBefore(t *testing.T) {
-	w := newWorld(t, sqlitetest.URLOf(t, migrate))
+	w := newWorld(t, sqlitetest.URLOf(t, storetest.Migrate))
 	role := aRole("r", "sqs:SendMessage")
 	w.push(role)
 	var requests []*serval.Request
@@ -471,7 +460,7 @@ func testEscalated(t *testing.T, w *world) {
 
 // What is asked of the store while it does not answer is a fault, and no answer.
 func TestFaultsAreNoAnswers(t *testing.T) {
-	w := newWorld(t, sqlitetest.URLOf(t, migrate))
+	w := newWorld(t, sqlitetest.URLOf(t, storetest.Migrate))
 	role := aRole("r", "sqs:SendMessage")
 	w.push(role)
 	r := w.ask("one", ana, role, "strict")

@@ -115,6 +115,7 @@ var table = map[string]rule{
 	"internal/kubetest":   {},
 	"internal/pgtest":     {theirs: "github.com/jackc/pgx/v5"},
 	"internal/sqlitetest": {},
+	"internal/storetest":  {ours: "serval store"},
 	// AWS's evaluation of policies, for fakes.
 	"internal/policytest": {},
 

@@ -15,6 +15,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -35,13 +36,9 @@ type world struct {
 
 func newWorld(t *testing.T, channels ...Channel) *world {
 	t.Helper()
-	s, err := openStore(sqlitetest.URLOf(t, func(url string) error {
-		s, err := openStore(url)
-		if err != nil {
-			return err
-		}
-		return errors.Join(s.Migrate(context.Background()), s.Close())
-	}))
+	s, err := store.Open(t.Context(), store.Config{
+		URL: serval.NewSecret(sqlitetest.URLOf(t, storetest.Migrate)), Chain: serval.NewChain(serval.NewSecret("a root secret of a test")),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,10 +52,6 @@ func newWorld(t *testing.T, channels ...Channel) *world {
 		w.outcomes[channel+" "+outcome]++
 	}, channels...)
 	return w
-}
-
-func openStore(url string) (*store.Store, error) {
-	return store.Open(context.Background(), store.Config{URL: serval.NewSecret(url), Chain: serval.NewChain(serval.NewSecret("a root secret of a test"))})
 }
 
 func (w *world) now() time.Time       { return time.UnixMicro(w.at.Load()).UTC() }

@@ -1,8 +1,6 @@
 package roster
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -15,6 +13,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -23,18 +22,10 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 var accounts = []string{"111122223333", "444455556666"}
 
-func migrate(url string) error {
-	s, err := store.Open(context.Background(), store.Config{URL: serval.NewSecret(url)})
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.Migrate(context.Background()), s.Close())
-}
-
 // stocked returns a store with two accounts of a hundred roles.
 func stocked(t *testing.T) *store.Store {
 	t.Helper()
-	s, err := store.Open(t.Context(), store.Config{URL: serval.NewSecret(sqlitetest.URLOf(t, migrate)), Chain: serval.NewChain(serval.NewSecret("a root secret of a test"))})
+	s, err := store.Open(t.Context(), store.Config{URL: serval.NewSecret(sqlitetest.URLOf(t, storetest.Migrate)), Chain: serval.NewChain(serval.NewSecret("a root secret of a test"))})
 	if err != nil {
 		t.Fatal(err)
 	}

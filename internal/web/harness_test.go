@@ -2,9 +2,7 @@ package web_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,6 +35,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 	"github.com/serval-bridge/serval-bridge/internal/workflow"
@@ -112,15 +111,6 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	return buildWorld(t, false, change...)
 }
 
-// migrate prepares the database of a world.
-func migrate(url string) error {
-	s, err := store.Open(context.Background(), store.Config{URL: serval.NewSecret(url)})
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.Migrate(context.Background()), s.Close())
-}
-
 // buildWorld builds a world that asks for refresh tokens or does not.
 func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world {
 	t.Helper()
@@ -154,7 +144,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 	}
 
 	root := serval.NewSecret(canary + "-root-secret-of-a-test-long-enough")
-	w.database = strings.TrimPrefix(sqlitetest.URLOf(t, migrate), "sqlite://")
+	w.database = strings.TrimPrefix(sqlitetest.URLOf(t, storetest.Migrate), "sqlite://")
 	db, err := store.Open(t.Context(), store.Config{
 		URL: serval.NewSecret("sqlite://" + w.database), Chain: serval.NewChain(root),
 	})

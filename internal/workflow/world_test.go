@@ -18,6 +18,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/signin"
 	"github.com/serval-bridge/serval-bridge/internal/sqlitetest"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/storetest"
 )
 
 func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
@@ -47,21 +48,12 @@ type world struct {
 // each runs f over both databases. T-2
 func each(t *testing.T, f func(t *testing.T, w *world)) {
 	t.Run("sqlite", func(t *testing.T) { f(t, newWorld(t)) })
-	t.Run("postgres", func(t *testing.T) { f(t, worldOver(t, pgtest.URLOf(t, migrate))) })
-}
-
-// migrate prepares a database for a world.
-func migrate(url string) error {
-	s, err := store.Open(context.Background(), store.Config{URL: serval.NewSecret(url)})
-	if err != nil {
-		return err
-	}
-	return errors.Join(s.Migrate(context.Background()), s.Close())
+	t.Run("postgres", func(t *testing.T) { f(t, worldOver(t, pgtest.URLOf(t, storetest.Migrate))) })
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	return worldOver(t, sqlitetest.URLOf(t, migrate))
+	return worldOver(t, sqlitetest.URLOf(t, storetest.Migrate))
 }
 
 func worldOver(t *testing.T, url string) *world {
