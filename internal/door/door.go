@@ -65,7 +65,7 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 			if e.Action != "" {
 				return tx.Append(e)
 			}
-			if table := tx.Untold(); table != "" {
+			if table := tx.Unrecorded(); table != "" {
 				return fmt.Errorf("%s changes %s, and no event tells of it", what, table)
 			}
 			return nil

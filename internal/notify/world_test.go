@@ -68,7 +68,7 @@ func (w *world) act(f func(tx *store.Tx) error) {
 	w.t.Helper()
 	err := w.door.Act(w.t.Context(), serval.System(), serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action, e.Outcome = "", ""
-		if err := f(tx); err != nil || tx.Untold() == "" {
+		if err := f(tx); err != nil || tx.Unrecorded() == "" {
 			return err
 		}
 		return tx.Append(serval.Event{Action: serval.RequestCreate})

@@ -66,21 +66,21 @@ func (v *View) ChainHead() (Head, error) {
 // Head returns the last row of the audit log, as far as it is written.
 func (t *Tx) Head() Head { return t.head }
 
-// told are the tables of which no change is without a row of the audit log, in the
+// recorded are the tables of which no change is without a row of the audit log, in the
 // same Tx; see EndsWith. Of a login that it was used is none.
-var told = map[string]bool{
+var recorded = map[string]bool{
 	"request": true, "allocation": true, "approved_version": true, "session": true,
 	"person": true, "login": true, "role": true, "access_policy": true,
 }
 
-// Untold returns a table of which every change is told, and that this transaction
+// Unrecorded returns a table of which every change is recorded, and that this transaction
 // has changed without a row; empty where there is none.
-func (t *Tx) Untold() string {
+func (t *Tx) Unrecorded() string {
 	if len(t.appended) > 0 {
 		return ""
 	}
 	for _, table := range t.noted.changed {
-		if told[table] {
+		if recorded[table] {
 			return table
 		}
 	}
@@ -88,7 +88,7 @@ func (t *Tx) Untold() string {
 }
 
 // EndsWith reports whether h is the last row of the audit log now: then what was
-// read of the tables whose changes are all told, when h was the last, is still so.
+// read of the tables whose changes are all recorded, when h was the last, is still so.
 // Where no other process writes, this one knows, unless a row is being kept at that
 // moment: it may be in the database already. What somebody changes by hand is not
 // seen.

@@ -475,7 +475,7 @@ func TestUntold(t *testing.T) {
 		} {
 			d.act(t, noon, func(tx *Tx) error {
 				err := test.f(tx)
-				if got := tx.Untold(); got != test.want {
+				if got := tx.Unrecorded(); got != test.want {
 					t.Errorf("%s: untold is %q, want %q", test.name, got, test.want)
 				}
 				return err
