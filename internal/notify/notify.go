@@ -166,11 +166,11 @@ func (n *Notifier) deliver(ctx context.Context, c Channel) error {
 // the database more than it brings anybody.
 var errReceiver = errors.New("the receiver takes nothing")
 
-// A claimed notice, and the request that it is about as it stands now; nil where
-// it is about none.
+// A claimed notice.
 type claimed struct {
 	serval.Notice
-	request *serval.Request
+	request     *serval.Request // that it is about, as it stands now; nil where it is about none
+	undelivered error           // what came of sending it
 }
 
 // claim takes what is due on a channel. What is to be mailed to a group becomes a
@@ -269,50 +269,46 @@ func (n *Notifier) spread(tx *store.Tx, one serval.Notice, r *serval.Request) er
 // second time.
 func (n *Notifier) send(ctx context.Context, c Channel, list []claimed) error {
 	var under sync.WaitGroup
-	undelivered := make([]error, len(list))
-	for i, one := range list {
+	for i := range list {
+		one := &list[i]
 		under.Go(func() {
 			sending, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			err := guarded(func() error { return c.Send(sending, n.message(one)) })
+			err := guarded(func() error { return c.Send(sending, n.message(*one)) })
 			if errors.Is(err, errPanic) {
 				n.log.Error("a notice could not be delivered", zap.String("channel", c.Name()), zap.String("notice", one.ID), zap.Error(err))
 				err = errors.New("a fault of Serval's own, which the log tells of")
 			}
-			undelivered[i] = err
+			one.undelivered = err
 		})
 	}
 	under.Wait()
-	tried := list[:0:0]
-	var outcome []error
-	for i, err := range undelivered {
-		if err == nil || ctx.Err() == nil { // else the next process does it, when the claim is over
-			tried, outcome = append(tried, list[i]), append(outcome, err)
-		}
+	if ctx.Err() != nil { // the next process sends those again, when the claim is over
+		list = slices.DeleteFunc(list, func(one claimed) bool { return one.undelivered != nil })
 	}
-	if len(tried) == 0 {
+	if len(list) == 0 {
 		return ctx.Err()
 	}
-	if err := n.record(context.WithoutCancel(ctx), c.Name(), tried, outcome); err != nil {
+	if err := n.record(context.WithoutCancel(ctx), c.Name(), list); err != nil {
 		return err
 	}
-	if !slices.Contains(outcome, nil) {
+	if !slices.ContainsFunc(list, func(one claimed) bool { return one.undelivered == nil }) {
 		return errReceiver
 	}
 	return nil
 }
 
 // record notes how deliveries came out.
-func (n *Notifier) record(ctx context.Context, channel string, list []claimed, undelivered []error) error {
+func (n *Notifier) record(ctx context.Context, channel string, list []claimed) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	var after []serval.Notice
 	err := n.act(ctx, serval.NoticeSend, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action, e.Outcome = "", ""
 		after = nil // this may be repeated
-		for i, one := range list {
+		for _, one := range list {
 			was := one.Attempts
-			if err := undelivered[i]; err == nil {
+			if err := one.undelivered; err == nil {
 				one.Sent(tx.Now)
 			} else {
 				var pause time.Duration
