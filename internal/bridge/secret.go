@@ -38,9 +38,12 @@ func SplitSecret(text serval.Secret) (root serval.Secret, older []serval.Secret)
 // rootSecret is the setting that holds several.
 const rootSecret = "SERVAL_SECRET"
 
-// secret returns where the secret of a setting is kept.
+// secret returns where the secret of a setting is kept; of the root secrets, the
+// present one.
 func (c *Config) secret(setting string) *serval.Secret {
 	switch setting {
+	case rootSecret:
+		return &c.Secret
 	case "SERVAL_OIDC_CLIENT_SECRET":
 		return &c.OIDC.ClientSecret
 	case "SERVAL_EXTERNAL_ID_SECRET":
@@ -205,13 +208,13 @@ func (k *keeper) turn(ctx context.Context, r rotation) {
 			return
 		}
 	}
-	if k.patient[first] > 0 && k.refused[first].Equal(*next.tried(first)) {
+	if k.patient[first] > 0 && k.refused[first].Equal(*next.secret(first)) {
 		k.patient[first]--
 		return
 	}
 	if err := r.take(ctx, &k.used, &next); err != nil {
 		if ctx.Err() == nil {
-			k.patient[first], k.refused[first] = again, *next.tried(first)
+			k.patient[first], k.refused[first] = again, *next.secret(first)
 			k.note(first, err)
 		}
 		return
@@ -221,14 +224,6 @@ func (k *keeper) turn(ctx context.Context, r rotation) {
 		k.note(setting, nil)
 		k.log.Info("a secret has changed and is in use", zap.String("setting", setting))
 	}
-}
-
-// tried returns the secret that an attempt is known by.
-func (c *Config) tried(setting string) *serval.Secret {
-	if setting == rootSecret {
-		return &c.Secret
-	}
-	return c.secret(setting)
 }
 
 // note keeps how things stand with a setting, and tells what is new of it.
