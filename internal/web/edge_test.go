@@ -797,8 +797,11 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// What differs from run to run, and what stands for it.
-var varying = []struct{ pattern, stand string }{
+// A variation is what differs from run to run, and what stands for it.
+type variation struct{ pattern, stand string }
+
+// varying is what differs in answers of the API.
+var varying = []variation{
 	{`"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"`, `"TIME"`},
 	{`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`, "TIME"},
 	{`\b(req|login|person|session|batch)_[a-z0-9]{26}`, "${1}_ID"},
@@ -814,8 +817,13 @@ func golden(t *testing.T, name, got string) {
 	if err := json.Indent(&b, []byte(got), "", "  "); err != nil {
 		t.Fatalf("%s is not JSON: %v in %s", name, err, got)
 	}
-	text := b.String()
-	for _, v := range varying {
+	compare(t, name, b.String(), varying)
+}
+
+// compare holds text against the golden file of the name, but for what varies.
+func compare(t *testing.T, name, text string, varies []variation) {
+	t.Helper()
+	for _, v := range varies {
 		text = regexp.MustCompile(v.pattern).ReplaceAllString(text, v.stand)
 	}
 	path := filepath.Join("testdata", name)
@@ -829,7 +837,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(string(want), text); d != "" {
-		t.Errorf("%s (-want +got):\n%s", path, d)
+		t.Errorf("%s (-want +got); UPDATE_GOLDEN=1 writes it anew:\n%s", path, d)
 	}
 }
 

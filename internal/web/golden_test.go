@@ -1,17 +1,13 @@
 package web_test
 
 import (
-	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
-// What differs from run to run in a page, and what stands for it.
-var varyingInPages = []struct{ pattern, stand string }{
+// varyingInPages is what differs in pages.
+var varyingInPages = []variation{
 	{`\?v=[0-9a-f]{16}`, "?v=TAG"},
 	{`\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z`, "TIME"},
 	{`\d{4}-\d\d-\d\d \d\d:\d\d UTC`, "WHEN"},
@@ -44,22 +40,6 @@ func TestPagesAsTheyAre(t *testing.T) {
 			_, text, _ = strings.Cut(text, "<main id=\"content\">")
 			text, _, _ = strings.Cut(text, "</main>")
 		}
-		for _, v := range varyingInPages {
-			text = regexp.MustCompile(v.pattern).ReplaceAllString(text, v.stand)
-		}
-		text = strings.TrimSpace(text) + "\n"
-		path := filepath.Join("testdata", "pages", p.name+".html")
-		if *update {
-			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(string(want), text); d != "" {
-			t.Errorf("%s (-want +got); UPDATE_GOLDEN=1 writes it anew:\n%s", path, d)
-		}
+		compare(t, filepath.Join("pages", p.name+".html"), strings.TrimSpace(text)+"\n", varyingInPages)
 	}
 }
