@@ -179,7 +179,7 @@ func (b *tab) follow(do func() error) {
 	b.fresh()
 	was := b.document()
 	b.must(do())
-	b.wait("another page", func() bool { return b.document() != was })
+	b.wait("another page", func() bool { is := b.document(); return is != "" && is != was })
 	b.wait("the whole page", func() bool {
 		res, err := b.page.Eval(`() => document.readyState`)
 		return err == nil && res.Value.Str() == "complete"
@@ -238,11 +238,42 @@ func (b *tab) button(text string) *rod.Element {
 	return e
 }
 
+// held returns an element that is in the page, and gives it the focus. A page that
+// looks again by itself may put another in the place of what was found, but not of
+// what has the focus.
+func (b *tab) held(find func() *rod.Element) *rod.Element {
+	b.t.Helper()
+	for {
+		e := find()
+		_ = proto.DOMFocus{ObjectID: e.Object.ObjectID}.Call(b.page) // not all can have it
+		if there, err := e.Eval(`() => this.isConnected`); err != nil || there.Value.Bool() {
+			return e
+		}
+	}
+}
+
+// tap presses what says this, which leads nowhere.
+func (b *tab) tap(text string) {
+	b.t.Helper()
+	b.must(b.click(b.held(func() *rod.Element { return b.button(text) })))
+}
+
+// tapOn presses an element that leads nowhere.
+func (b *tab) tapOn(selector string) {
+	b.t.Helper()
+	b.must(b.click(b.held(func() *rod.Element { return b.find(selector) })))
+}
+
 // press presses what says this and waits for the page that it leads to.
 func (b *tab) press(text string) {
 	b.t.Helper()
-	e := b.button(text)
-	b.follow(func() error { return b.click(e) })
+	b.follow(func() error { return b.click(b.held(func() *rod.Element { return b.button(text) })) })
+}
+
+// pressOn presses an element that leads to another page.
+func (b *tab) pressOn(selector string) {
+	b.t.Helper()
+	b.follow(func() error { return b.click(b.held(func() *rod.Element { return b.find(selector) })) })
 }
 
 // click clicks in the middle of an element, as a mouse does. What the driver has
@@ -266,29 +297,21 @@ func (b *tab) click(e *rod.Element) error {
 	return nil
 }
 
-// pressOn presses an element that leads to another page.
-func (b *tab) pressOn(selector string) {
-	b.t.Helper()
-	e := b.find(selector)
-	b.follow(func() error { return b.click(e) })
-}
-
 // fill types into a field, in place of what is there.
 func (b *tab) fill(selector, text string) {
 	b.t.Helper()
-	e := b.find(selector)
-	b.must(proto.DOMFocus{ObjectID: e.Object.ObjectID}.Call(b.page))
-	b.must2(e.Eval(`() => this.select()`))
+	b.must2(b.held(func() *rod.Element { return b.find(selector) }).Eval(`() => this.select()`))
 	b.must(proto.InputInsertText{Text: text}.Call(b.page))
 }
 
-// at returns the path that the tab is at.
+// at returns the path that the tab is at. The page itself knows it; the browser
+// around it, which the driver would ask, hears of a new one a moment later.
 func (b *tab) at() string {
-	info, err := b.page.Info()
+	res, err := b.root.Timeout(chromiumTime).Eval(`() => location.href`)
 	if err != nil {
 		return err.Error()
 	}
-	return strings.TrimPrefix(info.URL, b.w.url)
+	return strings.TrimPrefix(res.Value.Str(), b.w.url)
 }
 
 // text returns what a person reads.

@@ -89,16 +89,18 @@
     });
   }
 
-  // What is under way is looked at again, unless somebody is at work in it.
+  // What is under way is looked at again, unless somebody is at work in it: also where
+  // they began while the answer was on its way.
+  const busy = (part) => document.hidden || part.contains(document.activeElement) || part.querySelector("details[open]:not([data-unfolded])");
   for (const part of all("[data-refresh]")) {
     const id = part.id;
     const again = async () => {
       const now = document.getElementById(id);
       if (!now?.dataset.refresh) return;
-      if (!document.hidden && !now.contains(document.activeElement) && !now.querySelector("details[open]:not([data-unfolded])")) {
+      if (!busy(now)) {
         try {
           const next = await fetched(location.href, id);
-          if (next && next.innerHTML !== now.dataset.was) {
+          if (next && !busy(now) && next.innerHTML !== now.dataset.was) {
             next.dataset.was = next.innerHTML;
             now.replaceWith(next);
             refreshed(next);
