@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -745,7 +746,12 @@ func testOpenSync(t *testing.T, w *world) {
 	}
 }
 
-func TestWaitAccounts(t *testing.T) {
+// What has changed is told at once, what another replica changed within a second, and
+// what has not when the time is up.
+func TestWaitAccounts(t *testing.T) { synctest.Test(t, testWaitAccounts) }
+
+func testWaitAccounts(t *testing.T) {
+	const soon = 50 * time.Millisecond
 	w := newWorld(t).stock()
 	ctx := t.Context()
 	adm := adm()
@@ -759,7 +765,7 @@ func TestWaitAccounts(t *testing.T) {
 		begin := time.Now()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			time.Sleep(50 * time.Millisecond)
+			time.Sleep(soon)
 			if err := meanwhile(); err != nil {
 				t.Error(err)
 			}
@@ -773,25 +779,25 @@ func TestWaitAccounts(t *testing.T) {
 		return list, v, took
 	}
 	nothing := func() error { return nil }
-	if list, v, took := wait("another", time.Minute, nothing); v != version || took > 5*time.Second || len(list) != 1 {
+	if list, v, took := wait("another", time.Minute, nothing); v != version || took != 0 || len(list) != 1 {
 		t.Errorf("another version: %d accounts, %s after %s", len(list), v, took)
 	}
-	if list, v, took := wait(version, 200*time.Millisecond, nothing); v != version || took < 200*time.Millisecond || took > 5*time.Second || len(list) != 1 {
+	if list, v, took := wait(version, 200*time.Millisecond, nothing); v != version || took != 200*time.Millisecond || len(list) != 1 {
 		t.Errorf("nothing changed: %+v, %s after %s", list, v, took)
 	}
 	// A change of another account is not this worker's.
-	if _, v, took := wait(version, 200*time.Millisecond, func() error { return w.plane.RequestSync(ctx, adm, prod) }); v != version || took < 200*time.Millisecond {
+	if _, v, took := wait(version, 200*time.Millisecond, func() error { return w.plane.RequestSync(ctx, adm, prod) }); v != version || took != 200*time.Millisecond {
 		t.Errorf("another's account: %s after %s", v, took)
 	}
 	list, asked, took := wait(version, time.Minute, func() error { return w.plane.RequestSync(ctx, adm, dev) })
-	if asked == version || took > time.Second || len(list) != 1 || list[0].SyncRequestedAt.IsZero() {
+	if asked == version || took != soon || len(list) != 1 || list[0].SyncRequestedAt.IsZero() {
 		t.Errorf("a sync was asked for: %+v, %s after %s", list, asked, took)
 	}
 	// Another replica's change is seen without being told.
 	other := w.newPlane()
 	declared := accounts()
 	declared[1].Name = "development"
-	if _, v, took := wait(asked, time.Minute, func() error { return other.Declare(ctx, serval.System(), 0, declared, policies()) }); v == asked || took > 2500*time.Millisecond {
+	if _, v, took := wait(asked, time.Minute, func() error { return other.Declare(ctx, serval.System(), 0, declared, policies()) }); v == asked || took != time.Second {
 		t.Errorf("another replica's change: %s after %s", v, took)
 	}
 	ended, cancel := context.WithCancel(ctx)
