@@ -209,7 +209,7 @@ func TestTheWorkerRuns(t *testing.T) {
 		`serval_worker_sync_seconds_count 2`,
 	}
 	var missing []string
-	for range 500 {
+	for range 3000 {
 		metrics := page("/metrics")
 		missing = nil
 		for _, line := range want {
