@@ -1,7 +1,6 @@
 package bridge
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -16,12 +15,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"github.com/santhosh-tekuri/jsonschema/v6/kind"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
 
-	"github.com/serval-bridge/serval-bridge/api"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -213,68 +207,21 @@ func checkSchema(text []byte, s source) []Fault {
 	if err != nil {
 		return []Fault{syntaxFault(err)}
 	}
-	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+	var faults []Fault
+	err = configuration().check(asJSON, func(path, format string, args ...any) {
+		text := fmt.Sprintf(format, args...)
+		switch {
+		case text == "got number, want string":
+			text += "; put it in quotes" // an account id is digits and no number
+		case text == "got null, want object" && path == "$":
+			text = "the file is empty; it names at least the team"
+		}
+		faults = append(faults, s.fault(path, "%s.", text))
+	})
 	if err != nil {
 		return []Fault{{Text: "not a configuration: " + err.Error() + "."}}
 	}
-	var faulty *jsonschema.ValidationError
-	if err := schema().Validate(value); !errors.As(err, &faulty) {
-		return nil
-	}
-	var faults []Fault
-	var walk func(e *jsonschema.ValidationError)
-	walk = func(e *jsonschema.ValidationError) {
-		for _, cause := range e.Causes {
-			walk(cause)
-		}
-		if unknown, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
-			for _, name := range unknown.Properties {
-				faults = append(faults, s.fault(yamlPath(append(slices.Clone(e.InstanceLocation), name)), "no such key."))
-			}
-			return
-		}
-		if len(e.Causes) == 0 {
-			text := e.ErrorKind.LocalizedString(english())
-			switch {
-			case text == "got number, want string":
-				text += "; put it in quotes" // an account id is digits and no number
-			case text == "got null, want object" && len(e.InstanceLocation) == 0:
-				text = "the file is empty; it names at least the team"
-			}
-			faults = append(faults, s.fault(yamlPath(e.InstanceLocation), "%s.", text))
-		}
-	}
-	walk(faulty)
 	return faults
-}
-
-func english() *message.Printer { return message.NewPrinter(language.English) }
-
-// schema compiles the embedded schema. A schema that does not compile is a bug
-// that every test meets.
-func schema() *jsonschema.Schema {
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(api.ConfigSchema))
-	if err != nil {
-		panic("bridge: the configuration's schema: " + err.Error())
-	}
-	c := jsonschema.NewCompiler()
-	if err := c.AddResource("config.schema.json", document); err != nil {
-		panic("bridge: the configuration's schema: " + err.Error())
-	}
-	return c.MustCompile("config.schema.json")
-}
-
-// yamlPath returns a JSON pointer's parts as a YAML path.
-func yamlPath(parts []string) string {
-	path := "$"
-	for _, p := range parts {
-		if strings.Trim(p, "0123456789") == "" && p != "" {
-			path += "[" + p + "]"
-		} else {
-			path += "." + p
-		}
-	}
-	return path
 }
 
 // firstToken returns where a node begins: of a mapping that is its first key.

@@ -44,8 +44,7 @@ const (
 	aws      = "github.com/aws/aws-sdk-go-v2 github.com/aws/smithy-go golang.org/x/time golang.org/x/sync "
 	strict   = "github.com/go-json-experiment/json " // a strict JSON reader
 	zap      = "go.uber.org/zap "
-	schema   = "github.com/santhosh-tekuri/jsonschema/v6 golang.org/x/text " // of the configuration file
-	wiring   = zap + schema + "github.com/spf13/cobra github.com/spf13/pflag github.com/caarlos0/env/v11 github.com/goccy/go-yaml golang.org/x/sync "
+	wiring   = zap + "github.com/spf13/cobra github.com/spf13/pflag github.com/caarlos0/env/v11 github.com/goccy/go-yaml golang.org/x/sync "
 	metrics  = "github.com/prometheus/client_golang github.com/prometheus/client_model "
 	terminal = "golang.org/x/term "
 )
