@@ -52,6 +52,9 @@ CRDS      := $(TOOLS)/crds-$(shell echo $(CRD_FILES) | cat - $(CRD_MODULE)/go.su
 # look; to watch it all the same finds nothing and takes three times as long.
 HAVE_CC := $(shell command -v gcc >/dev/null 2>&1 || command -v clang >/dev/null 2>&1 && echo yes)
 RACE    := $(if $(HAVE_CC),-race -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false,)
+# At the end of each process it waits for a second, unless it is told not to: scripts run the programs hundreds of times.
+GORACE  ?= atexit_sleep_ms=10
+export GORACE
 
 .DEFAULT_GOAL := help
 .PHONY: chart-docs terraform-schema release-dry-run test-release help demo demo-check test test-kube test-upgrade test-sts test-terraform bench bench-ingest bench-bridge bench-control bench-logins bench-notices beside soak oidc-provider iam-data fuzz build check tools kube-tools clean

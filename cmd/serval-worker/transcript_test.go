@@ -232,7 +232,7 @@ func (one situation) play(t *testing.T) (text string, causes []serval.Cause) {
 		s.env[name] = value
 	}
 	one.mess(s)
-	environ := []string{"AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1", "PATH=" + os.Getenv("PATH")}
+	environ := []string{"AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1", "PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE")}
 	for name, value := range s.env {
 		environ = append(environ, name+"="+value)
 	}

@@ -47,7 +47,7 @@ func newLaptop(t *testing.T, o options) *laptop {
 // command returns a command in the laptop's environment, and in that alone.
 func (l *laptop) command(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, args...)
-	c.Env = []string{"PATH=" + os.Getenv("PATH")}
+	c.Env = []string{"PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE")}
 	for _, v := range l.environ() {
 		c.Env = append(c.Env, v[0]+"="+v[1])
 	}
