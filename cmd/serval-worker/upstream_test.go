@@ -28,6 +28,7 @@ type far struct {
 	held   bool              // it is claimed
 	put    func()            // called in place of taking a result
 	result *wire.TaskResult
+	polls  int // how often the worker asked for its accounts
 	pushes int
 	deltas int
 	digest [sha256.Size]byte
@@ -49,10 +50,10 @@ func (f *far) faults() []string {
 	return f.wrong
 }
 
-func (f *far) accepted() (pushes, deltas int) {
+func (f *far) accepted() (polls, pushes, deltas int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.pushes, f.deltas
+	return f.polls, f.pushes, f.deltas
 }
 
 // ServeHTTP answers as the bridge does.
@@ -104,6 +105,7 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.result = &in
 		json.NewEncoder(w).Encode(wire.TaskDone{})
 	case "GET /api/v1/upstream/accounts":
+		f.polls++
 		version := fmt.Sprint("v", f.pushes)
 		if r.URL.Query().Get("version") == version {
 			f.mu.Unlock()
