@@ -246,6 +246,7 @@ func TestRefusals(t *testing.T) {
 		{"more than a class of an ingress", []string{elsewhere, "ingress.className=x\n  rules: []"}, "at '/ingress/className'"},
 		{"more than a host", []string{elsewhere, "ingress.hosts[0]=x.example.com\n    - host: y"}, "at '/ingress/hosts/0'"},
 		{"more than a class of a load balancer", []string{elsewhere, "bridge.service.loadBalancerClass=x\n  externalIPs: [192.0.2.1]"}, "at '/bridge/service/loadBalancerClass'"},
+		{"a limit of memory that nine tenths cannot be taken of", []string{elsewhere, "bridge.resources.limits.memory=512m", "worker.resources.limits.memory=4e8"}, "bridge.resources.limits.memory is 512m: write it as 512Mi*worker.resources.limits.memory is 4e8: write it as 512Mi"},
 		{"two configurations", []string{elsewhere, "config.team=a", "bridge.existingConfigMap=x"}, "config and bridge.existingConfigMap are both set"},
 		{"an ingress without a bridge", []string{"bridge.enabled=false", "worker.upstream.url=https://x.example.com", "ingress.enabled=true"}, "there is nothing behind it"},
 	} {

@@ -77,8 +77,8 @@ func TestPods(t *testing.T) {
 						t.Errorf("a secret is in the environment: %s", env)
 					}
 				}
-				if !strings.Contains(string(env), `"name":"GOMEMLIMIT"`) {
-					t.Errorf("GOMEMLIMIT is not set: %s", env)
+				if !strings.Contains(string(env), `{"name":"GOMEMLIMIT","value":"483183820"}`) { // of 512 MiB
+					t.Errorf("GOMEMLIMIT is not nine tenths of the limit: %s", env)
 				}
 				if c["lifecycle"] != nil || c["command"] != nil {
 					t.Errorf("there is no shell in the image: %v, %v", c["lifecycle"], c["command"])
@@ -113,6 +113,29 @@ func TestPods(t *testing.T) {
 			if text, _ := json.Marshal(o["spec"]); o.kind() == "Ingress" && strings.Contains(string(text), "admin") ||
 				o.kind() == "Service" && o.name() == "serval-bridge" && strings.Contains(string(text), "9090") {
 				t.Errorf("%s: %s %s leads to the admin port: %s", file, o.kind(), o.name(), text)
+			}
+		}
+	}
+}
+
+// R-55: what the Go runtime may have is nine tenths of the limit, however that is
+// written.
+func TestMemoryLimit(t *testing.T) {
+	for limit, want := range map[string]string{
+		"512Mi": "483183820", "1.5Gi": "1449551462", "100M": "90000000", "1G": "900000000", "2Ti": "1979120929996",
+		"500000k": "450000000", "600000Ki": "552960000", "1T": "900000000000", "1073741824": "966367641", "null": "",
+	} {
+		for _, name := range []string{"bridge", "worker"} {
+			objects := mustRender(t, "--set", elsewhere, "--set", name+".resources.limits.memory="+limit)
+			got := ""
+			container := find(t, objects, "Deployment", "serval-"+name).at("spec.template.spec.containers").([]any)[0].(map[string]any)
+			for _, v := range container["env"].([]any) {
+				if v := v.(map[string]any); v["name"] == "GOMEMLIMIT" {
+					got = fmt.Sprint(v["value"])
+				}
+			}
+			if got != want {
+				t.Errorf("with a limit of %s the %s has GOMEMLIMIT=%q, want %q", limit, name, got, want)
 			}
 		}
 	}

@@ -298,7 +298,7 @@ upstream_tokens:
 			b.capped.hold(cmd)
 		}
 		cmd.Env = []string{
-			fmt.Sprintf("GOMEMLIMIT=%d", cmp.Or(*capMiB*1_000_000, math.MaxInt64)), // as the chart has it
+			fmt.Sprintf("GOMEMLIMIT=%d", cmp.Or((*capMiB<<20)/10*9, math.MaxInt64)), // as the chart has it
 			"PATH=" + os.Getenv("PATH"), "SERVAL_LISTEN=" + address, "SERVAL_ADMIN_LISTEN=" + admin, "SERVAL_PUBLIC_URL=http://" + address,
 			"SERVAL_OIDC_ISSUER=" + issuer, "SERVAL_OIDC_CLIENT_ID=client", "SERVAL_OIDC_CLIENT_SECRET=s",
 			"SERVAL_SECRET=8f14e45fceea167a5a36dedd4bea2543", "SERVAL_EXTERNAL_ID_SECRET=c9f0f895fb98ab9159f51fd0297e236d",

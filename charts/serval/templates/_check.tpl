@@ -35,6 +35,12 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- range $name, $part := dict "bridge" $v.bridge "worker" $v.worker -}}
+{{- $limit := include "serval.memoryLimit" $part -}}
+{{- if and $limit (not (regexMatch "^[0-9]+([.][0-9]+)?([kMGT]|[KMGT]i)?$" $limit)) -}}
+{{- $wrong = append $wrong (printf "%s.resources.limits.memory is %s: write it as 512Mi or 1.5Gi, so that GOMEMLIMIT can be made of it." $name $limit) -}}
+{{- end -}}
+{{- end -}}
 {{- if not (or $v.bridge.enabled $v.worker.enabled) -}}
 {{- $wrong = append $wrong "bridge.enabled and worker.enabled are both false: there is nothing to install." -}}
 {{- end -}}

@@ -65,14 +65,20 @@ readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
 
-{{- /* The limit in MiB, times a million: 95 percent of it in bytes. What the Go runtime does not count has the rest. */ -}}
+{{- /* Nine tenths of the limit, in bytes; what the Go runtime does not count has the rest. The downward API tells the limit and cannot
+multiply, so it is computed of the values. Where something else changes the limit, extraEnv has the last word. */ -}}
 {{- define "serval.memory" -}}
-{{- if dig "limits" "memory" "" .resources }}
-- name: MEMORY_LIMIT_MIB
-  valueFrom: {resourceFieldRef: {resource: limits.memory, divisor: 1Mi}}
+{{- with include "serval.memoryLimit" . }}
+{{- $unit := get (dict "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776) (regexFind "[A-Za-z]*$" .) | default 1 }}
 - name: GOMEMLIMIT
-  value: $(MEMORY_LIMIT_MIB)000000
+  value: {{ mulf (regexFind "^[0-9.]+" . | float64) $unit 0.9 | floor | int64 | quote }}
 {{- end }}
+{{- end }}
+
+{{- /* The limit of memory as text, also where it is a number of bytes; empty where there is none. */ -}}
+{{- define "serval.memoryLimit" -}}
+{{- $limit := dig "limits" "memory" "" (.resources | default dict) -}}
+{{- if kindIs "float64" $limit }}{{ int64 $limit }}{{ else }}{{ $limit }}{{ end }}
 {{- end }}
 
 {{- define "serval.settings" -}}
