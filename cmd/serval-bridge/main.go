@@ -194,14 +194,14 @@ func backup(environ []string) *cobra.Command {
 	var c Database
 	command := &cobra.Command{
 		Use: "backup FILE", Short: "Write the SQLite database to a new file, while it is being served", Args: cobra.ExactArgs(1),
-		Long: "Write the SQLite database to a new file, while it is being served.\n\nThe file holds what the database holds; SERVAL_SECRET is not in it, and without it\nnothing that is sealed opens. PostgreSQL has its own tools. See docs/backup.md.",
+		Long: "Write the SQLite database to a new file, while it is being served, or\nto stdout where FILE is -, from a pod without a shell.\n\nThe file holds what the database holds; SERVAL_SECRET is not in it, and without it\nnothing that is sealed opens. PostgreSQL has its own tools. See docs/backup.md.",
 	}
 	settings.Flags(command.Flags(), &c)
 	command.RunE = func(command *cobra.Command, args []string) error {
 		if faults := settings.Read(&c, environ, command.Flags()); len(faults) > 0 {
 			return wrong(faults)
 		}
-		return bridge.Backup(command.Context(), c.DatabaseURL, args[0])
+		return bridge.Backup(command.Context(), c.DatabaseURL, args[0], command.OutOrStdout())
 	}
 	return command
 }

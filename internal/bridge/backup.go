@@ -17,13 +17,17 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
-// Backup writes the SQLite database to a new file while it is being served.
-func Backup(ctx context.Context, url serval.Secret, path string) (err error) {
+// Backup writes the SQLite database to a new file while it is being served; to
+// out where path is "-", as out of a pod that no file comes out of.
+func Backup(ctx context.Context, url serval.Secret, path string, out io.Writer) (err error) {
 	s, err := store.Open(ctx, store.Config{URL: url, ReadOnly: true})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if path == "-" {
+		return s.BackupTo(ctx, out)
+	}
 	return s.Backup(ctx, path)
 }
 

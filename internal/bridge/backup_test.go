@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bytes"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,10 +23,10 @@ import (
 func TestBackup(t *testing.T) {
 	e := newEstate(t, nil)
 	file := filepath.Join(t.TempDir(), "backup.db")
-	if err := Backup(t.Context(), e.c.DatabaseURL, file); err != nil {
+	if err := Backup(t.Context(), e.c.DatabaseURL, file, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := Backup(t.Context(), e.c.DatabaseURL, file); !serval.IsRefusal(err, serval.Conflict) {
+	if err := Backup(t.Context(), e.c.DatabaseURL, file, nil); !serval.IsRefusal(err, serval.Conflict) {
 		t.Errorf("over an existing file: %v, want it refused", err)
 	}
 	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
@@ -41,7 +42,7 @@ func TestRestoreDrill(t *testing.T) {
 	t.Run("sqlite", func(t *testing.T) {
 		e, file := newEstate(t, nil), filepath.Join(t.TempDir(), "backup.db")
 		restoreDrill(t, e, func() {
-			if err := Backup(t.Context(), e.c.DatabaseURL, file); err != nil {
+			if err := Backup(t.Context(), e.c.DatabaseURL, file, nil); err != nil {
 				t.Fatal(err)
 			}
 		}, func() {
@@ -154,6 +155,9 @@ func restoreDrill(t *testing.T, e *estate, keep, putBack func()) {
 	if _, err := archive.Verify(t.Context(), lost); err == nil {
 		t.Error("the head that was published before the loss is in the restored log")
 	}
+	if _, err := archive.Verify(t.Context(), done.Head); err != nil {
+		t.Errorf("the last head from before the backup: %v, want the log to hold with it", err)
+	}
 }
 
 // A database that was set back and not made safe is noticed by what a worker
@@ -175,8 +179,10 @@ func TestRegressIsNoticed(t *testing.T) {
 // PostgreSQL has its own tools, and its database is made safe alike.
 func TestRestoredPostgres(t *testing.T) {
 	url := postgres(t)
-	if err := Backup(t.Context(), url, filepath.Join(t.TempDir(), "x")); !serval.IsRefusal(err, serval.FailedPrecondition) {
-		t.Errorf("a backup of PostgreSQL: %v, want it refused with the way", err)
+	for _, to := range []string{filepath.Join(t.TempDir(), "x"), "-"} {
+		if err := Backup(t.Context(), url, to, io.Discard); !serval.IsRefusal(err, serval.FailedPrecondition) {
+			t.Errorf("a backup of PostgreSQL to %s: %v, want it refused with the way", to, err)
+		}
 	}
 	e := newEstate(t, func(c *Config) { c.DatabaseURL = url })
 	_, made := e.ana()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,8 +17,8 @@ import (
 // that has its own ways. An existing file is refused, and after an error there is
 // none.
 func (d *DB) Backup(ctx context.Context, path string) (err error) {
-	if !d.dialect.alone {
-		return serval.Refuse(serval.FailedPrecondition, "PostgreSQL is backed up by its own tools: pg_dump, or a base backup with its log. Then: serval-bridge restored.")
+	if err := d.checkBackup(); err != nil {
+		return err
 	}
 	if _, err := os.Lstat(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return serval.Refuse(serval.Conflict, "%s is there already; name a new file.", path)
@@ -45,6 +46,49 @@ func (d *DB) Backup(ctx context.Context, path string) (err error) {
 		if err := step(); err != nil {
 			return fmt.Errorf("keeping the backup: %w", err)
 		}
+	}
+	return nil
+}
+
+// BackupTo writes to w what Backup writes to a file: whole, or with an error. It is
+// made beside the database first, which takes as much room again while it lasts.
+func (d *DB) BackupTo(ctx context.Context, w io.Writer) error {
+	if err := d.checkBackup(); err != nil {
+		return err
+	}
+	var file string
+	if err := d.read.QueryRowContext(ctx, `select file from pragma_database_list where name = 'main'`).Scan(&file); err != nil {
+		return fmt.Errorf("finding the database's folder: %w", err)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(file), ".backup-")
+	if err != nil {
+		return fmt.Errorf("making the backup: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "serval.db")
+	if err := d.Backup(ctx, path); err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("reading the backup: %w", err)
+	}
+	defer f.Close()
+	// Gone already while it is read: whoever stops reading ends this program, and
+	// nothing may be left then.
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("clearing up after the backup: %w", err)
+	}
+	if _, err := io.Copy(w, f); err != nil {
+		return fmt.Errorf("writing the backup: %w", err)
+	}
+	return nil
+}
+
+// checkBackup refuses a database that is not backed up from here.
+func (d *DB) checkBackup() error {
+	if !d.dialect.alone {
+		return serval.Refuse(serval.FailedPrecondition, "PostgreSQL is backed up by its own tools: pg_dump, or a base backup with its log. Then: serval-bridge restored.")
 	}
 	return nil
 }

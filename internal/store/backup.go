@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"io"
 )
 
 // Backup writes the database as it is at one instant to a new file at path, while
@@ -9,6 +10,10 @@ import (
 // that has its own ways. An existing file is refused, and after an error there is
 // none.
 func (s *Store) Backup(ctx context.Context, path string) error { return s.db.Backup(ctx, path) }
+
+// BackupTo writes to w what Backup writes to a file: whole, or with an error. It is
+// made beside the database first, which takes as much room again while it lasts.
+func (s *Store) BackupTo(ctx context.Context, w io.Writer) error { return s.db.BackupTo(ctx, w) }
 
 // restoredGap is by how much generations go on after a database was set back: more
 // than were ever issued after the backup.
