@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/signal"
@@ -8,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/serval-bridge/serval-bridge/internal/docstest"
 )
 
 // The scripts in testdata/script run the program as its user does.
@@ -26,4 +29,13 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/script", RequireExplicitExec: false})
+}
+
+// What the documents say to type is there.
+func TestDocuments(t *testing.T) {
+	docstest.Commands(t, "serval-bridge", 15, func(args ...string) string {
+		var out bytes.Buffer
+		run(t.Context(), args, nil, &out, &out)
+		return out.String()
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/docstest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -246,4 +248,13 @@ func waitForPushes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, pushes, deltas := far.accepted()
 	ts.Fatalf("the upstream accepted %d pushes and %d deltas in a minute, want %s", pushes, deltas, strings.Join(args, " "))
+}
+
+// What the documents say to type is there.
+func TestDocuments(t *testing.T) {
+	docstest.Commands(t, "serval-worker", 10, func(args ...string) string {
+		var out bytes.Buffer
+		run(t.Context(), args, nil, strings.NewReader(""), &out, &out)
+		return out.String()
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/serval-bridge/serval-bridge/internal/docstest"
 )
 
 // The programs that scripts run: serval itself, with a clock that a script moves,
@@ -260,4 +263,14 @@ func typed(ts *testscript.TestScript, _ bool, args []string) {
 	err := ts.Exec("sh", "-c", strings.Join(args, " ")+" 2>"+stderr)
 	close(stop)
 	ts.Check(errors.Join(err, <-done))
+}
+
+// What the documents say to type is there.
+func TestDocuments(t *testing.T) {
+	docstest.Commands(t, "serval", 40, func(args ...string) string {
+		var out bytes.Buffer
+		p := &program{now: time.Now, stdin: strings.NewReader(""), stdout: &out, stderr: &out}
+		p.run(t.Context(), args)
+		return out.String()
+	})
 }

@@ -111,6 +111,8 @@ var table = map[string]rule{
 	// The far sides, played for tests and for the demo.
 	"internal/awstest":    {ours: "serval policytest", theirs: aws + strict + "github.com/go-jose/go-jose/v4"},
 	"internal/idptest":    {ours: "serval", theirs: "github.com/go-jose/go-jose/v4"},
+	"internal/dnstest":    {theirs: "golang.org/x/net"},
+	"internal/docstest":   {},
 	"internal/kubetest":   {},
 	"internal/pgtest":     {theirs: "github.com/jackc/pgx/v5"},
 	"internal/sqlitetest": {},
