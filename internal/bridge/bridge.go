@@ -105,6 +105,7 @@ type Config struct {
 
 	lookEvery time.Duration // at the configuration file; 0: lookEvery; set by tests only
 	serving   string        // where a bridge is to be examined that serves
+	resolver  *net.Resolver // of whoever examines; nil: the machine's; set by tests only
 
 	verifyEvery time.Duration // the audit chain; 0: verifyEvery; set by tests only
 

@@ -325,13 +325,19 @@ func TestTLS(t *testing.T) {
 // paths.
 func certificate(t *testing.T) (cert, key string) {
 	t.Helper()
+	return certificateFor(t, time.Hour)
+}
+
+// certificateFor makes one that holds so long from now.
+func certificateFor(t *testing.T, d time.Duration) (cert, key string) {
+	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "127.0.0.1"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(d),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -174,7 +173,7 @@ func checkPublicURL(ctx context.Context, c Config) []Finding {
 	if err != nil || u.Hostname() == "" {
 		return found(id, findingSkip, "", "There is no public URL to look at.")
 	}
-	addresses, err := net.DefaultResolver.LookupHost(ctx, u.Hostname())
+	addresses, err := c.resolver.LookupHost(ctx, u.Hostname())
 	if err != nil {
 		return found(id, findingWarn, "Make a DNS record for it where the people are, for example in the VPN's zone.",
 			"%s has no address here: %v.", u.Hostname(), err)
@@ -221,7 +220,7 @@ func checkIssuerForAWS(ctx context.Context, c Config) []Finding {
 	case !strings.Contains(host, "."), slices.ContainsFunc([]string{".local", ".internal", ".lan", ".corp", ".home.arpa", ".test", ".localhost", ".svc"}, func(end string) bool { return strings.HasSuffix(host, end) }):
 		return found(id, findingFail, mend, "%s is no public name, so AWS cannot find it.", host)
 	}
-	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	addresses, err := c.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil {
 		return found(id, findingFail, mend, "%s has no address: %v.", host, err)
 	}

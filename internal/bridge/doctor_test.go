@@ -1,21 +1,28 @@
 package bridge
 
 import (
+	"database/sql"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/checkup"
+	"github.com/serval-bridge/serval-bridge/internal/dnstest"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/tokenreview"
 )
 
@@ -99,10 +106,14 @@ func TestCheckCertificate(t *testing.T) {
 	}
 	elsewhere, gone, none := c, c, c
 	elsewhere.PublicURL, gone.TLSKeyFile, none.TLSCertFile = "https://serval.example.com", "/nope", ""
+	nameless, long := c, c
+	nameless.PublicURL = ""
+	long.TLSCertFile, long.TLSKeyFile = certificateFor(t, 15*24*time.Hour)
 	for name, test := range map[string]struct {
 		c    Config
 		want string
 	}{
+		"holds for long": {long, "ok"}, "for no public URL": {nameless, "skip"},
 		"ends soon": {c, "warn"}, "long ago": {later(-30 * 24 * time.Hour), "fail"}, "ended": {later(2 * time.Hour), "fail"},
 		"another name": {elsewhere, "fail"}, "no key": {gone, "fail"}, "none": {none, "skip"},
 	} {
@@ -125,6 +136,102 @@ func TestCheckIssuerForAWS(t *testing.T) {
 	}
 	if f := one(t, checkIssuerForAWS(t.Context(), Config{}), "aws_issuer"); f.State != findingSkip {
 		t.Errorf("no issuer: %+v", f)
+	}
+	// What the cluster's DNS says of a public name.
+	for address, want := range map[string]string{
+		"198.51.100.7": "ok", "2001:db8::1": "ok", "10.0.0.7": "warn", "127.0.0.1": "warn", "169.254.1.1": "warn", "fd00::1": "warn", "::ffff:10.0.0.7": "warn", "SERVFAIL": "fail",
+	} {
+		c := Config{OIDC: login.Config{Issuer: "https://login.example.com"}, resolver: dnstest.Resolver(t, map[string]string{"login.example.com": address})}
+		if f := one(t, checkIssuerForAWS(t.Context(), c), "aws_issuer"); f.State != want || (want == "warn") != strings.Contains(f.Mend, "try from outside") {
+			t.Errorf("at %s: %+v, want %s", address, f, want)
+		}
+	}
+}
+
+func TestCheckPublicURL(t *testing.T) {
+	resolver := dnstest.Resolver(t, map[string]string{"serval.example.com": "10.8.0.7"})
+	for public, want := range map[string]string{"https://serval.example.com": "ok", "https://nobody.example.com": "warn", "": "skip"} {
+		f := one(t, checkPublicURL(t.Context(), Config{PublicURL: public, resolver: resolver}), "public_url")
+		if f.State != want || (want == "ok") != strings.Contains(f.Text, "10.8.0.7") {
+			t.Errorf("%q: %+v, want %s", public, f, want)
+		}
+	}
+}
+
+// What reading the settings has said is said once; what they are in themselves is
+// said by the check.
+func TestCheckSettings(t *testing.T) {
+	findings := Examine(t.Context(), Config{}, Examination{Faults: []string{"SERVAL_X: unknown."}, Skip: []string{"oidc", "sts", "signin"}})
+	var said []string
+	for _, f := range findings {
+		if f.ID == "settings" {
+			said = append(said, f.State+" "+f.Text)
+		}
+	}
+	if diff := cmp.Diff([]string{"fail SERVAL_X: unknown."}, said); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	findings = checkSettings(t.Context(), Config{})
+	if len(findings) < 3 || checkup.Healthy(findings) || slices.ContainsFunc(findings, func(f Finding) bool { return f.State != findingFail || f.Mend == "" }) {
+		t.Errorf("of no settings: %+v", findings)
+	}
+}
+
+// Whoever is in another partition is asked for there.
+func TestCheckSTSEndpoint(t *testing.T) {
+	for _, test := range []struct {
+		c    Config
+		want string
+	}{
+		{Config{}, "https://sts.us-west-1.amazonaws.com"}, {Config{STSRegion: "eu-central-1"}, "https://sts.eu-central-1.amazonaws.com"},
+		{Config{STSRegion: "cn-north-1"}, "https://sts.cn-north-1.amazonaws.com.cn"}, {Config{STSRegion: "cn-north-1", STSEndpoint: "https://x"}, "https://x"},
+	} {
+		if got := test.c.stsEndpoint(); got != test.want {
+			t.Errorf("%+v: %s, want %s", test.c, got, test.want)
+		}
+	}
+	if f := one(t, checkSignin(t.Context(), Config{SigninEndpoint: "http://192.0.2.1"}), "signin"); f.State != findingFail || !strings.Contains(f.Mend, "SERVAL_SIGNIN_ENDPOINT") {
+		t.Errorf("a federation endpoint that cannot be: %+v", f)
+	}
+}
+
+// A database is looked at as it is, whatever that may be.
+func TestCheckDatabase(t *testing.T) {
+	if f := one(t, checkDatabase(t.Context(), Config{}), "database"); f.State != findingSkip {
+		t.Errorf("of no settings: %+v", f)
+	}
+	for _, test := range []struct {
+		name, change    string // what is done to a good database
+		id, state, text string
+	}{
+		{"a good one", "", "notices", "ok", "No notice"},
+		{"an empty one", "drop table chain", "database", "fail", "does not answer"},
+		{"one of an older version", "delete from goose_db_version where version_id = (select max(version_id) from goose_db_version)", "migration", "warn", "older version"},
+		{"one whose version is not known", "alter table goose_db_version rename column version_id to v", "migration", "warn", "cannot be read"},
+		{"one with a notice that failed", `insert into notice (id, kind, channel, recipients, facts, created_at, state, attempts, next_at, ended_at, error) values ('n1', 'k', 'slack', '', '{}', 1, 'failed', 9, 0, 2, 'x')`,
+			"notices", "warn", "Notices reached nobody: 1 by slack."},
+		{"one whose notices cannot be read", "alter table notice rename column channel to c", "notices", "warn", "cannot be read"},
+	} {
+		file := filepath.Join(t.TempDir(), "serval.db")
+		c := Config{DatabaseURL: serval.NewSecret("sqlite://" + file), Secret: serval.NewSecret("8f14e45fceea167a5a36dedd4bea2543")}
+		s, err := store.Open(t.Context(), store.Config{URL: c.DatabaseURL, Chain: serval.NewChain(c.Secret)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Migrate(t.Context()), s.Close()); err != nil {
+			t.Fatal(err)
+		}
+		raw, err := sql.Open("sqlite", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = raw.Exec(test.change)
+		if err := errors.Join(err, raw.Close()); err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		if f := one(t, checkDatabase(t.Context(), c), test.id); f.State != test.state || !strings.Contains(f.Text, test.text) || (f.Mend == "") != (test.state == "ok") {
+			t.Errorf("%s: %+v, want %s and %q", test.name, f, test.state, test.text)
+		}
 	}
 }
 

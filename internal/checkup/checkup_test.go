@@ -2,6 +2,7 @@ package checkup_test
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -79,5 +80,28 @@ func TestKnock(t *testing.T) {
 	}
 	if f := checkup.Knock(t.Context(), "sts", "http://127.0.0.1:1", "S", "Let it be reached."); f[0].State != checkup.Fail || f[0].Mend != "Let it be reached." {
 		t.Errorf("nobody is there: %+v", f)
+	}
+	if f := checkup.Knock(t.Context(), "sts", "http://[", "SERVAL_STS_ENDPOINT", "Let it be reached."); f[0].State != checkup.Fail || f[0].Mend != "Check SERVAL_STS_ENDPOINT." {
+		t.Errorf("no endpoint: %+v", f)
+	}
+}
+
+// A full that takes n writes.
+type full struct{ n int }
+
+func (f *full) Write(p []byte) (int, error) {
+	if f.n--; f.n < 0 {
+		return 0, errors.New("no space")
+	}
+	return len(p), nil
+}
+
+// What cannot be written is not taken for said.
+func TestWriteTableFails(t *testing.T) {
+	findings := []checkup.Finding{{ID: "a", State: checkup.Fail, Text: "t", Mend: "m"}}
+	for n, fails := range []bool{true, true, false} {
+		if err := checkup.WriteTable(&full{n}, findings); (err != nil) != fails {
+			t.Errorf("with room for %d lines: %v, want an error: %t", n, err, fails)
+		}
 	}
 }

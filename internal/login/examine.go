@@ -87,9 +87,11 @@ func (p *Provider) examineKeys(ctx context.Context) ([]Check, *metadata) {
 	return checks, m
 }
 
-// failed turns a refusal into a check: its sentence, and what was behind it.
+// failed turns a refusal into a check: its sentence, and what was behind it. A
+// fault is of the way to the provider.
 func failed(id string, err error) Check {
-	c := Check{ID: id, State: CheckFailed, Text: err.Error()}
+	c := Check{ID: id, State: CheckFailed, Text: err.Error(),
+		Mend: "Let the bridge reach every address of the identity provider that its description names: look at egress rules and network policies."}
 	if r, ok := errors.AsType[*serval.Refusal](err); ok {
 		c.Mend = r.Reason
 		c.Text = strings.TrimPrefix(err.Error(), r.Reason)

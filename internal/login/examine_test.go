@@ -1,8 +1,12 @@
 package login
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -56,6 +60,33 @@ func TestExamine(t *testing.T) {
 		{"a clock ahead", nil, func(w *world) { w.clock.Advance(61 * time.Second) }, "clock", CheckFailed, "1m", "NTP"},
 		{"a clock behind", nil, func(w *world) { w.clock.Advance(-62 * time.Second) }, "clock", CheckFailed, "1m", "NTP"},
 		{"a clock somewhat behind", nil, func(w *world) { w.clock.Advance(-45 * time.Second) }, "clock", CheckWarn, "apart", "NTP"},
+		{"an issuer that is hardly one", func(o *idptest.Options, c *Config) {
+			o.Issuer, c.Issuer = "https://acme.okta.com/", "https://acme.okta.com/"
+		}, nil, "issuer", CheckWarn, "does not look like an issuer", "no slash"},
+		{"no clock", nil, func(w *world) {
+			w.between(func(_ *http.Request, res *http.Response) error { res.Header.Del("Date"); return nil })
+		}, "clock", CheckWarn, "does not say what time", "by hand"},
+		{"away when asked again", nil, func(w *world) {
+			asked := 0
+			w.between(func(r *http.Request, _ *http.Response) error {
+				if strings.Contains(r.URL.Path, ".well-known") {
+					asked++
+				}
+				if asked == 2 {
+					asked++
+					return errors.New("gone")
+				}
+				return nil
+			})
+		}, "clock", CheckFailed, "asking: gone", "egress"},
+		{"nobody at the authorization endpoint", nil, func(w *world) {
+			w.between(func(r *http.Request, _ *http.Response) error {
+				if r.URL.Query().Get("prompt") == "none" {
+					return errors.New("gone")
+				}
+				return nil
+			})
+		}, "redirect_uri", CheckFailed, "asking the authorization endpoint", "egress"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t, func(o *idptest.Options, c *Config) {
@@ -107,16 +138,37 @@ type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
+// between has f look at each answer of the provider, and do away with it.
+func (w *world) between(f func(*http.Request, *http.Response) error) {
+	before := w.p.client.Transport
+	w.p.client.Transport = transport(func(r *http.Request) (*http.Response, error) {
+		res, err := before.RoundTrip(r)
+		if err == nil {
+			if err = f(r, res); err != nil {
+				res.Body.Close()
+				res = nil
+			}
+		}
+		return res, err
+	})
+}
+
 // What cannot be reached is told apart: a name, a connection, a certificate.
 func TestExamineReach(t *testing.T) {
 	idp := idptest.New(idptest.Options{ClientID: testClient, ClientSecret: testSecret})
 	issuer := idp.Start(t)
 	secure := strings.Replace(issuer, "http://", "https://", 1)
-	for issuer, want := range map[string]string{
-		issuer:                          "dns ok",
-		secure:                          "tls fail",
-		"http://127.0.0.1:1":            "tls fail",
-		"https://nobody.invalid/oauth2": "dns fail",
+	untrusted := httptest.NewUnstartedServer(http.NotFoundHandler())
+	untrusted.Config.ErrorLog = log.New(io.Discard, "", 0) // of the handshake that is broken off
+	untrusted.StartTLS()
+	defer untrusted.Close()
+	for issuer, test := range map[string]struct{ want, says, mends string }{
+		issuer:                          {"dns ok", "is at 127.0.0.1", ""},
+		secure:                          {"tls fail", "does not take a connection", "egress"},
+		untrusted.URL:                   {"tls fail", "certificate", "certificate authority that signed"},
+		"http://127.0.0.1:1":            {"tls fail", "127.0.0.1:1 does not", "egress"},
+		"http://127.255.255.254":        {"tls fail", "127.255.255.254:80 does not", "egress"},
+		"https://nobody.invalid/oauth2": {"dns fail", "no address", "SERVAL_OIDC_ISSUER"},
 	} {
 		p, err := New(Config{Issuer: issuer, ClientID: testClient, ClientSecret: serval.NewSecret(testSecret), RedirectURL: testRedirect})
 		if err != nil {
@@ -128,8 +180,8 @@ func TestExamineReach(t *testing.T) {
 			t.Fatalf("%s: nothing was checked", issuer)
 		}
 		last := checks[len(checks)-1]
-		if got := last.ID + " " + last.State; got != want || (last.Mend == "") != (last.State == CheckOK) {
-			t.Errorf("%s: %+v, want %s", issuer, last, want)
+		if got := last.ID + " " + last.State; got != test.want || !strings.Contains(last.Text, test.says) || !strings.Contains(last.Mend, test.mends) || (last.Mend == "") != (last.State == CheckOK) {
+			t.Errorf("%s: %+v, want %+v", issuer, last, test)
 		}
 	}
 }

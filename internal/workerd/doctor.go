@@ -76,6 +76,8 @@ type patient struct {
 	config Config
 	asked  Examination
 
+	resolver *net.Resolver // nil: the machine's; set by tests only
+
 	once struct{ reader, identity, accounts, checks sync.Once }
 
 	reader    *awsiam.Reader
@@ -170,7 +172,7 @@ func checkDNS(ctx context.Context, p *patient) (findings []checkup.Finding) {
 			continue // an address already
 		}
 		names = append(names, u.Hostname())
-		if _, err := net.DefaultResolver.LookupHost(ctx, u.Hostname()); err != nil {
+		if _, err := p.resolver.LookupHost(ctx, u.Hostname()); err != nil {
 			findings = append(findings, checkup.Finding{ID: "dns", State: checkup.Fail, Text: fmt.Sprintf("%s has no address here: %v.", u.Hostname(), err),
 				Mend: "Let the worker ask the cluster's DNS (UDP and TCP port 53 in network policies), and look whether the name is right."})
 		}
