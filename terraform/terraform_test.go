@@ -228,6 +228,39 @@ func TestWorkersPolicies(t *testing.T) {
 	}
 }
 
+// S-87, S-114: each right that a module or the StackSet gives is for a call that the
+// worker makes, and each of its calls has its right.
+func TestEachRightIsUsed(t *testing.T) {
+	find := func(pattern string, files ...string) map[string]bool {
+		all := map[string]bool{}
+		for _, glob := range files {
+			paths, err := filepath.Glob(glob)
+			if err != nil || len(paths) == 0 {
+				t.Fatalf("%s: %v, %v", glob, paths, err)
+			}
+			for _, path := range paths {
+				if strings.HasSuffix(path, "_test.go") {
+					continue
+				}
+				for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(string(read(t, path)), -1) {
+					all[m[1]+":"+m[2]] = true
+				}
+			}
+		}
+		return all
+	}
+	given := find(`"(iam|sts|organizations):([A-Z]\w+)"`, "worker/main.tf", "account/main.tf", "account/stackset.yaml")
+	for _, key := range []string{"sts:ExternalId", "iam:PermissionsBoundary"} {
+		delete(given, key) // of conditions
+	}
+	called := find(`\b(iam|sts|organizations)\.([A-Z]\w+)Input\{`, "../internal/awsiam/*.go", "../internal/awsorg/*.go")
+	called["sts:TagSession"] = true                // comes with AssumeRole, for the tags of Pod Identity
+	called["sts:AssumeRoleWithWebIdentity"] = true // IRSA's, by the SDK
+	if diff := cmp.Diff(called, given); diff != "" {
+		t.Errorf("calls and rights, -called +given:\n%s", diff)
+	}
+}
+
 // What the module role writes is judged as the bridge judges it: it accepts the
 // bridge's people, and where it is pinned nobody who comes from elsewhere.
 func TestRolesTrust(t *testing.T) {
