@@ -74,6 +74,19 @@ func (d *DB) BeginWrite(ctx context.Context) (*Tx, error) {
 	return tx, nil
 }
 
+// An Away is why no transaction could begin, while nobody gave up: the database is
+// not there, such as PostgreSQL while another takes over.
+type Away struct{ err error }
+
+// Error returns what was met.
+func (a *Away) Error() string { return a.err.Error() }
+
+// Unwrap returns it.
+func (a *Away) Unwrap() error { return a.err }
+
+// Passing reports that it is over by itself.
+func (a *Away) Passing() bool { return true }
+
 // begin begins a transaction: of SQLite at one of the seats, of PostgreSQL on a
 // connection of db.
 func (d *DB) begin(ctx context.Context, at *seats, db *sql.DB, options *sql.TxOptions) (*Tx, error) {
@@ -81,6 +94,9 @@ func (d *DB) begin(ctx context.Context, at *seats, db *sql.DB, options *sql.TxOp
 		return at.begin(ctx)
 	}
 	tx, err := db.BeginTx(ctx, options)
+	if err != nil && ctx.Err() == nil {
+		err = &Away{err}
+	}
 	return &Tx{ctx: ctx, tx: tx}, err
 }
 

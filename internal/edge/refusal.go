@@ -52,6 +52,12 @@ func Refuse(kind serval.Kind, format string, args ...any) error {
 	return Early{&serval.Refusal{Kind: kind, Reason: serval.Refuse(kind, format, args...).Error()}}
 }
 
+// A passing fault is the database's, which is not there and will be again.
+type passing interface {
+	error
+	Passing() bool
+}
+
 // Explain returns what a caller may learn of err.
 func Explain(err error) (status int, e wire.Error) {
 	if m, ok := errors.AsType[Misfit](err); ok {
@@ -66,6 +72,10 @@ func Explain(err error) (status int, e wire.Error) {
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return http.StatusServiceUnavailable, wire.Error{Code: string(serval.Unavailable), Message: "This took too long and was given up. Look at what came of it, and try again in a moment.",
+			Detail: map[string]string{"retry_after": "5"}}
+	}
+	if p, ok := errors.AsType[passing](err); ok && p.Passing() {
+		return http.StatusServiceUnavailable, wire.Error{Code: string(serval.Unavailable), Message: "Serval's database does not answer. Look at what came of it, and try again in a moment.",
 			Detail: map[string]string{"retry_after": "5"}}
 	}
 	return http.StatusInternalServerError, wire.Error{Code: CodeInternal, Message: Apology, Detail: map[string]string{}}

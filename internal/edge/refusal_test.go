@@ -9,6 +9,12 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
+// An away is a fault that passes.
+type away string
+
+func (a away) Error() string { return string(a) }
+func (a away) Passing() bool { return true }
+
 // What took too long is no fault of the program's: whoever asked may try again.
 func TestExplain(t *testing.T) {
 	for _, test := range []struct {
@@ -20,6 +26,7 @@ func TestExplain(t *testing.T) {
 		{fmt.Errorf("beginning to write: %w", context.DeadlineExceeded), 503, "unavailable"},
 		{errors.Join(serval.Refuse(serval.Conflict, "twice"), context.DeadlineExceeded), 409, "conflict"},
 		{errors.New("CANARY"), 500, CodeInternal},
+		{fmt.Errorf("beginning to read: %w", away("CANARY")), 503, "unavailable"},
 		{Misfit{Status: 405, Kind: serval.Invalid, Reason: "no"}, 405, "invalid_argument"},
 	} {
 		status, e := Explain(test.err)

@@ -22,7 +22,7 @@ func (s *Server) refuse(w *edge.Answer, r *http.Request, v *visit, err error) {
 	}
 	s.record(r, v, err)
 	status, e := edge.Explain(err)
-	if _, refused := errors.AsType[*serval.Refusal](err); status == http.StatusInternalServerError || refused && hasCause(err) || !refused && errors.Is(err, context.DeadlineExceeded) {
+	if _, refused := errors.AsType[*serval.Refusal](err); status == http.StatusInternalServerError || refused && hasCause(err) || !refused && status == http.StatusServiceUnavailable {
 		v.fault = err
 	}
 	if w.Written {
