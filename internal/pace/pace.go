@@ -16,7 +16,7 @@ import (
 
 // AWS publishes no limits of IAM; 15 calls a second for each action
 // is what others have found to be safe, and more is often borne. The other
-// numbers were found by trying: TestPace of awsiam holds what they must reach.
+// numbers were found by trying: make bench-ingest measures what they reach.
 const (
 	firstRate  = 15.0 // calls a second
 	lowestRate = 3.0
@@ -63,8 +63,10 @@ type Account struct {
 	last  string    // the action refused last
 	at    time.Time // when
 	alike float64   // how likely it is that one bucket of all actions refused this one alone
-	sent  time.Time // the first call that was refused
 	first int       // the calls until then
+
+	dry               time.Time // when the first call was sent that found the bucket empty last
+	accepted, refused int       // of the calls sent just after it
 
 	certain bool    // the bucket is a shared one
 	part    float64 // of the calls were the action's, when both rates were measured; 0 where that is no matter
@@ -142,12 +144,13 @@ func (g *Account) pacer(action string) *pacer {
 
 // Throttled notes that a call was refused, and slows down the
 // account; or the action alone, where it is the action's own bucket that ran dry.
-// So many refusals in turn of one action that it would be a rare chance mean that.
+// So many refusals in turn of one action that it would be a rare chance mean that;
+// those of calls that were on their way together are one.
 // One of two actions within a second means a shared bucket; so does one of an action
 // that is not the busiest, until nothing else was refused for too long for that to be
-// chance. Where it is open, and the account's rate is known, and the action's part in
-// it becomes less, the account goes faster until the next refusal: the bucket is the
-// one whose rate comes out the same again.
+// chance. And the bucket is the one whose rate comes out the same again, where the other's
+// does not. Where it is open, and the account's rate is known, and the action's part in
+// it becomes less, the account goes faster until the next refusal, to see which does.
 //
 // All pause for a moment, so that what is tried again finds something in the
 // bucket.
@@ -162,7 +165,7 @@ func (g *Account) Throttled(c Pass) {
 		all, busiest, sum = all+use, max(busiest, use), sum+taken
 	}
 	if g.whole == nil { // nothing starts with a burst any more
-		g.whole, g.first, g.sent = newPacer(now), sum, c.Sent
+		g.whole, g.first = newPacer(now), sum
 		g.whole.recent, g.whole.took = all*window.Seconds(), now
 		g.whole.calm()
 		for _, p := range g.pacers {
@@ -174,24 +177,31 @@ func (g *Account) Throttled(c Pass) {
 	if g.last != action {
 		g.alike = 1
 	}
-	g.alike *= use / all
-	g.last, g.at = action, now
 	ofWhole, ofOwn := g.whole.empty(c.Sent, now, c.whole), own.empty(c.Sent, now, c.own)
+	if ofWhole.news {
+		g.alike *= use / all
+		g.dry, g.accepted, g.refused = c.Sent, 0, 0
+	}
+	g.refused++
+	g.last, g.at = action, now
 	open, limited := g.ofOwn.calls > 0, g.alone
-	same := open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole)
-	g.alone = !mixed && (use == busiest || g.alike < noChance) && (g.alone || g.alike < chance || same)
+	g.alone = clues{
+		alone: g.alone, certain: g.certain, mixed: mixed, busiest: use == busiest, alike: g.alike,
+		whole: g.whole.again(ofWhole), own: own.again(ofOwn),
+		same: open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole),
+	}.mean()
 	g.certain = !g.alone && (g.certain || mixed || use < busiest || open)
 	switch {
 	case !ofWhole.news:
 		return
 	case g.alone:
 		if open {
-			ofOwn = ofOwn.and(g.ofOwn)
+			ofOwn = ofOwn.or(g.ofOwn)
 		}
 		own.slow(ofOwn, now, g.first, limited)
 	default:
 		if open {
-			ofWhole = ofWhole.and(g.ofWhole)
+			ofWhole = ofWhole.or(g.ofWhole)
 		}
 		g.whole.slow(ofWhole, now, g.first, !limited)
 	}
@@ -208,13 +218,42 @@ func (g *Account) Throttled(c Pass) {
 	}
 }
 
+// Clues are what tells which bucket ran dry: the action's own, or one that all share.
+type clues struct {
+	alone, certain bool    // what was thought so far: its own; and surely a shared one
+	mixed          bool    // another action was refused just before
+	busiest        bool    // no action makes more calls
+	alike          float64 // how likely a shared one is to have refused this action alone
+	whole, own     float64 // by how much the rates of all calls, and of its own, are others than the last time: see again
+	same           bool    // its own rate came out the same after the other was tried
+}
+
+// mean reports whether they mean the action's own. A bucket's rate comes out the
+// same again, and that of calls it does not count only by chance.
+func (c clues) mean() bool {
+	rare := chance
+	if c.certain {
+		rare = noChance
+	}
+	switch {
+	case c.mixed, !c.busiest && c.alike >= noChance, c.whole < 1 && c.own > 2:
+		return false
+	case c.alone, c.alike < rare, c.same:
+		return true
+	}
+	return !c.certain && c.own < 1 && c.whole > 2
+}
+
 // Succeeded notes that a call was answered well. Where a bucket that all actions share had just
 // been emptied, a call of another action would hardly have found anything in it.
 func (g *Account) Succeeded(c Pass) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if d := c.Sent.Sub(g.sent); c.action != g.last && d > 0 && d < soon {
-		g.alike /= 2
+	if d := c.Sent.Sub(g.dry); d > 0 && d < soon {
+		g.accepted++
+		if c.action != g.last {
+			g.alike *= float64(g.accepted) / float64(g.accepted+g.refused)
+		}
 	}
 	g.pacers[c.action].succeeded()
 	if g.whole == nil {
@@ -298,7 +337,8 @@ type pacer struct {
 	holding bool          // and no more is used
 	held    time.Duration // for so long, from cut
 
-	measured measure // last
+	measured measure // what the rate was reduced by last
+	last     measure // that told a rate
 }
 
 // fill counts the tokens up to now.
@@ -316,20 +356,11 @@ func (p *pacer) fill(now time.Time) {
 // ready waits until there is a token, and does not take it.
 func (p *pacer) ready(ctx context.Context) error {
 	for {
-		p.mu.Lock()
-		now := time.Now()
-		p.fill(now)
-		if p.tokens >= 1 {
-			p.mu.Unlock()
+		wait, faster := p.wait(time.Now())
+		if wait == 0 {
 			return ctx.Err()
 		}
-		p.waited = true
-		wait := time.Duration((1 - p.tokens) / p.rate * float64(time.Second))
-		wait += max(0, p.filled.Sub(now))
-		faster := p.faster
-		p.mu.Unlock()
-
-		t := time.NewTimer(max(wait, time.Millisecond))
+		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
 		case <-faster:
@@ -339,6 +370,20 @@ func (p *pacer) ready(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// wait notes that a call wants to be sent, and returns how long it has to wait for
+// that, unless faster is closed before; 0 where there is a token.
+func (p *pacer) wait(now time.Time) (d time.Duration, faster <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fill(now)
+	if p.tokens >= 1 {
+		return 0, nil
+	}
+	p.waited = true
+	d = time.Duration((1-p.tokens)/p.rate*float64(time.Second)) + max(0, p.filled.Sub(now))
+	return max(d, time.Millisecond), p.faster
 }
 
 // take takes a token, if there is one, just before a call is sent; or counts the
@@ -432,13 +477,13 @@ type measure struct {
 // off returns by what part the rate is another.
 func (m measure) off(than measure) float64 { return math.Abs(m.rate/than.rate - 1) }
 
-// and joins two measures of the same.
-func (m measure) and(of measure) measure {
-	if m.calls < 1 {
-		return measure{m.news, of.calls, of.rate}
+// or returns the better of two measures of the same: a bucket that was full in
+// between has run over, so that a measure is never too high.
+func (m measure) or(other measure) measure {
+	if other.rate > m.rate {
+		return measure{m.news, other.calls, other.rate}
 	}
-	seconds := float64(m.calls)/m.rate + float64(of.calls)/of.rate
-	return measure{m.news, m.calls + of.calls, float64(m.calls+of.calls) / seconds}
+	return m
 }
 
 // empty notes that AWS's bucket was empty when the call with that number was sent.
@@ -460,16 +505,36 @@ func (p *pacer) empty(sent, now time.Time, number int) measure {
 	return m
 }
 
+// again keeps what was measured, and returns by how much its rate is another than
+// the one before: 1 is as much as chance may do, and NaN, which is neither less nor
+// more than anything, where that cannot be said.
+func (p *pacer) again(m measure) float64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if m.calls < some {
+		return math.NaN()
+	}
+	last := p.last
+	p.last = m
+	if last.calls < some {
+		return math.NaN()
+	}
+	return m.off(last) / (near/2 + 1/float64(min(m.calls, last.calls)))
+}
+
 // slow reduces the rate, which may have been none that limits; first are the calls
 // of the account before its first throttle.
 func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	rate := p.rate
+	if !limits {
+		rate = p.used(now)
+	}
 	over := p.holding && now.Sub(p.cut) >= p.held
 	switch {
-	case m.calls >= some && limits && p.low < m.rate && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
-		p.rate /= 2
+	case m.calls >= some && p.low < m.rate && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
+		p.rate = rate / 2
 	case m.calls >= sure:
 		switch {
 		case m.rate < (1-near)*p.ceiling:

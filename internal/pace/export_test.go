@@ -1,0 +1,25 @@
+package pace
+
+import "time"
+
+// Wants does what Ready does, and does not wait.
+func (g *Account) Wants(action string) {
+	if d, _ := g.pacer(action).wait(time.Now()); d > 0 {
+		return
+	}
+	if whole, limits := g.together(); limits {
+		whole.wait(time.Now())
+	}
+}
+
+// Clues are clues.
+type Clues struct {
+	Alone, Certain, Mixed, Busiest bool
+	Alike, Whole, Own              float64
+	Same                           bool
+}
+
+// Mean is clues.mean.
+func (c Clues) Mean() bool {
+	return clues{c.Alone, c.Certain, c.Mixed, c.Busiest, c.Alike, c.Whole, c.Own, c.Same}.mean()
+}
