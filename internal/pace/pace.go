@@ -185,12 +185,13 @@ func (g *Account) Throttled(c Pass) {
 	g.refused++
 	g.last, g.at = action, now
 	open, limited := g.ofOwn.calls > 0, g.alone
-	g.alone = clues{
+	found := clues{
 		alone: g.alone, certain: g.certain, mixed: mixed, busiest: use == busiest, alike: g.alike,
 		whole: g.whole.again(ofWhole), own: own.again(ofOwn),
 		same: open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole),
-	}.mean()
-	g.certain = !g.alone && (g.certain || mixed || use < busiest || open)
+	}
+	g.alone = found.mean()
+	g.certain = !g.alone && (g.certain || mixed || use < busiest || open && found.own > 2)
 	switch {
 	case !ofWhole.news:
 		return
@@ -236,12 +237,14 @@ func (c clues) mean() bool {
 		rare = noChance
 	}
 	switch {
-	case c.mixed, !c.busiest && c.alike >= noChance, c.whole < 1 && c.own > 2:
+	case c.mixed, c.whole < 1 && c.own > 2:
 		return false
-	case c.alone, c.alike < rare, c.same:
+	case c.own < 1 && c.whole > 2:
 		return true
+	case !c.busiest && c.alike >= noChance:
+		return false
 	}
-	return !c.certain && c.own < 1 && c.whole > 2
+	return c.alone || c.alike < rare || c.same
 }
 
 // Succeeded notes that a call was answered well. Where a bucket that all actions share had just
@@ -528,13 +531,10 @@ func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	rate := p.rate
-	if !limits {
-		rate = p.used(now)
-	}
 	over := p.holding && now.Sub(p.cut) >= p.held
 	switch {
-	case m.calls >= some && p.low < m.rate && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
-		p.rate = rate / 2
+	case m.calls >= some && limits && p.low < m.rate && rate > overfull*m.rate: // AWS's bucket was full meanwhile, and it bears more
+		p.rate /= 2
 	case m.calls >= sure:
 		switch {
 		case m.rate < (1-near)*p.ceiling:

@@ -152,7 +152,8 @@ func TestWhichBucketRanDry(t *testing.T) {
 		{"both are", pace.Clues{Alone: true, Busiest: true, Alike: 0.0009, Whole: 0.5, Own: 0.5}, true},
 		{"neither is", pace.Clues{Alone: true, Busiest: true, Alike: 0.0009, Whole: 3, Own: 3}, true},
 		{"its own rate is the same again", pace.Clues{Busiest: true, Alike: 0.6, Whole: 3, Own: 0.5}, true},
-		{"so, and two had been refused together before", pace.Clues{Busiest: true, Certain: true, Alike: 0.6, Whole: 3, Own: 0.5}, false},
+		{"so, whatever was thought and whoever calls more", pace.Clues{Certain: true, Alike: 0.6, Whole: 3, Own: 0.5}, true},
+		{"so, and another was refused just before", pace.Clues{Mixed: true, Busiest: true, Alike: 0.6, Whole: 3, Own: 0.5}, false},
 		{"both are, and nothing else is known", pace.Clues{Busiest: true, Alike: 0.6, Whole: 0.5, Own: 0.5}, false},
 		{"its own came out the same after more of others was tried", pace.Clues{Busiest: true, Certain: true, Alike: 0.6, Same: true, Whole: unknown, Own: unknown}, true},
 	} {
