@@ -24,14 +24,15 @@ type Attempt struct {
 	Browser   string
 	Sealed    string // nonce, PKCE verifier, and where it comes back to
 	Network   string // that it is counted to
+	Site      string // that the network is of
 	CreatedAt time.Time
 	ExpiresAt time.Time
 }
 
 // A Bound is how many attempts are kept at most, of one network and in all. Of a
 // network that has too many its oldest go; where there are too many in all, the
-// oldest of those that have the most, and some more than one: whoever begins
-// without end pushes out nobody but themselves. Replicas that keep some at the same
+// oldest of the sites that have the most, and some more than one: whoever begins
+// without end, from however many networks of theirs, pushes out nobody but themselves. Replicas that keep some at the same
 // moment may be over it by those.
 type Bound struct{ Here, All int }
 
@@ -83,18 +84,18 @@ func (l *Lobby) Keep(a Attempt, most Bound) error {
 	return nil
 }
 
-// thin drops n attempts, of the networks that have the most.
+// thin drops n attempts, of the sites that have the most.
 func (l *Lobby) thin(n int) {
 	type placed struct {
 		*list.Element
-		place int // among those of its network, the newest first
+		place int // among those of its site, the newest first
 	}
 	var all []placed
 	places := map[string]int{}
 	for e := l.order.Back(); e != nil; e = e.Prev() {
-		network := e.Value.(Attempt).Network
-		places[network]++
-		all = append(all, placed{e, places[network]})
+		site := e.Value.(Attempt).Site
+		places[site]++
+		all = append(all, placed{e, places[site]})
 	}
 	slices.Reverse(all)
 	slices.SortStableFunc(all, func(a, b placed) int { return cmp.Compare(b.place, a.place) })

@@ -19,7 +19,7 @@ func TestLobbyIsBounded(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	const sealed = maxBytes / 100
 	for n := range 300 {
-		a := Attempt{State: fmt.Sprint(n), Network: fmt.Sprint(n), Sealed: strings.Repeat("x", sealed), CreatedAt: now, ExpiresAt: now.Add(time.Minute)}
+		a := Attempt{State: fmt.Sprint(n), Network: fmt.Sprint(n), Site: fmt.Sprint(n), Sealed: strings.Repeat("x", sealed), CreatedAt: now, ExpiresAt: now.Add(time.Minute)}
 		if err := l.Keep(a, Bound{300, 20_000}); err != nil {
 			t.Fatal(err)
 		}

@@ -131,7 +131,17 @@ func NetworkOf(address string) string {
 	if err != nil {
 		return ""
 	}
-	return prefix(a, 32)
+	return prefix(a, 32, 64)
+}
+
+// SiteOf returns what one subscriber of the internet may have all of: an IPv4
+// address, and of IPv6 its /48. It is empty for what is no address.
+func SiteOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	return prefix(a, 32, 48)
 }
 
 // IsNear reports whether two addresses are of one /24, or of one /64 in IPv6: as
@@ -139,14 +149,15 @@ func NetworkOf(address string) string {
 func IsNear(one, other string) bool {
 	a, err1 := netip.ParseAddr(one)
 	b, err2 := netip.ParseAddr(other)
-	return err1 == nil && err2 == nil && prefix(a, 24) == prefix(b, 24)
+	return err1 == nil && err2 == nil && prefix(a, 24, 64) == prefix(b, 24, 64)
 }
 
-// prefix returns the network of an address: bits of IPv4, the /64 of IPv6.
-func prefix(a netip.Addr, bits int) string {
+// prefix returns the network of an address: so many bits of IPv4, or of IPv6.
+func prefix(a netip.Addr, four, six int) string {
 	a = a.Unmap().WithZone("")
+	bits := four
 	if a.Is6() {
-		bits = 64
+		bits = six
 	}
 	p, err := a.Prefix(bits)
 	if err != nil {

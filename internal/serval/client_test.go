@@ -135,3 +135,15 @@ func TestNetworks(t *testing.T) {
 		}
 	}
 }
+
+func TestSiteOf(t *testing.T) {
+	for address, want := range map[string]string{
+		"192.0.2.1": "192.0.2.1", "::ffff:192.0.2.1": "192.0.2.1",
+		"2001:db8:1:2::3": "2001:db8:1::/48", "2001:db8:1:ffff::": "2001:db8:1::/48", "2001:db8:2::": "2001:db8:2::/48",
+		"": "", "x": "",
+	} {
+		if got := SiteOf(address); got != want {
+			t.Errorf("SiteOf(%q) is %q, want %q", address, got, want)
+		}
+	}
+}

@@ -41,7 +41,7 @@ func (s *Logins) Begin(ctx context.Context, who serval.Principal, state, browser
 		State: row, Browser: browser.Digest(),
 		// Where it comes back to may hold a client's state, or a way to the console.
 		Sealed:  s.sealer.Load().seal(join(a.Nonce, a.Verifier, serval.NewSecret(a.Issuer), serval.NewSecret(a.Subject), serval.NewSecret(a.ReturnTo)), row),
-		Network: serval.NetworkOf(who.Address), CreatedAt: now, ExpiresAt: now.Add(attemptLife),
+		Network: serval.NetworkOf(who.Address), Site: serval.SiteOf(who.Address), CreatedAt: now, ExpiresAt: now.Add(attemptLife),
 	}, lobby.Bound{Here: maxHere, All: maxAttempts})
 	if err != nil {
 		s.door.Refused(ctx, who, serval.LoginStart, "", err)

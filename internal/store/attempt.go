@@ -33,7 +33,7 @@ func (s *Store) TakeAttempt(ctx context.Context, now time.Time, state, browser s
 	}
 	err = s.Write(ctx, now, func(tx *Tx) (err error) {
 		a, err = one(&tx.View, noAttempt, scanAttempt, `delete from login_attempt where state = $1 and browser = $2 and expires_at > $3
-			returning state, browser, sealed, network, created_at, expires_at`, state, browser, micros(now))
+			returning state, browser, sealed, network, site, created_at, expires_at`, state, browser, micros(now))
 		return err
 	})
 	return a, err
@@ -41,7 +41,7 @@ func (s *Store) TakeAttempt(ctx context.Context, now time.Time, state, browser s
 
 func scanAttempt(row scanner) (a lobby.Attempt, err error) {
 	var created, expires int64
-	if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.Network, &created, &expires); err != nil {
+	if err := row.Scan(&a.State, &a.Browser, &a.Sealed, &a.Network, &a.Site, &created, &expires); err != nil {
 		return lobby.Attempt{}, fmt.Errorf("taking a login attempt: %w", err)
 	}
 	a.CreatedAt, a.ExpiresAt = instant(created), instant(expires)
@@ -76,8 +76,8 @@ func (v *View) keepAttempts(attempts []lobby.Attempt, most lobby.Bound) error {
 		if a.CreatedAt.After(last) {
 			last = a.CreatedAt
 		}
-		if err := v.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, network, created_at, expires_at)
-			values ($1, $2, $3, $4, $5, $6)`, a.State, a.Browser, a.Sealed, a.Network, micros(a.CreatedAt), micros(a.ExpiresAt)); err != nil {
+		if err := v.exec("keeping a login attempt", `insert into login_attempt (state, browser, sealed, network, site, created_at, expires_at)
+			values ($1, $2, $3, $4, $5, $6, $7)`, a.State, a.Browser, a.Sealed, a.Network, a.Site, micros(a.CreatedAt), micros(a.ExpiresAt)); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (v *View) keepAttempts(attempts []lobby.Attempt, most lobby.Bound) error {
 		return nil
 	}
 	return v.exec("dropping the oldest login attempts of all", `delete from login_attempt where state in
-		(select state from (select state, created_at, row_number() over (partition by network order by created_at desc, state desc) as place
+		(select state from (select state, created_at, row_number() over (partition by site order by created_at desc, state desc) as place
 			from login_attempt) as placed
 		order by place desc, created_at, state collate "C" limit $1)`, total-most.All+most.All/lobby.Slack)
 }

@@ -38,7 +38,7 @@ func (d place) attempts(t *testing.T) (states []string) {
 func TestTakeAttempt(t *testing.T) {
 	each(t, func(t *testing.T, d place) {
 		stores := d.replicas(t)
-		a := lobby.Attempt{State: "state", Browser: "browser", Sealed: "sealed", Network: "192.0.2.1", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
+		a := lobby.Attempt{State: "state", Browser: "browser", Sealed: "sealed", Network: "2001:db8:1:2::/64", Site: "2001:db8:1::/48", CreatedAt: noon, ExpiresAt: noon.Add(10 * time.Minute)}
 		keep := func() {
 			t.Helper()
 			if err := d.KeepAttempt(t.Context(), a, lobby.Bound{Here: 10, All: 10}); err != nil {
@@ -91,7 +91,8 @@ func TestTakeAttempt(t *testing.T) {
 	})
 }
 
-// under returns an attempt, whose state says the network and when it begins.
+// under returns an attempt, whose state says the network and when it begins. The
+// networks x, y and z are of one site.
 func under(t *testing.T, state string) lobby.Attempt {
 	t.Helper()
 	n, err := strconv.Atoi(state[1:])
@@ -99,7 +100,11 @@ func under(t *testing.T, state string) lobby.Attempt {
 		t.Fatal(err)
 	}
 	now := noon.Add(time.Duration(n) * time.Microsecond)
-	return lobby.Attempt{State: state, Browser: "browser", Sealed: "sealed", Network: state[:1], CreatedAt: now, ExpiresAt: now.Add(time.Minute)}
+	site := state[:1]
+	if site >= "x" {
+		site = "x"
+	}
+	return lobby.Attempt{State: state, Browser: "browser", Sealed: "sealed", Network: state[:1], Site: site, CreatedAt: now, ExpiresAt: now.Add(time.Minute)}
 }
 
 // the oldest goes for one too many, of the network that is crowded.
@@ -144,6 +149,23 @@ func TestAttemptsAreBounded(t *testing.T) {
 			if got := strings.Join(got, " "); got != step.want {
 				t.Errorf("after %s there are %s, want %s", step.begin, got, step.want)
 			}
+		}
+	})
+}
+
+// whoever has many networks of a site pushes out their own, and not those of
+// a crowded network.
+func TestSitesAreBounded(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		for _, state := range strings.Fields("a1 a2 x3 y4 z5 b6 c7") {
+			if err := d.KeepAttempt(t.Context(), under(t, state), lobby.Bound{Here: 3, All: 6}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := d.attempts(t)
+		slices.Sort(got)
+		if got := strings.Join(got, " "); got != "a1 a2 b6 c7 y4 z5" {
+			t.Errorf("there are %s, want all but x3, the oldest of the site that has three", got)
 		}
 	})
 }
