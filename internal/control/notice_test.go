@@ -51,8 +51,17 @@ func TestDecideInChat(t *testing.T) {
 	for range 100 {
 		wantKind(t, "nobody", decide("nobody@example.com", r.ID, 0, true), serval.LoginRequired)
 	}
-	if n := len(w.events(before)); n < 2 || n > 61 {
+	if n := len(w.events(before)); n < 2 || n > 60 {
 		t.Errorf("a hundred clicks of nobody in a minute left %d rows, want 60 at most", n)
+	}
+	// And they hide nobody who comes another way, nor the other way round.
+	before = w.head()
+	for range 100 {
+		_, err := w.plane.Cancel(t.Context(), serval.Principal{}, r.ID)
+		wantKind(t, "a stranger", err, serval.Unauthenticated)
+	}
+	if n := len(w.events(before)); n < 2 || n > 60 {
+		t.Errorf("a hundred attempts of strangers in the same minute left %d rows, want 60 at most", n)
 	}
 	before = w.head()
 	wantKind(t, "the approver of the first step", decide("LEA@example.com", r.ID, 0, true), "")

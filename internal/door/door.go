@@ -36,6 +36,7 @@ type Door struct {
 	Changed Signal
 
 	strangers budget
+	chatters  budget  // of people who are not known, those whom a chat brings
 	turned    budgets // what the edge refused, by person
 }
 
@@ -96,6 +97,7 @@ const turnedRows = 10
 
 // strangerRows is how many refusals of people who are not signed in are
 // recorded in a minute; the rest is counted. Nobody fills the log from outside.
+// Those of a chat are counted apart: neither hides the other.
 const strangerRows = 60
 
 // Refused records that an act or a view did not happen. Where even that
@@ -124,6 +126,8 @@ func (d *Door) Refused(ctx context.Context, who serval.Principal, what serval.Ac
 	now := d.Now()
 	skipped, ok := 0, true
 	switch {
+	case stranger && e.Detail["via"] != "":
+		skipped, ok = d.chatters.take(now, strangerRows)
 	case stranger:
 		skipped, ok = d.strangers.take(now, strangerRows)
 	case what == serval.EdgeRefuse:
