@@ -101,13 +101,19 @@ type keeper struct {
 	others    map[string]func() error // by setting: reads what takes itself up
 	log       *zap.Logger
 
-	seen    map[string]string        // by setting, what its file said at the last look
-	patient map[string]int           // by setting, how many looks to wait before what was refused is tried again
-	refused map[string]serval.Secret // and what that was
+	seen    map[string]string  // by setting, the digest of what its file said at the last look
+	refused map[string]refusal // by a rotation's first setting
 
 	unusable *prometheus.GaugeVec
 	mu       sync.Mutex
 	told     map[string]string // by setting, why the last good one is in use
+}
+
+// A refusal is what the files of a rotation said that was not taken up, and how many
+// looks to wait before the same is tried again.
+type refusal struct {
+	said []string
+	wait int
 }
 
 // again is how many looks lie between two attempts with a secret that whoever it
@@ -116,7 +122,7 @@ const again = 15
 
 func newKeeper(c *Config, rotations []rotation, registry *prometheus.Registry) *keeper {
 	k := &keeper{used: *c, files: c.SecretFiles, others: map[string]func() error{}, log: c.Log,
-		seen: map[string]string{}, patient: map[string]int{}, refused: map[string]serval.Secret{}, told: map[string]string{},
+		seen: map[string]string{}, refused: map[string]refusal{}, told: map[string]string{},
 		unusable: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "serval_secret_unreadable", Help: "1 where the file of a secret cannot be read or used, and what was read before stays in use, by setting.",
 		}, []string{"setting"}),
@@ -178,13 +184,14 @@ func (k *keeper) settles(setting, said string) bool {
 // turn takes the secrets of a rotation up, where they are others.
 func (k *keeper) turn(ctx context.Context, r rotation) {
 	next, settled, sound := k.used, true, true
-	var changed []string
+	var changed, all []string
 	for _, setting := range r.settings {
 		text, err := settings.ReadSecret(k.files[setting])
 		said := text.Digest()
 		if err != nil {
 			said = err.Error()
 		}
+		all = append(all, said)
 		switch {
 		case !k.settles(setting, said):
 			settled = false
@@ -200,7 +207,6 @@ func (k *keeper) turn(ctx context.Context, r rotation) {
 	if !settled || !sound || len(changed) == 0 {
 		return
 	}
-	first := changed[0]
 	for _, fault := range next.Faults() {
 		name, text, _ := strings.Cut(fault, ": ")
 		if slices.Contains(r.settings, name) {
@@ -208,14 +214,15 @@ func (k *keeper) turn(ctx context.Context, r rotation) {
 			return
 		}
 	}
-	if k.patient[first] > 0 && k.refused[first].Equal(*next.secret(first)) {
-		k.patient[first]--
+	if before := k.refused[r.settings[0]]; before.wait > 0 && slices.Equal(before.said, all) {
+		before.wait--
+		k.refused[r.settings[0]] = before
 		return
 	}
 	if err := r.take(ctx, &k.used, &next); err != nil {
 		if ctx.Err() == nil {
-			k.patient[first], k.refused[first] = again, *next.secret(first)
-			k.note(first, err)
+			k.refused[r.settings[0]] = refusal{all, again}
+			k.note(changed[0], err)
 		}
 		return
 	}

@@ -534,3 +534,40 @@ func TestSecretIsTriedAgain(t *testing.T) {
 		t.Errorf("in use is %q", got)
 	}
 }
+
+// A root secret whose older ones are put right is another, and so are secrets that
+// are taken up together where the second is.
+func TestSecretPutRightIsTriedAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		settings     []string
+		wrong, right string // of the last
+	}{
+		{[]string{"SERVAL_SECRET"}, strings.Repeat("new.", 8), strings.Repeat("new.", 8) + "," + strings.Repeat("old.", 8)},
+		{[]string{"SERVAL_SLACK_APP_TOKEN", "SERVAL_SLACK_BOT_TOKEN"}, "xoxb-wrong", "xoxb-right"},
+	} {
+		c := good()
+		c.Log = zap.NewNop()
+		write, _ := files(t, &c, test.settings...)
+		wrong, tried := true, 0
+		k := newKeeper(&c, []rotation{{test.settings, func(context.Context, *Config, *Config) error {
+			if tried++; wrong {
+				return errors.New("wrong")
+			}
+			return nil
+		}}}, prometheus.NewRegistry())
+		last := test.settings[len(test.settings)-1]
+		if len(test.settings) > 1 {
+			write(test.settings[0], "xapp-another")
+		}
+		write(last, test.wrong)
+		k.look(t.Context())
+		k.look(t.Context())
+		wrong = false
+		write(last, test.right)
+		k.look(t.Context())
+		k.look(t.Context())
+		if tried != 2 {
+			t.Errorf("%v: tried %d times, want once when wrong and once when right", test.settings, tried)
+		}
+	}
+}
