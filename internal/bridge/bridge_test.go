@@ -295,6 +295,48 @@ func TestGateIsClosedUntilOpened(t *testing.T) {
 	}
 }
 
+// S-8: while the database does not answer, and nobody knows what is in it, nothing is
+// served but that the process lives.
+func TestNothingIsServedBeforeTheDatabase(t *testing.T) {
+	stalled, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stalled.Close() // it takes connections, and says nothing
+	c := config(t)
+	c.DatabaseURL = serval.NewSecret("postgres://serval:x@" + stalled.Addr().String() + "/serval?sslmode=disable")
+	for _, address := range []*string{&c.Listen, &c.AdminListen} {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		*address = free.Addr().String()
+		free.Close()
+	}
+	c.Serving = func(net.Addr, net.Addr) { t.Error("it says that it serves") }
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Run(ctx, c) }()
+	until(t, "the process lives", func() bool {
+		w, err := http.Get("http://" + c.AdminListen + "/livez")
+		if err != nil {
+			return false
+		}
+		w.Body.Close()
+		return w.StatusCode == http.StatusOK
+	})
+	for address, want := range map[string]int{
+		c.AdminListen + "/readyz": 503, c.Listen + "/": 503, c.Listen + "/roles": 503, c.Listen + "/api/v1/me": 503, c.Listen + "/static/serval.css": 503,
+		c.Listen + "/oidc/auth/login": 503, c.Listen + "/oidc/auth/callback?state=x&code=y": 503, c.Listen + "/api/v1/upstream/accounts": 503, c.Listen + "/nothing": 503,
+	} {
+		if got, body := get(t, address); got != want {
+			t.Errorf("GET %s answered %d, want %d: %.200s", address, got, want, body)
+		}
+	}
+	cancel()
+	<-ended
+}
+
 // S-11
 func TestTLS(t *testing.T) {
 	c := config(t)
