@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/pgtest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -189,7 +190,7 @@ func TestBridgeCosts(t *testing.T) {
 		t.Skip("make bench-bridge measures")
 	}
 	const roles = 20
-	w := newBench(t, roles)
+	w := newBench(t, roles, "")
 	bare := freeAddress(t)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "SERVAL_BENCH_BARE="+bare)
@@ -213,29 +214,33 @@ func TestBridgeCosts(t *testing.T) {
 	ok := median(3, func() time.Duration {
 		return b.per(30_000, func(int) *http.Request { return get(b, "/") }, 200)
 	})
-	read := median(3, func() time.Duration {
-		return w.per(10_000, func(int) *http.Request {
-			r := get(w.served, "/api/v1/roles")
-			r.Header.Set("Cookie", w.cookie)
-			return r
-		}, 200)
-	})
-	var from atomic.Int64
-	begin := median(3, func() time.Duration {
-		return w.per(3_000, func(int) *http.Request {
-			r := get(w.served, "/oidc/auth/login?return_to=/roles")
-			i := from.Add(1)
-			r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255))
-			return r
-		}, 303)
-	})
-	t.Logf("%-46s %8s %8s", "CPU per request", "", "ratio")
-	for _, row := range []struct {
-		name string
-		cost time.Duration
-	}{{"bare net/http handler", ok}, {fmt.Sprintf("authenticated read of %d roles", roles), read}, {"sign-in start", begin}} {
-		t.Logf("%-46s %8s %8.1f", row.name, row.cost, float64(row.cost)/float64(ok))
+	tell := func(name string, cost time.Duration) {
+		t.Helper()
+		t.Logf("%-46s %8s %8.1f", name, cost, float64(cost)/float64(ok))
 	}
+	costs := func(w *bench, over string) {
+		read := median(3, func() time.Duration {
+			return w.per(10_000, func(int) *http.Request {
+				r := get(w.served, "/api/v1/roles")
+				r.Header.Set("Cookie", w.cookie)
+				return r
+			}, 200)
+		})
+		var from atomic.Int64
+		begin := median(3, func() time.Duration {
+			return w.per(3_000, func(int) *http.Request {
+				r := get(w.served, "/oidc/auth/login?return_to=/roles")
+				i := from.Add(1)
+				r.Header.Set("X-Forwarded-For", fmt.Sprintf("10.%d.%d.%d", i>>16&255, i>>8&255, i&255))
+				return r
+			}, 303)
+		})
+		tell(fmt.Sprintf("authenticated read of %d roles, %s", roles, over), read)
+		tell("sign-in start, "+over, begin)
+	}
+	t.Logf("%-46s %8s %8s", "CPU per request", "", "ratio")
+	tell("bare net/http handler", ok)
+	costs(w, "SQLite")
 	t.Logf("%-46s %8s", "start to first answer, database migrated", w.started)
 	t.Logf("%-46s %5.1f MiB, %.1f of it its own", "idle", float64(w.idle)/(1<<20), float64(w.own)/(1<<20))
 	t.Logf("%-46s %5.1f MiB", "idle, with traces", float64(w.traced)/(1<<20))
@@ -243,6 +248,7 @@ func TestBridgeCosts(t *testing.T) {
 	if runtime.NumCPU() < 2 {
 		t.Log("with one processor the client's work is in the figures' noise")
 	}
+	t.Run("PostgreSQL", func(t *testing.T) { costs(newBench(t, roles, pgtest.URL(t)), "PostgreSQL") })
 }
 
 // A bench is a bridge with everything that it needs, and somebody signed in.
@@ -257,9 +263,12 @@ type bench struct {
 	capped  *memoryCap // nil: it has all memory there is
 }
 
-func newBench(t testing.TB, roles int) *bench {
+// newBench returns one over the database of the URL, or over SQLite where it is
+// empty.
+func newBench(t testing.TB, roles int, database string) *bench {
 	t.Helper()
 	dir := t.TempDir()
+	database = cmp.Or(database, "sqlite://"+filepath.Join(dir, "serval.db"))
 	program := filepath.Join(dir, "serval-bridge")
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -302,7 +311,7 @@ upstream_tokens:
 			"PATH=" + os.Getenv("PATH"), "SERVAL_LISTEN=" + address, "SERVAL_ADMIN_LISTEN=" + admin, "SERVAL_PUBLIC_URL=http://" + address,
 			"SERVAL_OIDC_ISSUER=" + issuer, "SERVAL_OIDC_CLIENT_ID=client", "SERVAL_OIDC_CLIENT_SECRET=s",
 			"SERVAL_SECRET=8f14e45fceea167a5a36dedd4bea2543", "SERVAL_EXTERNAL_ID_SECRET=c9f0f895fb98ab9159f51fd0297e236d",
-			"SERVAL_DATABASE_URL=sqlite://" + filepath.Join(dir, "serval.db"), "SERVAL_CONFIG=" + file,
+			"SERVAL_DATABASE_URL=" + database, "SERVAL_CONFIG=" + file,
 			"SERVAL_TRUSTED_PROXIES=127.0.0.0/8", "SERVAL_DRAIN_DELAY=0s",
 		}
 		return cmd

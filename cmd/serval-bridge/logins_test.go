@@ -54,7 +54,7 @@ func TestLoginsAtOnce(t *testing.T) {
 	if *logins == 0 {
 		t.Skip("make bench-logins measures")
 	}
-	b := newBench(t, 20)
+	b := newBench(t, 20, "")
 	client := &http.Client{
 		Timeout:       time.Minute,
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 256},
