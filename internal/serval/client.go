@@ -126,34 +126,25 @@ func FoldTyped(text string) string {
 
 // NetworkOf returns what is counted as one line to the internet: an IPv4
 // address, and of IPv6 its /64. It is empty for what is no address.
-func NetworkOf(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil {
-		return ""
-	}
-	return prefix(a, 32, 64)
-}
+func NetworkOf(address string) string { return prefix(address, 32, 64) }
 
 // SiteOf returns what one subscriber of the internet may have all of: an IPv4
 // address, and of IPv6 its /48. It is empty for what is no address.
-func SiteOf(address string) string {
-	a, err := netip.ParseAddr(address)
-	if err != nil {
-		return ""
-	}
-	return prefix(a, 32, 48)
-}
+func SiteOf(address string) string { return prefix(address, 32, 48) }
 
 // IsNear reports whether two addresses are of one /24, or of one /64 in IPv6: as
 // near as a laptop and its owner's browser are.
 func IsNear(one, other string) bool {
-	a, err1 := netip.ParseAddr(one)
-	b, err2 := netip.ParseAddr(other)
-	return err1 == nil && err2 == nil && prefix(a, 24, 64) == prefix(b, 24, 64)
+	near := prefix(one, 24, 64)
+	return near != "" && near == prefix(other, 24, 64)
 }
 
 // prefix returns the network of an address: so many bits of IPv4, or of IPv6.
-func prefix(a netip.Addr, four, six int) string {
+func prefix(address string, four, six int) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
 	a = a.Unmap().WithZone("")
 	bits := four
 	if a.Is6() {
