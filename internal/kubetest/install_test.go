@@ -27,6 +27,7 @@ type installation struct {
 	c      *Cluster
 	node   *Node
 	cloud  *awstest.Cloud
+	idp    *idptest.Provider
 	secret map[string]string // bridge-secrets
 	values map[string]any
 	kube   string // the kubeconfig
@@ -69,6 +70,7 @@ func newInstallation(t *testing.T) *installation {
 	client := rand.Text()
 	idp := idptest.New(idptest.Options{ClientID: "serval", ClientSecret: client, RedirectURIs: []string{publicURL + "/oidc/auth/callback"}})
 	issuer := idp.Start(t)
+	i.idp = idp
 	t.Cleanup(func() { idp.Complaints() }) // of the codes that the doctor made up
 	keys := i.cloud.Account(hub).PodIdentity("serval-worker", time.Now())
 
@@ -111,9 +113,18 @@ func (i *installation) putSecret() {
 	for name, text := range i.secret {
 		data[name] = base64.StdEncoding.EncodeToString([]byte(text))
 	}
-	path := fmt.Sprintf(Secrets, namespace)
-	i.c.Call(i.c.admin, http.MethodDelete, path+"/bridge-secrets", nil)
-	i.c.Create(path, map[string]any{"metadata": map[string]string{"name": "bridge-secrets"}, "data": data})
+	i.put("bridge-secrets", data)
+}
+
+// put makes a Secret what data says, in base64.
+func (i *installation) put(name string, data map[string]string) {
+	i.t.Helper()
+	path, secret := fmt.Sprintf(Secrets, namespace), map[string]any{"metadata": map[string]string{"name": name}, "data": data}
+	if !i.c.Read(path+"/"+name, new(map[string]any)) {
+		i.c.Create(path, secret)
+	} else if status, text := i.c.Call(i.c.admin, http.MethodPut, path+"/"+name, secret); status != http.StatusOK {
+		i.t.Fatalf("changing %s answered %d: %s", name, status, text)
+	}
 }
 
 // helm runs helm while the pods run, and returns all it says.
@@ -243,6 +254,8 @@ func TestInstall(t *testing.T) {
 		t.Errorf("the bridge's pods are %v, want another than %s", after, before[0])
 	}
 	i.must("rollback", "serval", "--wait", "--timeout", "90s")
+
+	t.Run("rotation", func(t *testing.T) { testRotation(t, i) })
 
 	for number, m := range mistakes {
 		t.Run(m.name, func(t *testing.T) {

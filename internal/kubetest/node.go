@@ -33,7 +33,8 @@ const shown, real = "10.244.0.", "127.2.0."
 // is the machine's, so every pod has a loopback address of its own and listens
 // there, and no network policy holds.
 //
-// It works only while the test waits in During, so that nothing is shared.
+// What pods mount of Secrets and ConfigMaps changes with these, as the kubelet has
+// it. It works only while the test waits in During, so that nothing is shared.
 type Node struct {
 	// Programs are the files that images stand for, by the last part of their name,
 	// with the tag where there is one of several versions.
@@ -377,6 +378,13 @@ func (n *Node) look(p *running, deleted bool) {
 	}
 	if p.runs() && time.Since(p.probed) > 300*time.Millisecond {
 		p.probed, p.ready = time.Now(), n.probe(p)
+		for _, m := range p.spec.Spec.Containers[0].VolumeMounts {
+			for _, v := range p.spec.Spec.Volumes {
+				if v.Name == m.Name && (v.Secret != nil || v.ConfigMap != nil) {
+					n.renew(p, v, filepath.Join(p.root, m.MountPath))
+				}
+			}
+		}
 	}
 	c := p.spec.Spec.Containers[0]
 	state := map[string]any{"running": map[string]any{}}
@@ -493,20 +501,9 @@ func (n *Node) mount(p *running, v volume, at string) (why string) {
 	n.folder(at)
 	var object struct{ Data map[string]string }
 	switch {
-	case v.ConfigMap != nil:
-		if !n.c.Read(namespace+"/configmaps/"+v.ConfigMap.Name, &object) && !v.ConfigMap.Optional {
-			return "configmap " + v.ConfigMap.Name + " not found"
-		}
-		for name, text := range object.Data {
-			n.write(filepath.Join(at, name), []byte(text), 0o444)
-		}
-	case v.Secret != nil:
-		var secret struct{ Data map[string][]byte }
-		if !n.c.Read(namespace+"/secrets/"+v.Secret.SecretName, &secret) && !v.Secret.Optional {
-			return "secret " + v.Secret.SecretName + " not found"
-		}
-		for name, text := range secret.Data {
-			n.write(filepath.Join(at, name), text, 0o444)
+	case v.ConfigMap != nil, v.Secret != nil:
+		if !n.renew(p, v, at) && (v.ConfigMap != nil && !v.ConfigMap.Optional || v.Secret != nil && !v.Secret.Optional) {
+			return "what volume " + v.Name + " is of is not found"
 		}
 	case v.PersistentVolumeClaim != nil:
 		disk := filepath.Join(n.dir, "claim-"+v.PersistentVolumeClaim.ClaimName)
@@ -547,6 +544,51 @@ func (n *Node) mount(p *running, v volume, at string) (why string) {
 		}
 	}
 	return ""
+}
+
+// renew has a folder hold what its ConfigMap or Secret has now, each file whole, and
+// reports whether there is one. What is gone leaves what was there.
+func (n *Node) renew(p *running, v volume, at string) bool {
+	n.t.Helper()
+	namespace := "/api/v1/namespaces/" + p.spec.Metadata.Namespace
+	files := map[string][]byte{}
+	if v.Secret != nil {
+		var secret struct{ Data map[string][]byte }
+		if !n.c.Read(namespace+"/secrets/"+v.Secret.SecretName, &secret) {
+			return false
+		}
+		files = secret.Data
+	} else {
+		var config struct{ Data map[string]string }
+		if !n.c.Read(namespace+"/configmaps/"+v.ConfigMap.Name, &config) {
+			return false
+		}
+		for name, text := range config.Data {
+			files[name] = []byte(text)
+		}
+	}
+	there, err := os.ReadDir(at)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	for _, f := range there {
+		if _, kept := files[f.Name()]; !kept {
+			if err := os.Remove(filepath.Join(at, f.Name())); err != nil {
+				n.t.Fatal(err)
+			}
+		}
+	}
+	for name, text := range files {
+		file := filepath.Join(at, name)
+		if was, err := os.ReadFile(file); err == nil && bytes.Equal(was, text) {
+			continue
+		}
+		n.write(at+".next", text, 0o444)
+		if err := os.Rename(at+".next", file); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	return true
 }
 
 func (n *Node) folder(dir string) {
