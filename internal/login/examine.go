@@ -110,6 +110,10 @@ func (p *Provider) examineReach(ctx context.Context) []Check {
 	if err != nil || p.c.HTTPClient != nil {
 		return nil
 	}
+	if proxy, err := http.ProxyFromEnvironment(&http.Request{URL: u}); err == nil && proxy != nil {
+		// Neither has the name to be known here nor the way to be open.
+		return []Check{{"proxy", CheckOK, "The provider is asked through the proxy " + proxy.Host + ", as HTTPS_PROXY has it.", ""}}
+	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	host, port := u.Hostname(), u.Port()
