@@ -308,10 +308,10 @@ func TestOIDCProviders(t *testing.T) {
 	}
 }
 
-// TestLargeAccount reads 20,000 roles while others change them.
+// TestLargeAccount reads 5,000 roles while others change them.
 func TestLargeAccount(t *testing.T) {
 	c, a, keys := admin(t, awstest.Options{})
-	const many = 20_000
+	const many = 5_000
 	for n := range many {
 		a.PutRole(awstest.Role{Name: fmt.Sprintf("role-%05d", n), Attached: []string{"arn:aws:iam::aws:policy/ReadOnlyAccess"}})
 	}

@@ -102,7 +102,7 @@ type tab struct {
 }
 
 // patience with Chromium: a busy machine is slow.
-const chromiumTime = 30 * time.Second
+const chromiumTime = time.Minute
 
 // tab opens a tab on a screen. What its pages do against their policy is a fault
 // of the test.
@@ -351,6 +351,7 @@ func (b *tab) sound() {
 // axe returns what axe-core finds against WCAG 2.2 AA and its own best practices.
 func (b *tab) axe() (found []string) {
 	b.t.Helper()
+	b.fresh()
 	b.must2(b.page.Eval(axeSource(b.t)))
 	res, err := b.page.Evaluate(rod.Eval(`() => axe.run(document, {resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
 		.then((r) => JSON.stringify(r.violations.map((v) => v.id + ": " + v.nodes.slice(0, 3).map((n) => n.target.join(" ") + " " + (n.any[0] || n.all[0] || n.none[0] || {message: ""}).message).join("; "))))`).ByPromise())
