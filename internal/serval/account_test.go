@@ -3,6 +3,7 @@ package serval
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,6 +75,7 @@ func TestAccount_Faults(t *testing.T) {
 		{"a blank name", func(a *Account) { a.Name = " \t" }, "name"},
 		{"a name of 100", func(a *Account) { a.Name = strings.Repeat("ü", 100) }, ""},
 		{"a name of 101", func(a *Account) { a.Name = strings.Repeat("ü", 101) }, "name"},
+		{"a name of two lines", func(a *Account) { a.Name = "prod\nadmin" }, "name"}, // S-25
 		{"no role", func(a *Account) { a.RoleARN = "" }, "role_arn"},
 		{"another account's role", func(a *Account) { a.RoleARN = "arn:aws:iam::999922223333:role/serval-ingestion" }, "role_arn"}, // S-85
 		{"another partition's role", func(a *Account) { a.RoleARN = "arn:aws-cn:iam::111122223333:role/serval-ingestion" }, "role_arn"},
@@ -86,6 +88,12 @@ func TestAccount_Faults(t *testing.T) {
 		{"an External ID with a space", func(a *Account) { a.ExternalID = "a b" }, "external_id"},
 		{"an External ID with a line break", func(a *Account) { a.ExternalID = "ab\n" }, "external_id"},
 		{"an External ID with ü", func(a *Account) { a.ExternalID = "aü" }, "external_id"},
+		{"as many hops as there may be", func(a *Account) {
+			a.Via = slices.Repeat([]Hop{{RoleARN: "arn:aws:iam::444455556666:role/hub"}}, maxVia)
+		}, ""},
+		{"a hop too many", func(a *Account) {
+			a.Via = slices.Repeat([]Hop{{RoleARN: "arn:aws:iam::444455556666:role/hub"}}, maxVia+1)
+		}, "via"},
 		{"a hop that is no role", func(a *Account) { a.Via = []Hop{{RoleARN: "x"}} }, "via[0].role_arn"},
 		{"a hop in another partition", func(a *Account) { a.Via = []Hop{{RoleARN: "arn:aws-cn:iam::444455556666:role/hub"}} }, "via[0].role_arn"},
 		{"a hop's bad External ID", func(a *Account) {
@@ -100,6 +108,8 @@ func TestAccount_Faults(t *testing.T) {
 		{"a dial without a port", func(a *Account) { a.STS.Dial = "nlb.internal" }, "sts.dial"},
 		{"a dial with an empty port", func(a *Account) { a.STS.Dial = "nlb.internal:" }, "sts.dial"},
 		{"a dial without a host", func(a *Account) { a.STS.Dial = ":443" }, "sts.dial"},
+		{"a dial of an address without brackets", func(a *Account) { a.STS.Dial = "2001:db8::1:443" }, "sts.dial"},
+		{"a proxy spoken to by TLS", func(a *Account) { a.STS.HTTPProxy = "https://proxy:3128" }, ""},
 		{"a proxy that is no URL", func(a *Account) { a.STS.HTTPProxy = "proxy:3128" }, "sts.http_proxy"},
 		{"a proxy that cannot be read", func(a *Account) { a.STS.HTTPProxy = "http://%" }, "sts.http_proxy"},
 		{"a proxy without a host", func(a *Account) { a.STS.HTTPProxy = "http://:3128" }, "sts.http_proxy"},

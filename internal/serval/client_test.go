@@ -75,6 +75,9 @@ func TestClientAsk(t *testing.T) {
 		"no host":         {func(c *ClientAsk) { c.Host = "" }, false, false},
 		"a long host":     {func(c *ClientAsk) { c.Host = strings.Repeat("h", 65) }, false, false},
 		"elsewhere":       {func(c *ClientAsk) { c.RedirectURI = "https://evil.example/" }, false, false},
+
+		"a device that is redirected": {func(c *ClientAsk) { c.State = "" }, false, false},
+		"a device with a state":       {func(c *ClientAsk) { c.RedirectURI = "" }, false, false},
 	} {
 		ask := good
 		c.change(&ask)

@@ -619,6 +619,9 @@ func TestDecide_steps(t *testing.T) { // S-76
 	if r.Awaits(bo) || r.Awaits(cy) {
 		t.Error("an approved request still awaits somebody")
 	}
+	if ext := extending(t, approved(t, terms(first, second))); !ext.Awaits(bo) || ext.Awaits(cy) || ext.Awaits(ana) {
+		t.Errorf("an extension: awaits bo %t, cy %t, ana %t; want true, false, false", ext.Awaits(bo), ext.Awaits(cy), ext.Awaits(ana))
+	}
 	if diff := cmp.Diff(want[0].Steps, r.Steps()); diff != "" {
 		t.Errorf("Steps (-want +got):\n%s", diff)
 	}
@@ -696,6 +699,106 @@ func TestDecide_self(t *testing.T) { // S-76
 	k.Email = "kate@example.com"
 	if _, err := k.Decide(as(Person{ID: "p-k", Email: "\u212Aate@example.com", Groups: lead}), Decision{Approve: true}, week, t0); err != nil {
 		t.Errorf("another address that only looks the same: %v", err)
+	}
+}
+
+// What is decided is what was looked at: a page that stayed open, or a message in
+// a chat, decides nothing that was asked for since.
+func TestDecide_round(t *testing.T) { // S-76
+	round := func(n int) *int { return &n }
+	for name, c := range map[string]struct {
+		request *Request
+		round   *int
+		want    Kind
+	}{
+		"the request":                    {newRequest(t, terms(first)), round(0), ""},
+		"whatever waits":                 {extending(t, running(t, terms(first))), nil, ""},
+		"the extension":                  {extending(t, running(t, terms(first))), round(1), ""},
+		"the request, and not what came": {extending(t, running(t, terms(first))), round(0), Conflict},
+		"what nobody asked for yet":      {newRequest(t, terms(first)), round(1), Conflict},
+	} {
+		for _, approve := range []bool{true, false} {
+			r := *c.request
+			r.Allocations = slices.Clone(r.Allocations)
+			for i := range r.Allocations {
+				r.Allocations[i].Steps = slices.Clone(r.Allocations[i].Steps)
+			}
+			before := text(&r)
+			_, err := r.Decide(as(bo), Decision{Approve: approve, Round: c.round}, week, t0)
+			if kindOf(err) != c.want || (err != nil) != (text(&r) == before) {
+				t.Errorf("%s (approve %t): got %v, want kind %q", name, approve, err, c.want)
+			}
+		}
+	}
+}
+
+// Only the requester breaks the glass, only where the terms have some, only while
+// something waits; what they give as a reason has the bounds of every text.
+func TestMayBreakGlass(t *testing.T) { // S-76
+	glass := terms(first)
+	glass.BreakGlass = true
+	waits, ext := newRequest(t, glass), extending(t, approved(t, glass))
+	for name, c := range map[string]struct {
+		request *Request
+		who     Principal
+		want    bool
+	}{
+		"the requester":             {waits, as(ana), true},
+		"an approver":               {waits, as(bo), false},
+		"an admin":                  {waits, admin, false},
+		"the same email":            {waits, as(anaAgain), false},
+		"the requester, for more":   {ext, as(ana), true},
+		"an approver, of an ext":    {ext, as(bo), false},
+		"where nothing waits":       {approved(t, glass), as(ana), false},
+		"where the terms have none": {newRequest(t, terms(first)), as(ana), false},
+	} {
+		if got := c.request.MayBreakGlass(c.who); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+	for _, reason := range []string{emergency + "\x00", strings.Repeat("x", MaxJustification+1)} {
+		r := newRequest(t, glass)
+		before := text(r)
+		if _, err := r.BreakGlass(as(ana), reason, week, t0); kindOf(err) != Invalid || text(r) != before {
+			t.Errorf("the glass is broken with %d bytes that end in %q: %v", len(reason), reason[len(reason)-1:], err)
+		}
+	}
+}
+
+// A request goes to another identity of who made it, and never to one that has
+// decided a step of it: that would be self-approval by the back door.
+func TestRelink(t *testing.T) { // S-54 S-76
+	renamed := Person{ID: ana.ID, Email: "ana.lee@example.com"}
+	self := terms(first)
+	self.AllowSelfApproval = true
+	decided := func(t testing.TB, terms Terms, id, email string) *Request {
+		r := approved(t, terms)
+		s := &r.Allocations[0].Steps[0]
+		s.PersonID, s.DecidedBy = id, email
+		return r
+	}
+	for name, c := range map[string]struct {
+		request *Request
+		to      Person
+		want    Kind
+	}{
+		"another identity with their email":       {newRequest(t, terms(first)), anaAgain, ""},
+		"the same person under a new email":       {newRequest(t, terms(first)), renamed, ""},
+		"somebody else":                           {newRequest(t, terms(first)), bo, FailedPrecondition},
+		"decided by somebody else":                {approved(t, terms(first)), anaAgain, ""},
+		"decided by that identity":                {decided(t, terms(first), anaAgain.ID, "as.they.were@example.com"), anaAgain, FailedPrecondition},
+		"decided under that email":                {decided(t, terms(first), "p-third", "Ana@Example.com"), anaAgain, FailedPrecondition},
+		"decided by that identity, as is allowed": {decided(t, self, anaAgain.ID, anaAgain.Email), anaAgain, ""},
+	} {
+		r := c.request
+		before := text(r)
+		_, err := r.Relink(admin, c.to, t0)
+		switch {
+		case kindOf(err) != c.want || err != nil && text(r) != before:
+			t.Errorf("%s: got %v, want kind %q", name, err, c.want)
+		case err == nil && (r.PersonID != c.to.ID || r.Email != c.to.Email):
+			t.Errorf("%s: the request is %s's, %s", name, r.PersonID, r.Email)
+		}
 	}
 }
 

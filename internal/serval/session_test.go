@@ -53,6 +53,9 @@ func TestMint_Check_S80(t *testing.T) { // S-4 S-80 S-85
 		{"a token of two lines", func(m *Mint, a *Minted) { a.SessionToken = NewSecret("a\nb") }, "else than keys"},
 		{"a token without end", func(m *Mint, a *Minted) { a.SessionToken = NewSecret(strings.Repeat("a", 64<<10+1)) }, "else than keys"},
 		{"a token as long as any", func(m *Mint, a *Minted) { a.SessionToken = NewSecret(strings.Repeat("a", 64<<10)) }, ""},
+		{"a secret and a token of all that base64 is made of", func(m *Mint, a *Minted) {
+			a.SecretAccessKey, a.SessionToken = NewSecret("a+/=_.-"), NewSecret("a+/=_.-")
+		}, ""},
 		{"nothing at all", func(m *Mint, a *Minted) { *a = Minted{} }, "without credentials"},
 		{"no access key id", func(m *Mint, a *Minted) { a.AccessKeyID = "" }, "without credentials"},
 		{"no secret access key", func(m *Mint, a *Minted) { a.SecretAccessKey = Secret{} }, "without credentials"},
@@ -142,6 +145,28 @@ func TestMint_Check_slash(t *testing.T) {
 		a.Provider = given
 		if err := m.Check(a, issuer, "client", "00u1", t0, t0); (err == nil) != want {
 			t.Errorf("provider %q for issuer %q: got %v, want accepted %t", given, issuer, err, want)
+		}
+	}
+}
+
+// Only what was handed over is live, and only until its end: the deny policy of a
+// revocation names what is.
+func TestSession_IsLive(t *testing.T) {
+	for _, c := range []struct {
+		state SessionState
+		ends  time.Duration
+		want  bool
+	}{
+		{SessionIssued, time.Second, true},
+		{SessionIssued, 0, false},
+		{SessionIssued, -time.Second, false},
+		{SessionStarted, time.Hour, false},
+		{SessionFailed, time.Hour, false},
+		{SessionDropped, time.Hour, false},
+		{SessionUnknown, time.Hour, false},
+	} {
+		if got := (Session{State: c.state, EndsAt: t0.Add(c.ends)}).IsLive(t0); got != c.want {
+			t.Errorf("%s, to end in %s: live %t, want %t", c.state, c.ends, got, c.want)
 		}
 	}
 }

@@ -43,20 +43,21 @@ func TestTaskTransitions(t *testing.T) {
 		{"finish 2 by b", func(t *Task) error { return t.Finish(2, "b", false, now) }},
 		{"finish 1 by a", func(t *Task) error { return t.Finish(1, "a", false, now) }},
 		{"finish 3 by a", func(t *Task) error { return t.Finish(3, "a", false, now) }},
+		{"finish 0 by nobody", func(t *Task) error { return t.Finish(0, "", false, now) }},
 		{"time", func(t *Task) error { t.Lapse(now); return nil }},
 	}
 	const c = string(Conflict)
 	want := map[string]string{
-		//                  free  a         b         fin2 a fail2a  fin2 b fin1 a fin3 a time
-		"open":             "open claimed/1 claimed/1 " + c + " " + c + " " + c + " " + c + " " + c + " open",
-		"forgotten":        "open claimed/1 claimed/1 " + c + " " + c + " " + c + " " + c + " " + c + " failed",
-		"claimed":          c + " " + c + " " + c + " done failed " + c + " " + c + " " + c + " claimed",
-		"ran out":          "claimed claimed/3 claimed/3 done failed " + c + " " + c + " " + c + " claimed",
-		"ran out long ago": "claimed claimed/3 claimed/3 done failed " + c + " " + c + " " + c + " failed",
-		"last ran out":     c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " done failed",
-		"last":             c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " done claimed",
-		"done":             c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " done",
-		"failed":           c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " failed",
+		//                  free  a         b         fin2 a fail2a  fin2 b fin1 a fin3 a fin0   time
+		"open":             "open claimed/1 claimed/1 " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " open",
+		"forgotten":        "open claimed/1 claimed/1 " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " failed",
+		"claimed":          c + " " + c + " " + c + " done failed " + c + " " + c + " " + c + " " + c + " claimed",
+		"ran out":          "claimed claimed/3 claimed/3 done failed " + c + " " + c + " " + c + " " + c + " claimed",
+		"ran out long ago": "claimed claimed/3 claimed/3 done failed " + c + " " + c + " " + c + " " + c + " failed",
+		"last ran out":     c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " done " + c + " failed",
+		"last":             c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " done " + c + " claimed",
+		"done":             c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " done",
+		"failed":           c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " " + c + " failed",
 	}
 	for _, s := range states {
 		row := strings.Fields(want[s.name])
@@ -70,6 +71,9 @@ func TestTaskTransitions(t *testing.T) {
 				got = string(r.Kind)
 				if task.State != s.task.State || task.Attempt != s.task.Attempt || task.Until != s.task.Until || task.EndedAt != s.task.EndedAt {
 					t.Errorf("%s × %s was refused, and changed the task to %+v", s.name, act.name, task)
+				}
+				if ended := s.task.State == TaskDone || s.task.State == TaskFailed; act.name != "free" && ended != (r.Reason == "This task has ended.") {
+					t.Errorf("%s × %s is refused with %q", s.name, act.name, r.Reason)
 				}
 				if s.task.State == TaskClaimed && now.Before(s.task.Until) && strings.HasPrefix(act.name, "claim") && r.Detail["until"] == "" {
 					t.Errorf("%s × %s does not say until when", s.name, act.name)
@@ -86,6 +90,33 @@ func TestTaskTransitions(t *testing.T) {
 			if ended := task.State == TaskDone || task.State == TaskFailed; ended == task.EndedAt.IsZero() || ended != task.DueAt().IsZero() {
 				t.Errorf("%s × %s: %s ended at %s and is due at %s", s.name, act.name, task.State, task.EndedAt, task.DueAt())
 			}
+		}
+	}
+}
+
+// Each kind of task has its time, and each way to lapse its sentence.
+func TestTaskLapses(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for kind, want := range map[TaskKind]time.Duration{
+		TaskCheck: 5 * time.Minute, TaskCreateRole: 5 * time.Minute, TaskListAccounts: 10 * time.Minute,
+	} {
+		if got := kind.Deadline(); got != want {
+			t.Errorf("%s has %s, want %s", kind, got, want)
+		}
+	}
+	for _, tt := range []struct {
+		task Task
+		want string
+	}{
+		{Task{State: TaskOpen, AccountID: "111122223333", CreatedAt: now.Add(-time.Hour)},
+			"No worker took this within an hour. Is one running that was given account 111122223333?"},
+		{Task{State: TaskClaimed, Attempt: 3, Until: now}, "The worker did not finish this, 3 times."},
+		{Task{State: TaskClaimed, Attempt: 2, Until: now.Add(-time.Hour)}, "The worker that had taken this did not finish it, and no other came."},
+		{Task{State: TaskClaimed, Attempt: 2, Until: now}, ""},
+	} {
+		task := tt.task
+		if got := task.Lapse(now); got != tt.want {
+			t.Errorf("%+v lapses with %q, want %q", tt.task, got, tt.want)
 		}
 	}
 }
@@ -184,6 +215,12 @@ func TestNewRoleFaults(t *testing.T) {
 		{"no policy", func(r *NewRole) { r.Policy = "" }, "policy:"},
 		{"a policy without statements", func(r *NewRole) { r.Policy = `{"Version":"2012-10-17"}` }, "policy:"},
 		{"a long policy", func(r *NewRole) { r.Policy = `{"Statement":"` + strings.Repeat("x", 10240) + `"}` }, "policy:"},
+		{"a policy that is no JSON", func(r *NewRole) { r.Policy = `{"Statement":[]` }, "policy:"},
+		{"an issuer on loopback", func(r *NewRole) { r.Issuer = "http://127.0.0.1:8443" }, ""},
+		{"an issuer of another scheme", func(r *NewRole) { r.Issuer = "ftp://127.0.0.1" }, "issuer:"},
+		{"an issuer without a host", func(r *NewRole) { r.Issuer = "https:login" }, "issuer:"},
+		{"an issuer that cannot be read", func(r *NewRole) { r.Issuer = "https://%" }, "issuer:"},
+		{"a long client", func(r *NewRole) { r.ClientID = strings.Repeat("x", 256) }, "client_id:"},
 		{"an issuer without TLS", func(r *NewRole) { r.Issuer = "http://login.example.com" }, "issuer:"},
 		{"no client", func(r *NewRole) { r.ClientID = " " }, "client_id:"},
 	} {
@@ -195,6 +232,7 @@ func TestNewRoleFaults(t *testing.T) {
 		}
 	}
 }
+
 func TestParseWorkflow(t *testing.T) {
 	for text, want := range map[string]Workflow{
 		"fetch-roles": WorkflowFetchRoles, "Fetch AWS IAM Roles for Resource Sync": WorkflowFetchRoles, "fetch-aws-iam-roles-for-resource-sync": WorkflowFetchRoles,
