@@ -221,6 +221,28 @@ func TestMailIsSpread(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("handled (-want +got):\n%s", diff)
 	}
+	// Nobody is told what they did themselves, and that is no failure.
+	w.people(serval.Person{Email: "sol@example.com", Groups: []string{"security"}})
+	alone := w.request(func(r *serval.Request) {
+		r.Terms.Steps = []serval.People{{Groups: []string{"security"}}}
+		r.Allocations[0].Steps[0].Approvers = r.Terms.Steps[0]
+	})
+	sol := person("sol@example.com", "security")
+	if act, err = alone.Decide(sol, serval.Decision{Approve: true}, time.Hour, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	w.tellOf(sol, act, alone)
+	w.turn()
+	if got := c.titles(); len(got) != 1 || !strings.HasSuffix(got[0], "was approved | ana@example.com") || len(w.notices(serval.NoticeFailed)) > 0 {
+		t.Errorf("handled by the one approver, it is told of to %q", got)
+	}
+	// Whoever may decide their own is asked to, as the others of their group are.
+	own := w.request(func(r *serval.Request) { r.Terms.AllowSelfApproval = true })
+	w.tellOf(person("ana@example.com"), serval.RequestCreate, own)
+	w.turn()
+	if got := c.titles(); !slices.Contains(got, "ana@example.com asks for prod-admin | ana@example.com") {
+		t.Errorf("ana may decide her own, and these are asked: %q", got)
+	}
 	// Nobody of a group has ever come: that is a failure that shows.
 	w.tell(serval.People{Groups: []string{"unknown"}}, "x")
 	w.turn()
@@ -235,6 +257,62 @@ func TestMailIsSpread(t *testing.T) {
 	w.turn()
 	if got := c.titles(); len(got) != maxPeople || !slices.Contains(got, "y | first@example.com") {
 		t.Errorf("%d mails for a large group, want %d with the one who is named", len(got), maxPeople)
+	}
+}
+
+// The buttons of a message decide what the message shows: where something else was
+// asked for since, it has none.
+func TestButtonsAreOfTheirRound(t *testing.T) { // S-76
+	c := &script{name: Webhook}
+	w := newWorld(t, c)
+	r := w.request()
+	ask := func(notice *serval.Request) Message {
+		return w.notifier.message(claimed{request: r, Notice: serval.Notice{
+			Kind: serval.RequestCreate, Purpose: serval.ToDecide, RequestID: r.ID, Facts: notice.NoticeFacts(serval.System()),
+		}})
+	}
+	first := *r
+	if m := ask(r); m.Decide == nil || *m.Decide != (Question{r.ID, 0}) {
+		t.Errorf("what waits has the question %+v", m.Decide)
+	}
+	if _, err := r.Decide(person("ann@example.com"), serval.Decision{Approve: true}, time.Hour, w.now()); err != nil {
+		t.Fatal(err)
+	}
+	if m := ask(&first); m.Decide != nil {
+		t.Errorf("what was decided has the question %+v", m.Decide)
+	}
+	if _, err := r.Extend(person("ana@example.com"), 60, "more", w.now()); err != nil {
+		t.Fatal(err)
+	}
+	if m := ask(&first); m.Decide != nil {
+		t.Errorf("the message of the request decides its extension: %+v", m.Decide)
+	}
+	if m := ask(r); m.Decide == nil || *m.Decide != (Question{r.ID, 1}) {
+		t.Errorf("the message of the extension has the question %+v", m.Decide)
+	}
+}
+
+// Who has nothing left that ends is told of no end.
+func TestEndsSoon(t *testing.T) {
+	running := func(change func(*serval.Request)) *serval.Request {
+		r := &serval.Request{Status: serval.StatusApproved, ClockStartedAt: noon.Add(-time.Hour), EndsAt: noon.Add(time.Minute)}
+		change(r)
+		return r
+	}
+	for name, c := range map[string]struct {
+		r    *serval.Request
+		want bool
+	}{
+		"it runs":       {running(func(*serval.Request) {}), true},
+		"it is over":    {running(func(r *serval.Request) { r.EndsAt = noon }), false},
+		"revoked":       {running(func(r *serval.Request) { r.Status = serval.StatusRevoked }), false},
+		"done":          {running(func(r *serval.Request) { r.Status = serval.StatusExpired }), false},
+		"not started":   {running(func(r *serval.Request) { r.ClockStartedAt = time.Time{} }), false},
+		"of no request": {nil, false},
+	} {
+		if got := endsSoon(c.r, noon); got != c.want {
+			t.Errorf("%s: told %t, want %t", name, got, c.want)
+		}
 	}
 }
 

@@ -291,6 +291,61 @@ func TestStrangersInSlack(t *testing.T) {
 	<-slack.acked
 }
 
+// What is none of our buttons, in whatever envelope it comes, is nobody's decision.
+func TestClicksOfOthers(t *testing.T) {
+	slack := newWorkspace(t)
+	slack.member("U1", "ann@example.com")
+	var decided []Click
+	s := NewSocket(slack.config(), origin, zap.NewNop(), func(_ context.Context, c Click) (string, error) {
+		decided = append(decided, c)
+		return "done", nil
+	})
+	const button = `{"action_id":"` + actionApprove + `","value":"req_1 0"}`
+	envelopeOf := func(kind, payload, actions, to string) (e envelope) {
+		text := fmt.Sprintf(`{"envelope_id":"e","type":%q,"payload":{"type":%q,"user":{"id":"U1","team_id":"T1"},"team":{"id":"T1"},"response_url":%q,"actions":[%s]}}`, kind, payload, to, actions)
+		if err := json.Unmarshal([]byte(text), &e); err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	for name, e := range map[string]envelope{
+		"an event":             envelopeOf("events_api", "block_actions", button, slack.server.URL+"/answer"),
+		"a shortcut":           envelopeOf("interactive", "shortcut", button, slack.server.URL+"/answer"),
+		"no button":            envelopeOf("interactive", "block_actions", "", slack.server.URL+"/answer"),
+		"two buttons":          envelopeOf("interactive", "block_actions", button+","+button, slack.server.URL+"/answer"),
+		"a button of another":  envelopeOf("interactive", "block_actions", `{"action_id":"other","value":"req_1 0"}`, slack.server.URL+"/answer"),
+		"a button of no round": envelopeOf("interactive", "block_actions", `{"action_id":"`+actionApprove+`","value":"req_1"}`, slack.server.URL+"/answer"),
+	} {
+		if err := s.click(t.Context(), e, "T1"); err != nil || len(decided) > 0 || len(slack.answered) > 0 {
+			t.Errorf("%s: %v, decided %+v", name, err, decided)
+		}
+	}
+	if err := s.click(t.Context(), envelopeOf("interactive", "block_actions", button, slack.server.URL+"/answer"), "T1"); err != nil || len(decided) != 1 || len(slack.answered) != 1 {
+		t.Errorf("our button: %v, decided %+v", err, decided)
+	}
+	// The address for the answer comes from outside, and nothing is sent there in
+	// clear.
+	err := s.click(t.Context(), envelopeOf("interactive", "block_actions", button, "http://answers.example/x"), "T1")
+	if err == nil || !strings.Contains(err.Error(), "cannot be used") {
+		t.Errorf("an answer in clear: %v", err)
+	}
+}
+
+// A socket whose own workspace Slack does not name knows nobody.
+func TestOwnWorkspace(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"ok":true,"team_id":"T1"}`: "T1",
+		`{"ok":true}`:                "", `{"ok":true,"team_id":""}`: "", `{"ok":false,"error":"invalid_auth","team_id":"T1"}`: "", `{"team_id":"T1"}`: "", `{`: "", `[]`: "",
+	} {
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, answer) }))
+		s := NewSocket(SlackConfig{AppToken: serval.NewSecret("xapp-1"), BotToken: serval.NewSecret("xoxb-1"), APIURL: api.URL}, origin, zap.NewNop(), nil)
+		if got, err := s.own(t.Context()); got != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %q, %v; want %q", answer, got, err, want)
+		}
+		api.Close()
+	}
+}
+
 // The connection is made again when Slack moves it, cuts it or is away.
 func TestSocketIsRedialed(t *testing.T) {
 	slack := newWorkspace(t)
