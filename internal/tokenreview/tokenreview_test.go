@@ -151,6 +151,7 @@ func TestReview(t *testing.T) {
 		{"no JSON", token("{", 1), nil, "no service account's token"},
 		{"a list", token(`{"sub":[],"aud":{}}`, 1), nil, "no service account's token"},
 		{"no base64", serval.NewSecret("e30.?.1"), nil, "no service account's token"},
+		{"base64 with more behind it", serval.NewSecret(strings.Replace(good.Reveal(), ".1", "!!.1", 1)), nil, "no service account's token"},
 		{"two parts", serval.NewSecret("e30.e30"), nil, "no service account's token"},
 		{"four parts", serval.NewSecret(good.Reveal() + ".x"), nil, "no service account's token"},
 		{"none", serval.Secret{}, nil, "no service account's token"},
