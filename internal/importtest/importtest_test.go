@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/version"
 	"io/fs"
 	"maps"
 	"os"
@@ -302,6 +303,36 @@ func read(t *testing.T, root string) []pkg {
 		pkgs = append(pkgs, *byDir[dir])
 	}
 	return pkgs
+}
+
+// TestFloors holds go.mod to what the published advisories ask for: an older
+// toolchain refuses to build it, and no module falls back behind a fix.
+func TestFloors(t *testing.T) { // S-18 S-19 S-21
+	text, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if name, number, ok := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "require ")), " "); ok {
+			at[name], _, _ = strings.Cut(number, " ")
+		}
+	}
+	for name, floor := range map[string]string{
+		"go":                            "1.26.6",
+		"github.com/go-jose/go-jose/v4": "v4.1.4",
+		"github.com/jackc/pgx/v5":       "v5.9.2",
+		"golang.org/x/oauth2":           "v0.27.0",
+	} {
+		// All of these are plain numbers, and Go's own are compared as those of modules are.
+		plain := func(v string) string { return "go" + strings.TrimPrefix(v, "v") }
+		if !version.IsValid(plain(at[name])) || version.Compare(plain(at[name]), plain(floor)) < 0 {
+			t.Errorf("go.mod has %s %q, want %s or newer", name, at[name], floor)
+		}
+	}
+	if at["toolchain"] != "" {
+		t.Errorf("go.mod names toolchain %s; the line go alone says what builds it", at["toolchain"])
+	}
 }
 
 // TestTable holds the table to itself: what it speaks of is in it, and the

@@ -153,7 +153,8 @@ func (r *recorder) ExecContext(ctx context.Context, query string, args ...any) (
 	return r.querier.ExecContext(ctx, query, args...)
 }
 
-// What is looked up often, or in a table that only grows, is found by an index.
+// What is looked up often, or in a table that only grows, is found by an index:
+// all that opening a session reads is. R-52
 func TestLookupsUseAnIndex(t *testing.T) {
 	each(t, func(t *testing.T, d place) {
 		declare(t, d, prod)
@@ -164,6 +165,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 		}
 		for name, lookup := range map[string]func(v *View) error{
 			"login by token":       func(v *View) error { _, err := v.LoginByToken("t"); return err },
+			"login":                func(v *View) error { _, err := v.Login("l", "p"); return err },
 			"logins of a person":   func(v *View) error { _, err := v.Logins("p", noon); return err },
 			"person":               func(v *View) error { _, err := v.Person("p"); return err },
 			"person by subject":    func(v *View) error { _, err := v.PersonBySubject("i", "s"); return err },
@@ -208,6 +210,9 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"live sessions":         func(v *View) error { _, err := v.LiveSessions("r", noon, 2); return err },
 			"newest session":        func(v *View) error { _, _, err := v.NewestSession("r", serval.ForConsole); return err },
 			"recent sessions":       func(v *View) error { _, err := v.CountSessions("p", noon); return err },
+			"approved version":      func(v *View) error { _, err := v.ApprovedVersion("r1"); return err },
+			"version of a role":     func(v *View) error { _, err := v.RoleVersion(named(prod, "a")[0].Key(), 1); return err },
+			"last row":              func(v *View) error { _, err := v.ChainHead(); return err },
 			"console links":         func(v *View) error { _, err := v.CountConsoleLinks("p", noon); return err },
 			"open intents":          func(v *View) error { _, err := v.OpenIntents(noon, 2); return err },
 			"newest events":         events(EventFilter{}),
