@@ -77,6 +77,8 @@ func TestSignInsThatAreNotAsked(t *testing.T) {
 			{"another partition's region", "aws", serval.ConsolePage{Region: "cn-north-1"}, nil, serval.Invalid},
 			{"a partition without a console", "aws-iso", serval.ConsolePage{}, nil, serval.FailedPrecondition},
 			{"no credentials", "aws", serval.ConsolePage{}, func(m *serval.Minted) { *m = serval.Minted{Expiration: m.Expiration} }, serval.Invalid},
+			{"no access key id", "aws", serval.ConsolePage{}, func(m *serval.Minted) { m.AccessKeyID = "" }, serval.Invalid},
+			{"no secret access key", "aws", serval.ConsolePage{}, func(m *serval.Minted) { m.SecretAccessKey = serval.Secret{} }, serval.Invalid},
 			{"no session token", "aws", serval.ConsolePage{}, func(m *serval.Minted) { m.SessionToken = serval.Secret{} }, serval.Invalid},
 			{"credentials that have ended", "aws", serval.ConsolePage{}, func(m *serval.Minted) { m.Expiration = now }, serval.FailedPrecondition},
 		} {
@@ -110,6 +112,7 @@ func TestSignInFailures(t *testing.T) {
 		{"another 200", awstest.Fault{Body: `{"Token":"x"}`}, awssts.BadAnswer, serval.Unavailable, 1},
 		{"a page", awstest.Fault{Body: `<html>`}, awssts.BadAnswer, serval.Unavailable, 1},
 		{"throttled", awstest.Fault{Status: 429}, awssts.BadAnswer, serval.Unavailable, 3},
+		{"an error with a token", awstest.Fault{Status: 500, Body: `{"SigninToken":"x"}`}, awssts.BadAnswer, serval.Unavailable, 3},
 		{"away", awstest.Fault{Status: 503}, awssts.BadAnswer, serval.Unavailable, 3},
 		{"away once", awstest.Fault{Status: 503, Times: 1}, "", "", 2},
 		{"reset", awstest.Fault{Reset: true}, awssts.NoAnswer, serval.Unavailable, 3},

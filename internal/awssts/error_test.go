@@ -44,6 +44,8 @@ func TestErrors(t *testing.T) {
 		{"denied: tags", awstest.Fault{Status: 403, Code: "AccessDenied", Message: "Not authorized to perform sts:TagSession"}, 0, 1},
 		{"denied: source identity", awstest.Fault{Status: 403, Code: "AccessDenied", Message: "Not authorized to perform sts:SetSourceIdentity"}, 0, 1},
 		{"too long for the role", awstest.Fault{Status: 400, Code: "ValidationError", Message: "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."}, 7200, 1},
+		{"too long, in fewer words", awstest.Fault{Status: 400, Code: "ValidationError", Message: "DurationSeconds is too large"}, 7200, 1},
+		{"too long, in other words", awstest.Fault{Status: 400, Code: "ValidationError", Message: "This exceeds MaxSessionDuration"}, 7200, 1},
 		{"an hour too long for the role", awstest.Fault{Status: 400, Code: "ValidationError", Message: "The requested DurationSeconds exceeds the MaxSessionDuration set for this role."}, 3600, 1},
 		{"malformed", awstest.Fault{Status: 400, Code: "ValidationError", Message: "1 validation error detected: Value 'x' at 'policy' failed to satisfy constraint"}, 0, 1},
 		{"clock", awstest.Fault{Status: 400, Code: "RequestExpired", Message: "Request has expired"}, 0, 1},
@@ -125,6 +127,26 @@ func TestErrorText(t *testing.T) {
 			t.Errorf("error %q, want %q", got, c.want)
 		}
 	}
+}
+
+// S-5: of the token just sent no part stays, also one that looks like none; and
+// what is kept of AWS's words has a bound.
+func TestErrorsHoldNoPartOfTheToken(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *estate) {
+		parts := strings.Split(e.mint().Token.Reveal(), ".")
+		for _, part := range parts {
+			e.cloud.Inject(awstest.Fault{Status: 400, Code: "InvalidIdentityToken", Message: "The part <" + part + "> is not taken", Times: 1})
+			_, err := e.client.Mint(context.Background(), e.mint())
+			if failed, ok := errors.AsType[*awssts.Error](err); !ok || failed.Message != "The part <[redacted]> is not taken" {
+				t.Errorf("error %v, want one without the part of %d characters", err, len(part))
+			}
+		}
+		e.cloud.Inject(awstest.Fault{Status: 400, Code: "InvalidIdentityToken", Message: strings.Repeat("many words ", 100), Times: 1})
+		_, err := e.client.Mint(context.Background(), e.mint())
+		if failed, ok := errors.AsType[*awssts.Error](err); !ok || len(failed.Message) > 500+len("…") || !strings.HasSuffix(failed.Message, "…") {
+			t.Errorf("error %v, want its words cut", err)
+		}
+	})
 }
 
 // S-5: AWS's words may repeat a token that is not the one just sent, or a piece
