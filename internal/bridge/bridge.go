@@ -314,7 +314,13 @@ func Run(ctx context.Context, c Config) (err error) {
 	var group errgroup.Group
 	server := c.server(c.Trace.Handler(ready))
 	group.Go(func() error { return serve(servers, server, pages, c.DrainTime) })
-	group.Go(func() error { return serve(servers, c.server(probes.Handler()), admin, time.Second) })
+	group.Go(func() error {
+		// A scraper's connection that has asked nothing yet is no reason to end in disorder.
+		if err := serve(servers, c.server(probes.Handler()), admin, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		return nil
+	})
 	defer func() {
 		stop()
 		err = errors.Join(err, group.Wait())

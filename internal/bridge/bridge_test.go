@@ -51,7 +51,7 @@ func config(t *testing.T) Config {
 	c.Listen, c.AdminListen, c.PublicURL = "127.0.0.1:0", "127.0.0.1:0", "http://127.0.0.1:1"
 	c.DatabaseURL = serval.NewSecret("sqlite://" + filepath.Join(t.TempDir(), "serval.db"))
 	c.File.Team = "test"
-	c.DrainTime = time.Second
+	c.DrainTime = 10 * time.Second // a connection that says nothing is waited for, five seconds
 	return c
 }
 
@@ -198,6 +198,23 @@ func TestRunWithoutTheIdentityProvider(t *testing.T) {
 	}
 	if got, body := get(t, b.pages+"/oidc/auth/login"); got != 503 {
 		t.Errorf("login answered %d, want 503: %.300s", got, body)
+	}
+}
+
+// Whoever is connected to the admin port and has asked nothing does not spoil a
+// shutdown.
+func TestShutdownBesideASilentScraper(t *testing.T) {
+	b := start(t, config(t))
+	conn, err := net.Dial("tcp", b.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if status, _ := get(t, b.admin+"/livez"); status != 200 { // whose connection was taken after the other's
+		t.Errorf("/livez answered %d, want 200", status)
+	}
+	if err := b.stop(); err != nil {
+		t.Errorf("an orderly end: %v, want none", err)
 	}
 }
 
