@@ -36,7 +36,9 @@ KUBE_CONTROL     := $(foreach name,kube-controller-manager kube-scheduler,$(TOOL
 HELM             := $(TOOLS)/helm-$(HELM_VERSION)/helm
 KUBECONFORM_VERSION := v0.8.0
 KUBECONFORM      := $(TOOLS)/kubeconform-$(KUBECONFORM_VERSION)/kubeconform
-SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) $(KUBECONFORM))))
+PROMTOOL_VERSION := v0.316.0
+PROMTOOL         := $(TOOLS)/promtool-$(PROMTOOL_VERSION)/promtool
+SERVAL_KUBE_PATH := $(subst $(eval) ,:,$(CURDIR)/bin $(patsubst %/,%,$(dir $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) $(KUBECONFORM) $(PROMTOOL))))
 
 # The kinds of others that the chart has objects of, as their projects define them: MODULE@VERSION/FILE each. The Prometheus
 # operator's module has its types alone, and what is made of them, by the generator that its own are made with.
@@ -242,7 +244,7 @@ $(STATICCHECK):
 $(GOVULNCHECK):
 	GOBIN=$(dir $@) $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
 
-kube-tools: $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) $(KUBECONFORM) $(CRDS)/done ## Build a Kubernetes control plane and helm from their modules, once (some twelve minutes)
+kube-tools: $(ETCD) $(KUBE_APISERVER) $(KUBE_CONTROL) $(HELM) $(KUBECONFORM) $(PROMTOOL) $(CRDS)/done ## Build a Kubernetes control plane, helm and promtool from their modules, once (some fifteen minutes)
 
 # One at a time, whatever -j says: each takes both cores and two gigabytes.
 .NOTPARALLEL: kube-tools
@@ -264,6 +266,10 @@ $(HELM):
 
 $(KUBECONFORM):
 	GOBIN=$(dir $@) nice $(GO) install -trimpath -ldflags '-s -w' github.com/yannh/kubeconform/cmd/kubeconform@$(KUBECONFORM_VERSION)
+
+# What finds the targets of a Prometheus is left out: rules need none.
+$(PROMTOOL):
+	GOBIN=$(dir $@) nice $(GO) install -trimpath -tags remove_all_sd -ldflags '-s -w' github.com/prometheus/prometheus/cmd/promtool@$(PROMTOOL_VERSION)
 
 $(CRDS)/done:
 	mkdir -p $(CRDS)

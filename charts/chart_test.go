@@ -353,22 +353,7 @@ func TestConfigSchema(t *testing.T) {
 // Every value is in the schema, and the other way round: a key that is in one
 // alone could not be set, or would do nothing.
 func TestValuesHaveASchema(t *testing.T) {
-	text, err := os.ReadFile("serval/values.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var values map[string]any
-	if err := yaml.Unmarshal(text, &values); err != nil {
-		t.Fatal(err)
-	}
-	text, err = os.ReadFile("serval/values.schema.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var schema map[string]any
-	if err := json.Unmarshal(text, &schema); err != nil {
-		t.Fatal(err)
-	}
+	values, schema := readValues(t), readSchema(t)
 	definitions := schema["definitions"].(map[string]any)
 	var compare func(path string, values, schema map[string]any)
 	compare = func(path string, values, schema map[string]any) {
