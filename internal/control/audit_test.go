@@ -71,6 +71,46 @@ func testSweep(t *testing.T, w *world) {
 	}
 }
 
+// Only an intent that is old enough and has no outcome is closed as unknown: one
+// that got its outcome while the sweep came to it keeps that.
+func TestCloseIntent(t *testing.T) { // S-74
+	w := newWorld(t).stock()
+	p := w.people()
+	r := w.ask(p.ana, roleARN(dev, "reader"), 60)
+	issued := w.open(p.ana, r.ID).Session
+	intent := func(id string, age time.Duration, state serval.SessionState) serval.Session {
+		s := issued
+		s.ID, s.State, s.StartedAt, s.FinishedAt, s.AccessKeyID = id, state, w.clock.now().Add(-age), time.Time{}, ""
+		if err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+			if err := tx.SaveSession(s); err != nil {
+				return err
+			}
+			return tx.Append(serval.Event{Action: serval.SessionOpen})
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, c := range []struct {
+		session serval.Session
+		want    serval.SessionState
+		rows    int
+	}{
+		{issued, serval.SessionIssued, 0},
+		{intent("session_failed", time.Hour, serval.SessionFailed), serval.SessionFailed, 0},
+		{intent("session_young", serval.MintDeadline-time.Microsecond, serval.SessionStarted), serval.SessionStarted, 0},
+		{intent("session_old", serval.MintDeadline, serval.SessionStarted), serval.SessionUnknown, 1},
+	} {
+		before := w.head()
+		if err := w.plane.closeIntent(t.Context(), serval.System(), c.session.ID); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.session(c.session.ID); got.State != c.want || len(w.events(before)) != c.rows {
+			t.Errorf("%s, begun at %s: %s with %d rows, want %s with %d", c.session.ID, c.session.StartedAt, got.State, len(w.events(before)), c.want, c.rows)
+		}
+	}
+}
+
 // A request expires after the time that is set.
 func TestRequestExpiry(t *testing.T) {
 	w := newWorld(t).stock()

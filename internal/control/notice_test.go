@@ -107,14 +107,14 @@ func TestDecideInChatIsForOnePerson(t *testing.T) {
 		return err
 	}
 	wantKind(t, "beside a suspended twin", decide(), "")
-	suspend := func(suspended string) {
+	change := func(change func(*serval.Person)) {
 		err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
 			same, err := tx.PeopleByEmail("lea@example.com")
 			if err != nil {
 				return err
 			}
 			for _, person := range same {
-				person.Suspended = suspended
+				change(&person)
 				if err := tx.SavePerson(person); err != nil {
 					return err
 				}
@@ -126,9 +126,22 @@ func TestDecideInChatIsForOnePerson(t *testing.T) {
 		}
 	}
 	r = w.ask(p.ana, roleARN(prod, "admin"), 60)
-	suspend("")
+	change(func(person *serval.Person) { person.Suspended = "" })
 	wantKind(t, "two with the address", decide(), serval.LoginRequired)
-	suspend("yes")
+	// Whoever a former provider knew by the address is not whom a chat means.
+	change(func(person *serval.Person) {
+		if person.Subject == id.Subject {
+			person.Suspended = "yes"
+		}
+	})
+	if err := w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+		return tx.SavePerson(serval.Person{ID: "person_former", Issuer: "https://former.example.com", Subject: "lea", Email: "lea@example.com"})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, "beside a twin of a former provider", decide(), "")
+	r = w.ask(p.ana, roleARN(prod, "admin"), 60)
+	change(func(person *serval.Person) { person.Suspended = "yes" })
 	wantKind(t, "suspended", decide(), serval.LoginRequired)
 }
 

@@ -273,6 +273,8 @@ func TestSuspended(t *testing.T) {
 	wantKind(t, "approving one's own", err, serval.FailedPrecondition)
 	_, err = w.plane.Extend(t.Context(), ana, running.ID, 30, "")
 	wantKind(t, "extending", err, serval.FailedPrecondition)
+	_, err = w.plane.RoleHistory(t.Context(), ana, prod, "reader", "", "")
+	wantKind(t, "reading what a role was", err, serval.FailedPrecondition)
 	_, err = w.plane.Done(t.Context(), ana, running.ID)
 	wantKind(t, "being done", err, "")
 }
@@ -394,6 +396,30 @@ func TestLists(t *testing.T) {
 		list, _, err := w.plane.Requests(t.Context(), p.ana, RequestFilter{Limit: 9, Status: serval.StatusCanceled})
 		if err != nil || len(list) != 1 || list[0].ID != ids[0] {
 			t.Errorf("canceled: %v, %v", list, err)
+		}
+
+		// Everybody's, and one person's, are for admins and auditors.
+		for _, c := range []struct {
+			name string
+			who  serval.Principal
+			f    RequestFilter
+			want int // -1: refused
+		}{
+			{"an admin, everybody's", p.adm, RequestFilter{All: true, Limit: 99}, len(ids) + 1},
+			{"an auditor, everybody's", p.aud, RequestFilter{All: true, Limit: 99}, len(ids) + 1},
+			{"an admin, bob's", p.adm, RequestFilter{Email: "BOB@example.com", Limit: 99}, 1},
+			{"an admin, their own", p.adm, RequestFilter{Limit: 99}, 0},
+			{"ana, everybody's", p.ana, RequestFilter{All: true, Limit: 99}, -1},
+			{"ana, bob's", p.ana, RequestFilter{Email: "bob@example.com", Limit: 99}, -1},
+			{"ana, hers by her email", p.ana, RequestFilter{Email: "ana@example.com", Limit: 99}, -1},
+			{"an approver, everybody's", p.lea, RequestFilter{All: true, Limit: 99}, -1},
+		} {
+			list, _, err := w.plane.Requests(t.Context(), c.who, c.f)
+			if c.want < 0 {
+				wantKind(t, c.name, err, serval.Denied)
+			} else if err != nil || len(list) != c.want {
+				t.Errorf("%s: %d, %v; want %d", c.name, len(list), err, c.want)
+			}
 		}
 
 		approvals := func(who serval.Principal) (got []string) {
