@@ -5,6 +5,7 @@
 package history
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -137,13 +138,17 @@ type Version struct {
 	Change  insight.Change // from the one before; empty of the first that is kept
 }
 
-// A History is a role's versions that are kept, the newest first. The newest of
-// them, and those that were asked for, have their documents.
-type History struct{ kept []store.Role }
+// A History is a role's versions that are kept, the newest first, with what changed
+// of them: from each of the newest to the next, or between the two that were asked
+// for.
+type History struct {
+	kept    []store.Role // without documents
+	changes []insight.Change
+}
 
 // Of returns the history of a role, for its Versions, or to Compare those of the
 // two names. What was here before versions were kept has itself as its only
-// version.
+// version. However large documents are, it holds those of two versions at a time.
 func Of(v *store.View, role store.Role, from, to string) (History, error) {
 	kept, err := v.RoleVersions(role.Key)
 	if err != nil {
@@ -154,16 +159,32 @@ func Of(v *store.View, role store.Role, from, to string) (History, error) {
 		itself.SeenAt = role.ChangedAt
 		kept = append([]store.Role{itself}, kept...)
 	}
-	h := History{kept}
-	var wanted []*store.Role
-	if from == "" && to == "" {
-		for i := range kept[:min(len(kept), maxShown+1)] {
-			wanted = append(wanted, &kept[i])
+	h := History{kept: kept}
+	documents := v.Documents()
+	if from != "" || to != "" {
+		before, after, err := h.between(from, to)
+		if err != nil {
+			return h, nil // Compare says it
 		}
-	} else if before, after, err := h.between(from, to); err == nil {
-		wanted = []*store.Role{&kept[before], &kept[after]}
+		was, is := kept[before], kept[after]
+		if err := errors.Join(documents.Fill(&was), documents.Fill(&is)); err != nil {
+			return History{}, err
+		}
+		h.changes = []insight.Change{compare(was, is)}
+		return h, nil
 	}
-	return h, v.FillDocuments(wanted...)
+	is := kept[0]
+	if err := documents.Fill(&is); err != nil {
+		return History{}, err
+	}
+	for _, was := range kept[1:min(len(kept), maxShown+1)] {
+		if err := documents.Fill(&was); err != nil {
+			return History{}, err
+		}
+		h.changes = append(h.changes, compare(was, is))
+		is = was
+	}
+	return h, nil
 }
 
 // maxShown is how many versions are compared for one answer.
@@ -174,8 +195,8 @@ const maxShown = 20
 func (h History) Versions() (versions []Version) {
 	for i := range h.kept[:min(len(h.kept), maxShown)] {
 		version := h.version(i)
-		if i+1 < len(h.kept) {
-			version.Change = compare(h.kept[i+1], h.kept[i])
+		if i < len(h.changes) {
+			version.Change = h.changes[i]
 		}
 		versions = append(versions, version)
 	}
@@ -192,15 +213,19 @@ type Compared struct {
 	Change   insight.Change
 }
 
-// Compare returns what changed from one version to another. Each is a version's
-// number, or an instant, and then the version that was in force; from is the one
-// before to where it is empty, and to the newest.
+// Compare returns what changed from one version to another, which are those that
+// the history is Of. Each is a version's number, or an instant, and then the version
+// that was in force; from is the one before to where it is empty, and to the newest.
 func (h History) Compare(from, to string) (c Compared, err error) {
 	before, after, err := h.between(from, to)
 	if err != nil {
 		return c, err
 	}
-	return Compared{h.version(before), h.version(after), compare(h.kept[before], h.kept[after])}, nil
+	c.From, c.To = h.version(before), h.version(after)
+	if len(h.changes) > 0 { // the one that was asked for, or the newest
+		c.Change = h.changes[0]
+	}
+	return c, nil
 }
 
 // between returns the places of two versions.

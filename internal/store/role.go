@@ -166,23 +166,44 @@ func (v *View) RoleByKey(key serval.RoleKey) (Role, error) {
 
 // FillDocuments reads the documents of roles. One that several have is read once.
 func (v *View) FillDocuments(roles ...*Role) error {
-	read := map[string]serval.Document{}
+	documents := v.Documents()
 	for _, r := range roles {
-		if err := v.fillDocuments(r, read); err != nil {
+		if err := documents.Fill(r); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// fillDocuments reads the documents of r that read does not have.
-func (v *View) fillDocuments(r *Role, read map[string]serval.Document) error {
+// maxShared is how many bytes of documents are kept for the next role that has
+// them too.
+const maxShared = 8 << 20
+
+// Documents reads the documents of one role after another. What several have is
+// read once, as long as it is not too much to keep.
+type Documents struct {
+	v    *View
+	read map[string]serval.Document
+	size int
+}
+
+// Documents returns what reads documents as v sees them.
+func (v *View) Documents() *Documents {
+	return &Documents{v: v, read: map[string]serval.Document{}}
+}
+
+// Fill reads the documents of a role.
+func (of *Documents) Fill(r *Role) error {
 	document := func(digest string) (serval.Document, error) {
-		if d, known := read[digest]; known {
+		if d, known := of.read[digest]; known {
 			return d, nil
 		}
-		d, err := v.document(digest)
-		read[digest] = d
+		d, err := of.v.document(digest)
+		if of.size += len(d); of.size > maxShared {
+			clear(of.read)
+			of.size = len(d)
+		}
+		of.read[digest] = d
 		return d, err
 	}
 	var err error
