@@ -69,7 +69,7 @@ type FindingFilter struct {
 const mostJudged = 1000
 
 // Findings returns the roles about whose trust policies there is something to
-// know, in the order of account and ARN, and the ARN behind which the next page
+// know, in the order of account and name, and the ARN behind which the next page
 // begins; empty where there is none. A page may have fewer roles than it could,
 // and still be followed by another: many policies that nobody has looked at yet
 // are looked at for several. It is for auditors and admins, whatever they are

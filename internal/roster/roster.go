@@ -7,6 +7,7 @@
 package roster
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +24,7 @@ import (
 type Roster struct {
 	Version int64
 	Account string // name
-	Roles   []Role // in the order of their ARNs
+	Roles   []Role // in the order of byName
 
 	mu     sync.Mutex
 	graves []Grave // of each role
@@ -35,6 +36,22 @@ type Roster struct {
 type Role struct {
 	store.Role
 	text string
+	name string // in the ARN, folded
+}
+
+// newRole returns a role of an account with the name.
+func newRole(r store.Role, account string) Role {
+	text := searched(r, account)
+	return Role{Role: r, text: text, name: lastName(text[:len(r.ARN)])}
+}
+
+// lastName returns what stands behind the last slash of an ARN.
+func lastName(arn string) string { return arn[strings.LastIndexByte(arn, '/')+1:] }
+
+// byName is the order of the roles of an account: by name, without regard to ASCII
+// case, as people look for them, and by ARN where that is the same.
+func byName(a, b Role) int {
+	return cmp.Or(strings.Compare(a.name, b.name), strings.Compare(a.ARN, b.ARN))
 }
 
 // Says reports whether ARN, description, account name or tags hold text, which is
@@ -148,6 +165,26 @@ func (s *Rosters) Renew(v *store.View) error {
 	return nil
 }
 
+// Warm reads rosters that nobody has looked through yet, until so many roles are
+// kept: whoever looks first does not wait for it.
+func (s *Rosters) Warm(v *store.View, most int) error {
+	connected, err := v.Rosters()
+	if err != nil {
+		return err
+	}
+	for _, k := range connected {
+		if most <= 0 {
+			return nil
+		}
+		of, err := s.Of(v, k)
+		if err != nil {
+			return err
+		}
+		most -= len(of.Roles)
+	}
+	return nil
+}
+
 // Of returns the roles of an account as v sees them.
 func (s *Rosters) Of(v *store.View, known store.Roster) (*Roster, error) {
 	if kept := s.Kept(known.AccountID); kept != nil && kept.Version == known.Version {
@@ -182,8 +219,9 @@ func (s *Rosters) Of(v *store.View, known store.Roster) (*Roster, error) {
 	}
 	read := &Roster{Version: own.Version, Account: own.Name, Roles: make([]Role, len(roles)), graves: make([]Grave, len(roles))}
 	for i, r := range roles {
-		read.Roles[i] = Role{r, searched(r, own.Name)}
+		read.Roles[i] = newRole(r, own.Name)
 	}
+	slices.SortFunc(read.Roles, byName)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of == nil {
@@ -214,8 +252,8 @@ func searched(r store.Role, account string) string {
 }
 
 // Each hands over the roles of the connected accounts, behind the role with the
-// ARN after where that is given, in the order of account and ARN, until f returns
-// false. Where an account is given, only its roles.
+// ARN after where that is given, in the order of account and byName, until f
+// returns false. Where an account is given, only its roles.
 func (s *Rosters) Each(v *store.View, accountID, after string, f func(of *Roster, i int) (bool, error)) error {
 	return s.eachAccount(v, accountID, after, func(of *Roster, from int) (bool, error) {
 		for i := from; i < len(of.Roles); i++ {
@@ -275,8 +313,9 @@ func (s *Rosters) eachAccount(v *store.View, accountID, after string, f func(of 
 		}
 		from := 0
 		if k.AccountID == behind.AccountID {
-			from, _ = slices.BinarySearchFunc(of.Roles, after, func(r Role, after string) int {
-				if r.ARN <= after {
+			last := Role{Role: store.Role{Role: serval.Role{ARN: after}}, name: serval.FoldEmail(lastName(after))}
+			from, _ = slices.BinarySearchFunc(of.Roles, last, func(r, last Role) int {
+				if byName(r, last) <= 0 {
 					return -1
 				}
 				return 1

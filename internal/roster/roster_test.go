@@ -3,6 +3,8 @@ package roster
 import (
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,5 +165,67 @@ func TestEachGoesOnBehind(t *testing.T) {
 	})
 	if !serval.IsRefusal(err, serval.Invalid) {
 		t.Errorf("behind what is no ARN: %v, want it refused", err)
+	}
+}
+
+// What is read ahead is bounded; what nobody has read is read when it is asked for.
+func TestWarm(t *testing.T) {
+	s := stocked(t)
+	for most, want := range map[int]int{0: 0, 1: 1, 100: 1, 101: 2, 1000: 2} {
+		var rosters Rosters
+		if err := s.Read(t.Context(), func(v *store.View) error { return rosters.Warm(v, most) }); err != nil {
+			t.Fatal(err)
+		}
+		kept := 0
+		for _, account := range accounts {
+			if rosters.Kept(account) != nil {
+				kept++
+			}
+		}
+		if kept != want {
+			t.Errorf("of at most %d roles, %d accounts of a hundred were read, want %d", most, kept, want)
+		}
+	}
+}
+
+// People look for names: that is the order, whatever the path and the case, and a
+// page begins behind the last role of the one before.
+func TestRolesAreInTheOrderOfTheirNames(t *testing.T) {
+	s := stocked(t)
+	var staged []store.Staged
+	paths := []string{"z/beta", "Alpha", "a/alpha", "m/Gamma", "b/alpha", "z/alpha-2"}
+	for i, path := range paths {
+		r := serval.Role{ARN: "arn:aws:iam::" + accounts[0] + ":role/" + path, RoleID: fmt.Sprintf("AROANAMED%03d", i), Name: lastName(path), Path: "/"}
+		staged = append(staged, store.Staged{Role: r, Digest: r.Digest()})
+	}
+	if err := s.Stage(t.Context(), "named", accounts[0], noon, staged); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Write(t.Context(), noon, func(tx *store.Tx) error { return tx.ApplyDifference("named", accounts[0], serval.Difference{}) }); err != nil {
+		t.Fatal(err)
+	}
+	var rosters Rosters
+	var got []string
+	for after := ""; ; { // one at a time, as pages of one role
+		next := ""
+		err := s.Read(t.Context(), func(v *store.View) error {
+			return rosters.Each(v, accounts[0], after, func(of *Roster, i int) (bool, error) {
+				next = of.Roles[i].ARN
+				return false, nil
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next == "" {
+			break
+		}
+		if _, path, _ := strings.Cut(next, ":role/"); slices.Contains(paths, path) {
+			got = append(got, path)
+		}
+		after = next
+	}
+	if diff := cmp.Diff([]string{"Alpha", "a/alpha", "b/alpha", "z/alpha-2", "z/beta", "m/Gamma"}, got); diff != "" {
+		t.Errorf("the order (-want +got):\n%s", diff)
 	}
 }
