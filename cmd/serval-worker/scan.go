@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -261,14 +260,7 @@ func session(seconds int) string {
 	if seconds == 0 {
 		return "unknown"
 	}
-	text := (time.Duration(seconds) * time.Second).String()
-	if seconds%60 == 0 {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if seconds%3600 == 0 {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
+	return serval.Length(seconds / 60)
 }
 
 // count says how many there are, or that it is not known.

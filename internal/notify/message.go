@@ -120,7 +120,9 @@ func (n *Notifier) message(c claimed) Message {
 	}
 	line("Role", f["role_arn"])
 	if c.Purpose == serval.ToDecide || c.Purpose == serval.Alarm {
-		line("Minutes", f["asked_minutes"])
+		if n, err := strconv.Atoi(f["asked_minutes"]); err == nil {
+			line("For", serval.Length(n))
+		}
 		line("Justification", f["asked_justification"])
 		line("Ticket", f["ticket"])
 		line("Not before", f["start_at"])

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -50,17 +51,8 @@ func (p People) IsEmpty() bool { return len(p.Groups)+len(p.Emails) == 0 }
 
 // Include reports whether the person is named by email or by group.
 func (p People) Include(who Person) bool {
-	for _, e := range p.Emails {
-		if SameEmail(e, who.Email) {
-			return true
-		}
-	}
-	for _, g := range p.Groups {
-		if who.IsInGroup(g) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(p.Emails, func(e string) bool { return SameEmail(e, who.Email) }) ||
+		slices.ContainsFunc(p.Groups, func(g string) bool { return who.IsInGroup(g) })
 }
 
 // String names the people for a sentence.

@@ -3,6 +3,7 @@ package serval
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // A Kind says what sort of refusal it is. Its text is the code of the API's
@@ -48,10 +49,5 @@ func IsRefusal(err error, kinds ...Kind) bool {
 	if !ok {
 		return false
 	}
-	for _, k := range kinds {
-		if r.Kind == k {
-			return true
-		}
-	}
-	return len(kinds) == 0
+	return len(kinds) == 0 || slices.Contains(kinds, r.Kind)
 }

@@ -309,11 +309,21 @@ func (t Terms) check(minutes int, justification string) error {
 	case minutes < 1:
 		return Refuse(Invalid, "Say for how many minutes; at least 1.")
 	case minutes > t.MaxMinutes:
-		return Refuse(Invalid, "Policy %s allows at most %d minutes.", t.Policy, t.MaxMinutes)
+		return Refuse(Invalid, "Policy %s allows at most %s.", t.Policy, Length(t.MaxMinutes))
 	case t.RequireJustification && strings.TrimSpace(justification) == "":
 		return Refuse(Invalid, "Policy %s asks for a justification.", t.Policy)
 	}
 	return checkText("A justification", justification, MaxJustification)
+}
+
+// Length writes minutes for people, everywhere alike: 2 h 30 min.
+func Length(minutes int) string {
+	text := fmt.Sprintf(" %d d %d h %d min", minutes/1440, minutes/60%24, minutes%60)
+	text = strings.NewReplacer(" 0 d", "", " 0 h", "").Replace(text)
+	if whole, ok := strings.CutSuffix(text, " 0 min"); ok && whole != "" {
+		text = whole
+	}
+	return text[1:]
 }
 
 // checkText refuses what somebody wrote if it is too long, or if a database
@@ -583,7 +593,7 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 	minutes := a.Minutes
 	if d.Approve && d.Minutes != 0 {
 		if d.Minutes < 1 || d.Minutes > r.Terms.MaxMinutes {
-			return "", Refuse(Invalid, "Policy %s allows 1 to %d minutes.", r.Terms.Policy, r.Terms.MaxMinutes)
+			return "", Refuse(Invalid, "Policy %s allows at least 1 min and at most %s.", r.Terms.Policy, Length(r.Terms.MaxMinutes))
 		}
 		minutes = d.Minutes
 	}
@@ -685,9 +695,7 @@ func (r *Request) Extend(who Principal, minutes int, justification string, now t
 	}
 	if !r.ClockStartedAt.IsZero() && now.Add(time.Duration(minutes)*time.Minute).After(r.lastEnd()) {
 		left := max(0, int(r.lastEnd().Sub(now)/time.Minute))
-		return "", Refuse(FailedPrecondition,
-			"Policy %s allows %d minutes in all, extensions included; from now on that leaves %d.",
-			r.Terms.Policy, r.Terms.MaxTotalMinutes, left)
+		return "", Refuse(FailedPrecondition, "Policy %s allows %s in all, extensions included; from now on that leaves %s.", r.Terms.Policy, Length(r.Terms.MaxTotalMinutes), Length(left))
 	}
 	event := r.event(ActExtend)
 	r.Allocations = append(r.Allocations, r.Terms.allocation(minutes, justification, now))
@@ -727,7 +735,7 @@ func (r *Request) ShortenTo(who Principal, minutes int, now time.Time) (Action, 
 	}
 	a := r.Active()
 	if minutes >= a.Minutes {
-		return "", Refuse(Invalid, "The access already has only %d minutes. To have it longer, ask for an extension.", a.Minutes)
+		return "", Refuse(Invalid, "The access already has only %s. To have it longer, ask for an extension.", Length(a.Minutes))
 	}
 	a.Minutes = minutes
 	return r.event(ActShorten), nil

@@ -972,8 +972,8 @@ func TestExtend_limits(t *testing.T) {
 	r := running(t, terms())
 	r.EndsAt = t0.Add(5 * time.Hour)
 	at := t0.Add(4*time.Hour + 30*time.Minute)
-	if _, err := r.Extend(as(ana), 91, "more", at); kindOf(err) != FailedPrecondition || !strings.Contains(err.Error(), "leaves 90") {
-		t.Errorf("one minute beyond the total: got %v, want it refused with the 90 that are left", err)
+	if _, err := r.Extend(as(ana), 91, "more", at); kindOf(err) != FailedPrecondition || !strings.Contains(err.Error(), "leaves 1 h 30 min") {
+		t.Errorf("one minute beyond the total: got %v, want it refused with what is left", err)
 	}
 	if _, err := r.Extend(as(ana), 90, "more", at); err != nil {
 		t.Fatalf("up to the total: %v", err)
@@ -1374,5 +1374,16 @@ func checkInvariants(t *testing.T, r *Request) {
 	}
 	if last := r.ClockStartedAt.Add(time.Duration(r.Terms.MaxTotalMinutes) * time.Minute); r.EndsAt.After(last) {
 		t.Errorf("the end is %s, beyond the total at %s", r.EndsAt, last)
+	}
+}
+
+func TestLength(t *testing.T) {
+	for minutes, want := range map[int]string{
+		0: "0 min", 1: "1 min", 10: "10 min", 59: "59 min", 60: "1 h", 61: "1 h 1 min", 90: "1 h 30 min", 600: "10 h", 1439: "23 h 59 min",
+		1440: "1 d", 14400: "10 d", 1530: "1 d 1 h 30 min", 2885: "2 d 5 min", 2890: "2 d 10 min",
+	} {
+		if got := Length(minutes); got != want {
+			t.Errorf("%d minutes are %q, want %q", minutes, got, want)
+		}
 	}
 }

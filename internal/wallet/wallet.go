@@ -311,11 +311,16 @@ func (w *Wallet) request(ctx context.Context, b Bridge, a Ask, role wire.Role) (
 
 // advice is the command that asks for a role.
 func advice(arn serval.RoleARN, role wire.Role) string {
-	text := fmt.Sprintf("serval request %s --for %dm", arn.Word(), Minutes(role))
+	text := fmt.Sprintf("serval request %s --for %s", arn.Word(), typed(Minutes(role)))
 	if role.RequireJustification {
 		text += ` --reason "…"`
 	}
 	return text
+}
+
+// typed returns minutes as one types them: 1h30m.
+func typed(minutes int) string {
+	return strings.NewReplacer(" ", "", "min", "m").Replace(serval.Length(minutes))
 }
 
 // Minutes returns how long to ask for where nobody has said.

@@ -219,7 +219,7 @@ func TestNoAccess(t *testing.T) {
 		change func(*world, *Ask)
 		want   string
 	}{
-		"none":      {func(w *world, _ *Ask) { w.role.MyRequest = nil }, "You have no access to " + arn + " now. Ask for it: serval request " + arn + " --for 90m"},
+		"none":      {func(w *world, _ *Ask) { w.role.MyRequest = nil }, "You have no access to " + arn + " now. Ask for it: serval request " + arn + " --for 1h30m"},
 		"suspended": {func(w *world, _ *Ask) { w.role.MyRequest.Suspended = "No policy fits." }, "No policy fits."},
 		"pending": {func(w *world, _ *Ask) {
 			w.role.MyRequest.Status = "pending"
@@ -248,7 +248,7 @@ func TestNoAccess(t *testing.T) {
 	w, a = newWorld(t), ask(t)
 	a.Role.Path = "/x;id;/"
 	w.role.ARN, w.role.MyRequest = a.Role.String(), nil
-	if err := w.fails("a path for a shell", a); !strings.HasSuffix(err.Error(), "Ask for it: serval request "+a.Role.AccountID+"/"+a.Role.Name+" --for 90m") {
+	if err := w.fails("a path for a shell", a); !strings.HasSuffix(err.Error(), "Ask for it: serval request "+a.Role.AccountID+"/"+a.Role.Name+" --for 1h30m") {
 		t.Errorf("a path for a shell: %v", err)
 	}
 	// The same name in another path is another role.
