@@ -554,12 +554,16 @@ func (c *Config) tick(ctx context.Context, plane *control.Plane, taking *intake.
 
 // keepRosters has what people look through ready before they do, until ctx ends.
 func (c *Config) keepRosters(ctx context.Context, plane *control.Plane) {
-	for ctx.Err() == nil {
+	ahead := func(read func(context.Context, serval.Principal) error) {
 		c.guard("rosters", func() {
-			if err := plane.KeepRosters(ctx, serval.System()); err != nil && ctx.Err() == nil {
+			if err := read(ctx, serval.System()); err != nil && ctx.Err() == nil {
 				c.Log.Error("the roles could not be read ahead", zap.Error(err))
 			}
 		})
+	}
+	ahead(plane.WarmRosters)
+	for ctx.Err() == nil {
+		ahead(plane.KeepRosters)
 		select {
 		case <-ctx.Done():
 		case <-time.After(sweepEvery):

@@ -10,6 +10,7 @@ import (
 	"github.com/sahilm/fuzzy"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/spelling"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -62,7 +63,8 @@ func Exact(text string, entries []Entry) (found []Entry) {
 }
 
 // Near returns the entries that text may mean, the likeliest first: those that
-// have its letters in this order. Of no text it is all of them.
+// have its letters in this order, or where there are none, those that are a letter
+// or a few from it. Of no text it is all of them.
 func Near(text string, entries []Entry) []Entry {
 	if strings.TrimSpace(text) == "" {
 		return slices.Clone(entries)
@@ -75,5 +77,23 @@ func Near(text string, entries []Entry) []Entry {
 	for _, m := range fuzzy.Find(strings.ReplaceAll(text, " ", ""), labels) {
 		found = append(found, entries[m.Index])
 	}
+	if len(found) == 0 {
+		found = mistyped(text, entries)
+	}
+	return found
+}
+
+// mistyped returns the entries whose label or name has a letter in four that is not
+// text's at most, the nearest first.
+func mistyped(text string, entries []Entry) (found []Entry) {
+	most := max(1, len(text)/4)
+	edits := map[string]int{}
+	for _, e := range entries {
+		if n := min(spelling.Edits(text, e.Label(), most), spelling.Edits(text, e.Name, most)); n <= most {
+			edits[e.ARN] = n
+			found = append(found, e)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Entry) int { return edits[a.ARN] - edits[b.ARN] })
 	return found
 }

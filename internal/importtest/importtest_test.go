@@ -56,10 +56,11 @@ var table = map[string]rule{
 	"internal/wire":   {ours: "serval"},
 	"internal/shell":  {},
 
-	"internal/access":  {ours: "serval", theirs: strict},
-	"internal/trust":   {ours: "serval", theirs: strict},
-	"internal/insight": {ours: "serval", theirs: strict},
-	"internal/connect": {ours: "serval", theirs: strict},
+	"internal/access":   {ours: "serval", theirs: strict},
+	"internal/trust":    {ours: "serval", theirs: strict},
+	"internal/insight":  {ours: "serval", theirs: strict},
+	"internal/connect":  {ours: "serval", theirs: strict},
+	"internal/spelling": {ours: "serval"},
 
 	"internal/probe":    {theirs: metrics + zap},
 	"internal/trace":    {theirs: "go.opentelemetry.io/otel go.opentelemetry.io/proto/otlp google.golang.org/protobuf"},
@@ -85,7 +86,7 @@ var table = map[string]rule{
 	"internal/signin":   {ours: "serval lobby store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},
 	"internal/roster":   {ours: "serval access trust store door"},
-	"internal/control":  {ours: "serval access trust insight history roster connect store door signin", theirs: zap},
+	"internal/control":  {ours: "serval spelling access trust insight history roster connect store door signin", theirs: zap},
 	"internal/intake":   {ours: "serval insight history connect store door", theirs: zap},
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify": {ours: "serval store door",
@@ -99,7 +100,7 @@ var table = map[string]rule{
 	"internal/client":    {ours: "serval wire"},
 	"internal/keep":      {ours: "serval", theirs: "github.com/gofrs/flock github.com/zalando/go-keyring"},
 	"internal/wallet":    {ours: "serval wire keep"},
-	"internal/catalogue": {ours: "serval wire", theirs: "github.com/sahilm/fuzzy"},
+	"internal/catalogue": {ours: "serval spelling wire", theirs: "github.com/sahilm/fuzzy"},
 	"internal/profile":   {ours: "serval"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},
