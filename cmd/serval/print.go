@@ -61,18 +61,6 @@ func (p *program) moment(t wire.Time) string {
 	return local.Format("2006-01-02 15:04")
 }
 
-// minutes writes a number of minutes.
-func minutes(n int) string {
-	switch {
-	case n >= 60 && n%60 == 0:
-		return fmt.Sprintf("%dh", n/60)
-	case n > 60:
-		return fmt.Sprintf("%dh%dm", n/60, n%60)
-	default:
-		return fmt.Sprintf("%dm", n)
-	}
-}
-
 // waitBriefly reports whether what was started goes well: it has ended so, or has
 // not ended within a moment.
 func waitBriefly(ended <-chan error) bool {

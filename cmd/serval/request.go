@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +32,7 @@ func (p *program) state(r wire.Request) string {
 	case r.Status == string(serval.StatusApproved) && r.StartAt.After(p.now()):
 		return "from " + p.moment(r.StartAt)
 	case r.Status == string(serval.StatusApproved):
-		return "approved, " + minutes(r.Minutes)
+		return "approved, " + serval.Length(r.Minutes)
 	case r.EndedBy != nil:
 		return r.Status + " (" + *r.EndedBy + ")" // time, unused or done
 	default:
@@ -53,7 +56,7 @@ func (p *program) showRequests(list []wire.Request, whose bool) error {
 	}
 	rows := make([][]string, len(list))
 	for i, r := range list {
-		rows[i] = []string{r.ID, label(r), minutes(r.Minutes), p.state(r), r.Justification}
+		rows[i] = []string{r.ID, label(r), serval.Length(r.Minutes), p.state(r), r.Justification}
 		if whose {
 			rows[i] = append([]string{r.Person.Email}, rows[i]...)
 		}
@@ -61,21 +64,33 @@ func (p *program) showRequests(list []wire.Request, whose bool) error {
 	return p.table(headings, rows)
 }
 
-// span is a stretch of time as people say it: 2h, 90m, 1h30m, 1d.
+// spanned is what span reads; letters may have spaces between.
+var spanned = regexp.MustCompile(`^(?:(\d{1,3})d)?(?:(\d{1,4})h)?(?:(\d{1,6})m(?:in)?)?$`)
+
+// maxSpan is the longest span, in minutes.
+const maxSpan = 366 * 1440
+
+// span is a stretch of time as people say it, and as it is said to them: 2h, 90m,
+// 1h30m, 1d, 2 h 30 min.
 func span(text string) (minutes int, err error) {
-	wrong := misused("%q is not a length of time, such as 90m or 2h.", serval.Clip(text, 40))
-	whole := text
-	if days, ok := strings.CutSuffix(text, "d"); ok {
-		whole = days + "h"
+	if parts := spanned.FindStringSubmatch(strings.ReplaceAll(text, " ", "")); parts != nil {
+		for i, unit := range []int{1440, 60, 1} {
+			n, _ := strconv.Atoi("0" + parts[i+1]) // a few digits, or none
+			minutes += n * unit
+		}
 	}
-	d, err := time.ParseDuration(whole)
-	if err != nil || d < time.Minute || d > 366*24*time.Hour || d%time.Minute != 0 {
-		return 0, wrong
+	if minutes < 1 || minutes > maxSpan {
+		return 0, misused("%q is not a length of time, such as 90m, 2h, 1h30m or 1d.", serval.Clip(text, 40))
 	}
-	if whole != text {
-		d *= 24
+	return minutes, nil
+}
+
+// fitting adds to a refusal of a span how one is said.
+func fitting(err error, howLong string) error {
+	if howLong == "" || !serval.IsRefusal(err, serval.Invalid) {
+		return err
 	}
-	return int(d / time.Minute), nil
+	return serval.Refuse(serval.Invalid, "%s You said --for %s; it takes 90m, 2h, 1h30m or 1d.", err, serval.Clip(howLong, 40))
 }
 
 // instant is a time as people say it: RFC 3339, a date and a time here, a time of
@@ -144,7 +159,7 @@ func (p *program) requestCommand() *cobra.Command {
 				ask.RoleARN, ask.RoleARNs = ask.RoleARNs[0], nil
 			}
 			made, err = b.Ask(ctx, ask)
-			return err
+			return fitting(err, howLong)
 		})
 		if err != nil {
 			return err
@@ -304,7 +319,18 @@ func (p *program) approvalsCommand() *cobra.Command {
 			p.note("nothing waits for your decision.")
 			return nil
 		}
-		return p.showRequests(list, true)
+		if p.output == "json" {
+			return p.json(append([]wire.Request{}, list...))
+		}
+		for i, r := range list {
+			if i > 0 {
+				fmt.Fprintln(p.stdout)
+			}
+			if err := p.showWaiting(r); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
@@ -316,19 +342,116 @@ func (p *program) approvals(ctx context.Context) (list []wire.Request, err error
 	return list, err
 }
 
+// asked returns for how long a request waits to be approved, and why returns what
+// was said why; of one that waits for nothing it is what is in force.
+func asked(r wire.Request) int {
+	if n := len(r.Allocations); n > 0 {
+		return r.Allocations[n-1].Minutes
+	}
+	return r.Minutes
+}
+
+func why(r wire.Request) string {
+	if r.Round() > 0 {
+		return r.Allocations[r.Round()].Justification
+	}
+	return r.Justification
+}
+
+// showWaiting prints what there is to know for whoever decides a request.
+func (p *program) showWaiting(r wire.Request) error {
+	what := "asks for"
+	if r.Round() > 0 {
+		what = "asks for more time with"
+	}
+	if _, err := fmt.Fprintf(p.stdout, "%s  %s\n", cell(r.ID), cell(fmt.Sprintf("%s %s %s, %s", r.Person.Email, what, label(r), serval.Length(asked(r))))); err != nil {
+		return err
+	}
+	reason := cmp.Or(why(r), "nothing was said")
+	if r.Ticket != "" {
+		reason += " (" + r.Ticket + ")"
+	}
+	lines := [][2]string{{"  why", reason}}
+	if r.StartAt.After(p.now()) {
+		lines = append(lines, [2]string{"  start", "not before " + p.moment(r.StartAt)})
+	}
+	if d := r.ToDecide; d != nil {
+		can := d.Summary
+		if len(d.Marks) > 0 {
+			can += " [" + strings.ReplaceAll(strings.Join(d.Marks, ", "), "_", " ") + "]"
+		}
+		if d.AtLeast {
+			can += " Not everything could be looked at."
+		}
+		before := "never"
+		if d.Earlier.Times > 0 {
+			before = fmt.Sprintf("%d times, %d of them approved; last %s", d.Earlier.Times, d.Earlier.Approved, p.moment(d.Earlier.LastAt))
+			if d.Earlier.More {
+				before = "more than " + before
+			}
+		}
+		lines = append(lines, [2]string{"  can", can}, [2]string{"  changed", p.since(d.Since)}, [2]string{"  before", before})
+	}
+	return p.facts(append(lines, [2]string{"  asked", p.moment(r.CreatedAt)}))
+}
+
+// since says what changed of a role since it was last approved.
+func (p *program) since(s *wire.Since) string {
+	if s == nil {
+		return "it was never approved before: nothing to compare it with"
+	}
+	when := "since it was last approved, " + p.moment(s.ApprovedAt)
+	if !s.Own {
+		when = "since it was last approved for somebody else, " + p.moment(s.ApprovedAt)
+	}
+	switch {
+	case s.Escalated:
+		when = "MAKES AN ADMINISTRATOR now, and did not before; " + when
+	case len(s.Sentences) == 0:
+		return "nothing " + when
+	}
+	text := when + ": " + strings.Join(s.Sentences, " ")
+	if s.More > 0 {
+		text += fmt.Sprintf(" And %d more.", s.More)
+	}
+	return text
+}
+
+// maxInbox is how many requests are listed beside an error.
+const maxInbox = 10
+
+// inbox says what waits for somebody's decision.
+func inbox(list []wire.Request) string {
+	if len(list) == 0 {
+		return "Nothing waits for your decision."
+	}
+	text := "For your decision there waits"
+	for _, r := range list[:min(len(list), maxInbox)] {
+		text += fmt.Sprintf("\n  %s  %s, %s, for %s", r.ID, r.Person.Email, label(r), serval.Length(asked(r)))
+	}
+	if more := len(list) - maxInbox; more > 0 {
+		text += fmt.Sprintf("\n  and %d more (serval approvals)", more)
+	}
+	return text
+}
+
 // waiting returns the ids that were given; on a terminal, without any, somebody
 // chooses one of those that wait for them, which is returned as it was seen.
 func (p *program) waiting(ctx context.Context, args []string) (ids []string, seen *wire.Request, err error) {
-	if len(args) > 0 {
+	wrong := slices.IndexFunc(args, func(text string) bool { return !strings.HasPrefix(text, "req_") })
+	if len(args) > 0 && wrong < 0 {
 		return args, nil, nil
 	}
 	tty := p.tty()
-	if tty == nil {
+	if len(args) == 0 && tty == nil {
 		return nil, nil, misused("say which request (serval approvals lists them).")
 	}
 	list, err := p.approvals(ctx)
 	if err != nil {
 		return nil, nil, err
+	}
+	if wrong >= 0 {
+		return nil, nil, misused("%q is not a request: its id begins with req_. %s", serval.Clip(args[wrong], 100), inbox(list))
 	}
 	if len(list) == 0 {
 		return nil, nil, serval.Refuse(serval.NotFound, "Nothing waits for your decision.")
@@ -336,7 +459,7 @@ func (p *program) waiting(ctx context.Context, args []string) (ids []string, see
 	entries := make([]catalogue.Entry, len(list))
 	for i, r := range list {
 		entries[i] = catalogue.Entry{ARN: r.ID, AccountName: r.AccountName, AccountID: r.AccountID, Name: r.RoleName,
-			Description: r.Person.Email + ", " + minutes(r.Minutes) + ": " + r.Justification}
+			Description: r.Person.Email + ", " + serval.Length(asked(r)) + ": " + why(r)}
 	}
 	e, err := tty.pick(ctx, "Which request?", entries)
 	if err != nil {
@@ -355,7 +478,7 @@ func (p *program) approveCommand() *cobra.Command {
 				return err
 			}
 		}
-		return p.decide(c.Context(), args, d)
+		return fitting(p.decide(c.Context(), args, d), howLong)
 	})
 	c.Flags().StringVar(&howLong, "for", "", "for how long, if not as asked: 90m, 2h")
 	c.Flags().StringVar(&reason, "reason", "", "why, for whoever asked and for the audit log")
@@ -461,7 +584,7 @@ func (p *program) extendCommand() *cobra.Command {
 		}
 		err = p.with(c.Context(), func(b *client.Client) (err error) {
 			r, err = b.Extend(c.Context(), r.ID, e)
-			return err
+			return fitting(err, howLong)
 		})
 		if err != nil {
 			return err

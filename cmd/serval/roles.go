@@ -211,7 +211,7 @@ func (p *program) explainCommand() *cobra.Command {
 		lines := [][2]string{
 			{"role", r.ARN}, {"account", strings.TrimSpace(r.AccountName + " " + r.AccountID)}, {"description", r.Description},
 			{"policy", r.Policy}, {"approval", approval(r)},
-			{"longest", minutes(r.MaxMinutes) + " of access, " + minutes(r.MaxSessionSeconds/60) + " in one session"},
+			{"longest", serval.Length(r.MaxMinutes) + " of access, " + serval.Length(r.MaxSessionSeconds/60) + " in one session"},
 			{"access", p.access(r)}, {"trust", verdict},
 		}
 		for _, more := range [][2]string{

@@ -1,0 +1,15 @@
+package main
+
+import "testing"
+
+func TestSpan(t *testing.T) {
+	for text, want := range map[string]int{
+		"1m": 1, "90m": 90, "2h": 120, "1h30m": 90, "1d": 1440, "2d12h": 3600, "2 h 30 min": 150, "30min": 30, "1 d 5 min": 1445, "366d": 366 * 1440,
+		// And what is none.
+		"": 0, " ": 0, "0m": 0, "2": 0, "2h ago": 0, "-2h": 0, "1.5h": 0, "30m1h": 0, "30s": 0, "367d": 0, "9999999m": 0, "2H": 0, "1h1h": 0,
+	} {
+		if got, err := span(text); got != want && err == nil || (err == nil) != (want > 0) {
+			t.Errorf("span(%q) is %d, %v, want %d", text, got, err, want)
+		}
+	}
+}
