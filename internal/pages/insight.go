@@ -37,6 +37,28 @@ func kindsOf(marks []wire.Mark) (names []string) {
 	return names
 }
 
+// A causeView is a mark with every statement that causes the same.
+type causeView struct {
+	wire.Mark
+	Statements []wire.Statement
+}
+
+// causes returns the marks, each said once with all that cause it.
+func causes(marks []wire.Mark) (list []causeView) {
+	for _, m := range marks {
+		i := slices.IndexFunc(list, func(c causeView) bool {
+			return c.Kind == m.Kind && c.Path == m.Path && c.Title == m.Title && c.More == m.More && c.Everywhere == m.Everywhere && c.Conditional == m.Conditional &&
+				slices.Equal(c.Actions, m.Actions) && slices.Equal(c.Resources, m.Resources)
+		})
+		if i < 0 {
+			i = len(list)
+			list = append(list, causeView{Mark: m})
+		}
+		list[i].Statements = append(list[i].Statements, m.Statement)
+	}
+	return list
+}
+
 // abilities are what is offered to search for; any service and level can be typed.
 var abilities = []string{
 	"administrator", "privilege_escalation", "credentials_exposure", "resource_exposure", "data_access",

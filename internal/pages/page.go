@@ -95,7 +95,7 @@ func New(c Config) (*Pages, error) {
 		p.static["/"+name] = staticFile{text, kinds[path.Ext(name)], hex.EncodeToString(sum[:8])}
 	}
 	layout, err := template.New("layout.html").Funcs(template.FuncMap{
-		"rfc": rfc, "utc": utc, "long": long, "seconds": func(n int) string { return long(n / 60) }, "ago": func(seconds *int) string { return long(*seconds / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "tone": severityTone, "severities": func() any { return severities }, "kind": kind, "kindsOf": kindsOf, "abilities": func() []string { return abilities },
+		"rfc": rfc, "utc": utc, "long": serval.Length, "seconds": func(n int) string { return serval.Length(n / 60) }, "ago": func(seconds *int) string { return serval.Length(*seconds / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "tone": severityTone, "severities": func() any { return severities }, "kind": kind, "kindsOf": kindsOf, "causes": causes, "abilities": func() []string { return abilities },
 		"join": func(t []string) string { return strings.Join(t, ", ") },
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/insight.html")
 	if err != nil {
@@ -260,24 +260,6 @@ func (p *Pages) redirect(w http.ResponseWriter, path string) error {
 	w.Header().Set("Location", p.c.Origin+path)
 	w.WriteHeader(http.StatusSeeOther)
 	return nil
-}
-
-// long writes minutes for people.
-func long(minutes int) string {
-	d, h, m := minutes/1440, minutes/60%24, minutes%60
-	var parts []string
-	for _, p := range []struct {
-		n    int
-		unit string
-	}{{d, "d"}, {h, "h"}, {m, "min"}} {
-		if p.n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.unit))
-		}
-	}
-	if len(parts) == 0 {
-		return "0 min"
-	}
-	return strings.Join(parts, " ")
 }
 
 // rfc writes an instant for programs, utc one for people; the script puts it

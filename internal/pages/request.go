@@ -133,7 +133,7 @@ func (p *Pages) left(end time.Time) string {
 	if n >= 60 && n < 1440 {
 		return fmt.Sprintf("%d h %02d min", n/60, n%60)
 	}
-	return long(n)
+	return serval.Length(n)
 }
 
 // standing says where a request stands.
@@ -177,11 +177,38 @@ func ended(by serval.EndedBy) string {
 	}
 }
 
+// A decidedView is what somebody has just decided, as it stands now.
+type decidedView struct {
+	requestView
+	Outcome string // approve or deny
+	Rest    string // who has to decide besides; empty where nobody has to
+	Extends bool
+	Minutes int // that were approved
+}
+
+// decided returns what who decided last of a request; nil where that is nothing.
+func decided(view requestView, r *serval.Request, who serval.Principal) *decidedView {
+	for i, a := range slices.Backward(r.Allocations) {
+		for _, step := range a.Steps {
+			if step.PersonID != who.Person.ID {
+				continue
+			}
+			d := &decidedView{requestView: view, Outcome: step.Outcome, Extends: i > 0, Minutes: a.Minutes}
+			if a.State == serval.Asked {
+				d.Rest = view.Waiting
+			}
+			return d
+		}
+	}
+	return nil
+}
+
 // A requestsView is a list of requests.
 type requestsView struct {
 	Requests []requestView
 	Status   string
 	Next     string // page token
+	Decided  *decidedView
 }
 
 // Requests shows somebody's own requests.
@@ -209,6 +236,7 @@ func (p *Pages) Requests(w http.ResponseWriter, r *http.Request, v *Visit) error
 // A requestPageView is a request with its history.
 type requestPageView struct {
 	requestView
+	Decided  *decidedView // just now
 	Events   []eventView
 	Sessions []wire.Session
 	Live     *wire.Live
@@ -233,6 +261,9 @@ func (p *Pages) Request(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	}
 	view := requestPageView{
 		requestView: p.viewRequest(found, v), Networks: p.c.Networks(), Lease: int(p.c.Lease / time.Minute), Bare: p.c.NoSessionPolicy,
+	}
+	if r.URL.Query().Has(decidedField) {
+		view.Decided = decided(view.requestView, found.Request, v.Who)
 	}
 	live, err := p.c.Plane.Live(r.Context(), v.Who, id)
 	if err != nil {
@@ -278,6 +309,15 @@ func (p *Pages) Approvals(w http.ResponseWriter, r *http.Request, v *Visit) erro
 		return err
 	}
 	view := requestsView{Next: edge.PageToken(next != "", next)}
+	if id := r.URL.Query().Get(decidedField); id != "" {
+		found, err := p.c.Plane.RequestByID(r.Context(), v.Who, id)
+		switch {
+		case err == nil:
+			view.Decided = decided(p.viewRequest(found, v), found.Request, v.Who)
+		case !serval.IsRefusal(err):
+			return err
+		}
+	}
 	for _, one := range waiting {
 		shown := p.viewRequest(one, v)
 		shown.Inbox = true
@@ -286,13 +326,10 @@ func (p *Pages) Approvals(w http.ResponseWriter, r *http.Request, v *Visit) erro
 	return p.show(w, v, http.StatusOK, "approvals", "Approvals", view)
 }
 
-// afterPost leads from a change back to where it was made.
-func (p *Pages) afterPost(w http.ResponseWriter, f url.Values, id string, err error) error {
+// afterPost leads from a change back to its request.
+func (p *Pages) afterPost(w http.ResponseWriter, id string, err error) error {
 	if err != nil {
 		return err
-	}
-	if f.Get("from") == "approvals" {
-		return p.redirect(w, "/approvals")
 	}
 	return p.redirect(w, edge.Path("/requests/%s", id))
 }
@@ -326,9 +363,19 @@ func (p *Pages) postDecision(w http.ResponseWriter, r *http.Request, v *Visit, a
 		}
 	}
 	id := r.PathValue("id")
-	_, err = p.c.Plane.Decide(r.Context(), v.Who, id, d)
-	return p.afterPost(w, f, id, err)
+	if _, err = p.c.Plane.Decide(r.Context(), v.Who, id, d); err != nil {
+		return err
+	}
+	to := edge.Path("/requests/%s", id)
+	if f.Get("from") == "approvals" {
+		to = "/approvals"
+	}
+	return p.redirect(w, to+"?"+url.Values{decidedField: {id}}.Encode())
 }
+
+// decidedField is the parameter that says of which request a page tells what the
+// reader has just decided. It tells them what is recorded, whoever made the address.
+const decidedField = "decided"
 
 // Extend asks for more time.
 func (p *Pages) Extend(w http.ResponseWriter, r *http.Request, v *Visit) error {
@@ -342,7 +389,7 @@ func (p *Pages) Extend(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	}
 	id := r.PathValue("id")
 	_, err = p.c.Plane.Extend(r.Context(), v.Who, id, n, strings.TrimSpace(f.Get("justification")))
-	return p.afterPost(w, f, id, err)
+	return p.afterPost(w, id, err)
 }
 
 // Shorten ends an access earlier.
@@ -357,7 +404,7 @@ func (p *Pages) Shorten(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	}
 	id := r.PathValue("id")
 	_, err = p.c.Plane.Shorten(r.Context(), v.Who, id, n, time.Time{})
-	return p.afterPost(w, f, id, err)
+	return p.afterPost(w, id, err)
 }
 
 // Cancel takes a request back.
@@ -373,13 +420,12 @@ func (p *Pages) Done(w http.ResponseWriter, r *http.Request, v *Visit) error {
 // postAct does to a request what needs nothing but the request.
 func (p *Pages) postAct(w http.ResponseWriter, r *http.Request, v *Visit,
 	act func(context.Context, serval.Principal, string) (control.Request, error)) error {
-	f, err := edge.Form(r)
-	if err != nil {
+	if _, err := edge.Form(r); err != nil {
 		return err
 	}
 	id := r.PathValue("id")
-	_, err = act(r.Context(), v.Who, id)
-	return p.afterPost(w, f, id, err)
+	_, err := act(r.Context(), v.Who, id)
+	return p.afterPost(w, id, err)
 }
 
 // Revoke takes an access away.
@@ -390,5 +436,5 @@ func (p *Pages) Revoke(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	}
 	id := r.PathValue("id")
 	_, err = p.c.Plane.Revoke(r.Context(), v.Who, id, strings.TrimSpace(f.Get("reason")))
-	return p.afterPost(w, f, id, err)
+	return p.afterPost(w, id, err)
 }

@@ -38,6 +38,8 @@ type rolesView struct {
 	Next     string // page token
 	Groups   []string
 	GroupsAt wire.Time
+	Admin    bool // the reader is
+	Auditor  bool
 }
 
 // roleFilters are the parameters that choose roles of the catalogue.
@@ -100,7 +102,7 @@ func (p *Pages) Roles(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	view := rolesView{
 		Query: serval.Clip(q.Get("q"), 200), Account: serval.Clip(q.Get("account_id"), 40), Tag: serval.Clip(q.Get("tag"), 400),
 		Ability: serval.Clip(q.Get("ability"), 400), Unused: serval.Clip(q.Get("unused_days"), 10),
-		Groups: v.Who.Person.Groups, GroupsAt: wire.Time{Time: v.Who.Person.GroupsAt},
+		Groups: v.Who.Person.Groups, GroupsAt: wire.Time{Time: v.Who.Person.GroupsAt}, Admin: v.Who.Admin, Auditor: v.Who.Auditor,
 	}
 	unused, err := edge.Days(view.Unused)
 	if err != nil {

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
@@ -9,10 +10,53 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
-// A findingsView is what is to be known about the trust policies of all roles.
+// A findingsView is what is to be known about the trust policies of all roles:
+// said once for all roles of a page of which it is the same, the gravest first.
 type findingsView struct {
-	wire.FindingsPage
+	Alike             []alikeView
 	Account, Severity string
+	NextPageToken     string
+}
+
+// An alikeView is roles of whose trust policies the same is to be known.
+type alikeView struct {
+	Roles      []wire.RoleFindings
+	Findings   []wire.TrustFinding
+	Unreadable string
+}
+
+// shownRoles is how many roles of one finding are shown without being unfolded.
+const shownRoles = 8
+
+// First and Rest are the roles that are shown at once, and those that are folded.
+func (a alikeView) First() []wire.RoleFindings { return a.Roles[:min(len(a.Roles), shownRoles)] }
+func (a alikeView) Rest() []wire.RoleFindings  { return a.Roles[len(a.First()):] }
+
+// gravity is the place of the gravest finding among the severities; what could not
+// be looked at is the gravest.
+func (a alikeView) gravity() int {
+	if a.Unreadable != "" {
+		return len(severities)
+	}
+	most := -1
+	for _, f := range a.Findings {
+		most = max(most, slices.IndexFunc(severities[:], func(s severity) bool { return s.Name == f.Severity }))
+	}
+	return most
+}
+
+// alike puts together the roles of which the same is to be known.
+func alike(roles []wire.RoleFindings) (list []alikeView) {
+	for _, r := range roles {
+		i := slices.IndexFunc(list, func(a alikeView) bool { return a.Unreadable == r.Unreadable && slices.Equal(a.Findings, r.Findings) })
+		if i < 0 {
+			i = len(list)
+			list = append(list, alikeView{Findings: r.Findings, Unreadable: r.Unreadable})
+		}
+		list[i].Roles = append(list[i].Roles, r)
+	}
+	slices.SortStableFunc(list, func(a, b alikeView) int { return b.gravity() - a.gravity() })
+	return list
 }
 
 // Findings answers GET /findings.
@@ -29,17 +73,19 @@ func (p *Pages) Findings(w http.ResponseWriter, r *http.Request, v *Visit) error
 	if err != nil {
 		return err
 	}
-	page := shape.Findings(roles)
-	page.NextPageToken = edge.PageToken(next != "", next)
-	return p.show(w, v, http.StatusOK, "findings", "Findings", findingsView{FindingsPage: page, Account: f.AccountID, Severity: f.Severity})
+	return p.show(w, v, http.StatusOK, "findings", "Findings", findingsView{
+		Alike: alike(shape.Findings(roles).Roles), Account: f.AccountID, Severity: f.Severity, NextPageToken: edge.PageToken(next != "", next),
+	})
 }
 
 // severities are what a list of findings can be held to, and the colour of each.
-var severities = []struct{ Name, Tone string }{{"low", ""}, {"medium", "wait"}, {"high", "bad"}}
+var severities = [...]severity{{"low", ""}, {"medium", "wait"}, {"high", "bad"}}
 
-func severityTone(severity string) string {
+type severity struct{ Name, Tone string }
+
+func severityTone(name string) string {
 	for _, s := range severities {
-		if s.Name == severity {
+		if s.Name == name {
 			return s.Tone
 		}
 	}

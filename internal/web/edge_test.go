@@ -347,7 +347,7 @@ func TestLogLines(t *testing.T) {
 		method, route string
 		status        int64
 		person        bool
-	}{{"GET", "/api/v1/requests/{id}", 400, true}, {"GET", "none", 404, false}, {"POST", "/api/v1/requests", 201, true}} {
+	}{{"GET", "/api/v1/requests/{id}", 400, true}, {"GET", "none", 404, true}, {"POST", "/api/v1/requests", 201, true}} {
 		got := lines[i].ContextMap()
 		if got["method"] != want.method || got["route"] != want.route || got["status"] != want.status || (got["person"] != nil) != want.person || got["request_id"] == "" {
 			t.Errorf("line %d is %v, want %+v", i+1, got, want)

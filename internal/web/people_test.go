@@ -210,8 +210,7 @@ func TestApprovingByKeyboard(t *testing.T) {
 	}
 	ben := w.tab(desktop).enter(w.as("ben"))
 	ben.open("/approvals")
-	ben.must(ben.find("[data-cards] > .card").Focus())
-	ben.must(ben.page.Keyboard.Type('j', 'd'))
+	ben.must(ben.page.Keyboard.Type('j', 'j', 'd'))
 	ben.must(ben.page.Keyboard.Type('j', 'a', 'd')) // a reason with those letters in it
 	if got := ben.eval(`() => document.activeElement.value`); got != "jad" {
 		t.Fatalf("the reason is %q, want jad", got)
@@ -222,7 +221,7 @@ func TestApprovingByKeyboard(t *testing.T) {
 	}
 	ben.must(ben.page.Keyboard.Type(input.Tab))
 	ben.follow(func() error { return ben.page.Keyboard.Type(input.Enter) })
-	if text := ben.text(); ben.at() != "/approvals" || strings.Count(text, "asks for dev-admin") != 1 {
+	if text := ben.text(); ben.at() != "/approvals" || strings.Count(text, "asks for dev-admin") != 1 || !strings.Contains(text, "ana@example.com has dev-admin in prod for 1 h") {
 		t.Errorf("after the keys %s says\n%s", ben.at(), text)
 	}
 }
@@ -265,6 +264,41 @@ func TestLookingAgain(t *testing.T) {
 	come("answers")
 	ben.eval(`() => { go(); return ""; }`)
 	ben.until("Canceled")
+}
+
+// What was written in a form is there again where the login had ended meanwhile, and
+// nowhere else.
+func TestNothingWrittenIsLost(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana := w.tab(desktop)
+	ana.open("/oidc/auth/login?return_to=/roles")
+	ana.pressOn(`button[value="ana@example.com"]`)
+	role := "/roles/" + prod + "/dev-admin"
+	ana.open(role)
+	ana.must(ana.click(ana.button("2 h")))
+	ana.fill("#justification", "Incident 7:\nthe queue")
+	ana.fill("#ticket", "OPS-7")
+	w.clock.move(13 * time.Hour) // longer than a login
+	ana.press("Request")
+	if text := ana.text(); !strings.Contains(text, "Please sign in") {
+		t.Fatalf("after the login's end the page says\n%s", text)
+	}
+	ana.press("Sign in")
+	if ana.at() != role {
+		ana.pressOn(`button[value="ana@example.com"]`)
+	}
+	if got := ana.eval(`() => [location.pathname, document.querySelector("[name=minutes]:checked").value, document.querySelector("#justification").value, document.querySelector("#ticket").value].join("|")`); got != role+"|120|Incident 7:\nthe queue|OPS-7" {
+		t.Errorf("after signing in again the form has %q", got)
+	}
+	ana.sound()
+	ana.press("Request")
+	if text := ana.text(); !strings.Contains(text, "Waiting for approval") {
+		t.Fatalf("the request's page says\n%s", text)
+	}
+	if left := ana.eval(`() => String(sessionStorage.getItem("written"))`); left != "null" {
+		t.Errorf("the tab still keeps %s", left)
+	}
 }
 
 // What people do besides the story: keep a role first, ask for several in one go,

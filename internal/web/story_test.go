@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"path"
 	"reflect"
 	"regexp"
 	"slices"
@@ -172,7 +173,7 @@ func TestStoryByPages(t *testing.T) {
 		!strings.HasPrefix(form[strings.Index(form, "<button"):], "<button disabled") {
 		t.Error("the first button of the form that decides is not the disabled one")
 	}
-	ben.post(at+"/approve", url.Values{"minutes": {"45"}}, at)
+	ben.post(at+"/approve", url.Values{"minutes": {"45"}}, at+`\?decided=`+path.Base(at))
 	if page := ana.page("/requests", 200); !strings.Contains(page, "Start session") {
 		t.Errorf("my requests do not offer the session: %s", page)
 	}
@@ -187,7 +188,7 @@ func TestStoryByPages(t *testing.T) {
 		t.Errorf("the request's page shows no clock: %s", page)
 	}
 	ana.post(at+"/extend", url.Values{"minutes": {"90"}, "justification": {"More"}}, at)
-	ben.post(at+"/deny", url.Values{"reason": {"Enough"}, "from": {"approvals"}}, "/approvals")
+	ben.post(at+"/deny", url.Values{"reason": {"Enough"}, "from": {"approvals"}}, `/approvals\?decided=`+path.Base(at))
 	ana.post(at+"/shorten", url.Values{"minutes": {"20"}}, at)
 	ana.post(at+"/done", nil, at)
 	if page := ana.page(at, 200); !strings.Contains(page, "Done") || strings.Contains(page, "Start session") {
@@ -405,7 +406,7 @@ func TestPageOfAnEarlierRound(t *testing.T) {
 		return url.Values{"minutes": {"60"}, "round": {found[1]}}
 	}
 	old := form(at)
-	ben.post(at+"/approve", form("/approvals"), at)
+	ben.post(at+"/approve", form("/approvals"), at+`\?decided=`+made.ID)
 	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: made.ID}, 200, nil)
 	ana.json("POST", "/api/v1"+at+"/extensions", wire.Extension{Minutes: 90, Justification: "More"}, 200, nil)
 	for _, decision := range []string{"/approve", "/deny"} {
@@ -422,7 +423,7 @@ func TestPageOfAnEarlierRound(t *testing.T) {
 			ben.json("POST", "/api/v1"+at+"/decisions", wire.Decision{Outcome: outcome, Round: &round}, 409, nil)
 		}
 	}
-	ben.post(at+"/approve", form(at), at)
+	ben.post(at+"/approve", form(at), at+`\?decided=`+made.ID)
 }
 
 // An auditor reads who could have and who had a role; whoever is gone from it is
@@ -538,5 +539,82 @@ func TestMovingPolicies(t *testing.T) {
 	}
 	if res, _ := ada.do("POST", "/policies/none/move", url.Values{"to": {"up"}}); res.StatusCode != 404 {
 		t.Errorf("a policy that is not there: %d, want 404", res.StatusCode)
+	}
+}
+
+// Whoever decides is told what came of it, as it stands when they look: who has the
+// role until when, or whom it waits for, and how to take it back. Nobody else is told
+// anything, whatever the address says.
+func TestWhatWasDecidedIsSaid(t *testing.T) {
+	two := policies()
+	two[1].Approval.Steps = []serval.People{{Groups: []string{"sre-leads"}}, {Emails: []string{"aud@example.com"}}}
+	w := newWorld(t)
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), two); err != nil {
+		t.Fatal(err)
+	}
+	w.push(w.inventory)
+	ana, ben, aud := w.as("ana"), w.as("ben"), w.as("aud")
+	said := regexp.MustCompile(`(?s)<div class="note[^>]*data-said>(.*?)</div>`)
+	tags := regexp.MustCompile(`<[^>]*>`)
+	on := func(b *browser, page string) string {
+		found := said.FindStringSubmatch(b.page(page, 200))
+		if found == nil {
+			return ""
+		}
+		return strings.Join(strings.Fields(tags.ReplaceAllString(found[1], "")), " ")
+	}
+	check := func(b *browser, page, want string) {
+		t.Helper()
+		if got := on(b, page); !regexp.MustCompile("^" + want + "$").MatchString(got) {
+			t.Errorf("%s says %q, want %s", page, got, want)
+		}
+	}
+	ask := func() (at, id string) {
+		var made wire.Request
+		ana.json("POST", "/api/v1/requests", wire.NewRequest{RoleARN: w.aws.RoleARN("dev-admin"), Minutes: 90, Justification: "Incident 7"}, 201, &made)
+		return "/requests/" + made.ID, made.ID
+	}
+	form := func(n int) url.Values {
+		return url.Values{"minutes": {fmt.Sprint(n)}, "from": {"approvals"}}
+	}
+
+	at, id := ask()
+	inbox := "/approvals?decided=" + id
+	check(ben, inbox, "")
+	ben.post(at+"/approve", form(90), regexp.QuoteMeta(inbox))
+	check(ben, inbox, `Approved. ana@example.com does not have dev-admin yet: now it waits for aud@example.com\.`)
+	check(aud, inbox, "")
+	aud.post(at+"/approve", form(45), regexp.QuoteMeta(inbox))
+	for _, b := range []*browser{ben, aud} {
+		for _, page := range []string{inbox, at + "?decided=" + id} {
+			check(b, page, `Approved. ana@example.com has dev-admin in prod for 45 min, from their first session on\. Unused, it ends [-0-9: ]+UTC\. Undo: revoke it`)
+		}
+		check(b, at, "")
+	}
+	check(ana, at+"?decided="+id, "") // theirs, but not their decision
+	for _, other := range []string{id, "req_none", ""} {
+		check(w.as("cy"), "/approvals?decided="+other, "")
+	}
+	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: id}, 200, nil)
+	check(ben, inbox, `Approved. ana@example.com has dev-admin in prod until [-0-9: ]+UTC\. Undo: revoke it`)
+	ben.post(at+"/revoke", nil, at)
+	check(ben, inbox, `Approved. Meanwhile the request of ana@example.com for dev-admin has ended\.`)
+
+	at, id = ask()
+	ben.post(at+"/deny", url.Values{"reason": {"No"}, "from": {"approvals"}}, regexp.QuoteMeta("/approvals?decided="+id))
+	check(ben, "/approvals?decided="+id, `Denied. ana@example.com does not get dev-admin, and is told so\.`)
+}
+
+// Whoever is signed in finds their way from an address where nothing is; nobody else
+// is told more than that.
+func TestNothingHere(t *testing.T) {
+	w := newWorld(t)
+	for _, path := range []string{"/nothing", "/requests/x/y/z"} {
+		if page := w.as("ana").page(path, 404); !strings.Contains(page, `<nav class="nav"`) || !strings.Contains(page, "ana@example.com") || !strings.Contains(page, "There is nothing at this address.") {
+			t.Errorf("%s has no navigation: %s", path, page)
+		}
+		if page := w.browser().page(path, 404); strings.Contains(page, "<nav") || !strings.Contains(page, "There is nothing at this address.") {
+			t.Errorf("%s shows a stranger %s", path, page)
+		}
 	}
 }

@@ -266,6 +266,7 @@ func (s *Server) serve(w *edge.Answer, r *http.Request, v *visit) error {
 	}
 	if found == nil {
 		if allow == "" {
+			s.greet(r, v)
 			return serval.Refuse(serval.NotFound, "There is nothing at this address.")
 		}
 		w.Header().Set("Allow", allow)
@@ -336,6 +337,21 @@ func (s *Server) recognise(w http.ResponseWriter, r *http.Request, v *visit) err
 		return nil
 	}
 	return err
+}
+
+// greet recognises whoever came to an address where nothing is, so that the page
+// that says so shows them where they can go.
+func (s *Server) greet(r *http.Request, v *visit) {
+	if r.Method != http.MethodGet || strings.HasPrefix(r.URL.Path, "/api/") {
+		return
+	}
+	token, _ := s.cookies.Load().read(r, loginCookie)
+	if token.Empty() {
+		return
+	}
+	if who, _, err := s.c.Logins.Recognise(r.Context(), v.who, token); err == nil {
+		v.who = who
+	}
 }
 
 // checkOrigin refuses what another site has a browser send: by Sec-Fetch-Site,

@@ -112,6 +112,13 @@
     setTimeout(again, Number(part.dataset.refresh) * 1000);
   }
 
+  // What was just done is said once: not to whoever looks at the page again.
+  if (all("[data-said]").length > 0) {
+    const here = new URL(location.href);
+    here.searchParams.delete("decided");
+    history.replaceState(null, "", here);
+  }
+
   // Folded parts of which one is open become tabs.
   for (const box of all("[data-tabs]")) {
     const names = [];
@@ -186,7 +193,7 @@
   const typing = (e) => e.target.matches("input:not([type=checkbox], [type=radio]), textarea, select");
   for (const list of all("[data-cards]")) {
     const cards = [...all(":scope > .card", list)];
-    list.addEventListener("keydown", (e) => {
+    document.addEventListener("keydown", (e) => {
       if (typing(e) || e.ctrlKey || e.metaKey || e.altKey) return;
       const here = cards.findIndex((c) => c.contains(document.activeElement));
       const to = { j: here + 1, k: here - 1 }[e.key];
@@ -197,6 +204,32 @@
       e.preventDefault();
     });
   }
+
+  // What was written is not lost where a form leads to a sign-in instead: whoever
+  // comes back from there finds it in the form again. It stays in this tab, until
+  // another page comes.
+  const written = JSON.parse(sessionStorage.getItem("written"));
+  const door = document.querySelector("[data-door]");
+  if (written && door) {
+    const to = new URL(door.href);
+    to.searchParams.set("return_to", written.page);
+    if (to.pathname === "/oidc/auth/login") door.href = to;
+  } else if (written) {
+    sessionStorage.removeItem("written");
+    const form = [...all("form")].find((f) => f.getAttribute("action") === written.action);
+    for (const [name, value] of form ? written.fields : []) {
+      for (const e of form.querySelectorAll("input:not([type=hidden]), textarea, select")) {
+        if (e.name !== name) continue;
+        if (e.type === "radio" || e.type === "checkbox") e.checked = e.value === value || e.checked && e.type === "checkbox";
+        else e.value = value;
+        if (value && e.closest("details")) e.closest("details").open = true;
+      }
+    }
+  }
+  document.addEventListener("submit", ({ target: form }) => {
+    if (form.method !== "post" || !form.querySelector("textarea, [data-reason]")) return;
+    sessionStorage.setItem("written", JSON.stringify({ page: location.pathname + location.search, action: form.getAttribute("action"), fields: [...new FormData(form)] }));
+  }, true);
 
   // What was shown once stays with the page that showed it: not with a copy of
   // the page that the browser keeps for the way back.
