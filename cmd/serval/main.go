@@ -65,7 +65,6 @@ func (p *program) run(ctx context.Context, args []string) int {
   aws s3 ls --profile prod-readonly
 
 A ROLE is an ARN, account/role, an alias, a role's name where one account alone has it; on a terminal also a few letters of it.`,
-		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return c.Help()
 		},

@@ -61,7 +61,8 @@ func TestPagesAreLight(t *testing.T) {
 }
 
 // BenchmarkPages measures how long the server takes for each page with 20,000
-// roles, in the same process: the median and the slowest of a few.
+// roles, in the same process: the median and the slowest of a few; and what the page
+// weighs, without what it loads.
 func BenchmarkPages(b *testing.B) {
 	w := newWorld(b)
 	pictures := w.gallery()
@@ -78,10 +79,12 @@ func BenchmarkPages(b *testing.B) {
 		who := as[p.who]
 		var took []time.Duration
 		b.Run(p.name, func(b *testing.B) {
+			weight := 0
 			for b.Loop() {
 				began := time.Now()
 				_, text := who.do("GET", p.path, nil)
 				took = append(took, time.Since(began))
+				weight = len(text)
 				if strings.Contains(text, "Something went wrong") {
 					b.Fatal(text)
 				}
@@ -89,6 +92,7 @@ func BenchmarkPages(b *testing.B) {
 			slices.Sort(took)
 			b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-median")
 			b.ReportMetric(float64(took[len(took)-1].Microseconds())/1000, "ms-slowest")
+			b.ReportMetric(float64(weight)/1024, "KiB")
 		})
 	}
 }
