@@ -24,11 +24,26 @@ const maxAccounts = 5000
 // OlderFile, and for the caller to tell, once. A file without a revision, 0, is
 // taken as it is, and then so is the next with any.
 func (p *Plane) Declare(ctx context.Context, who serval.Principal, revision int64, accounts []serval.Account, policies []serval.AccessPolicy) error {
+	// A replica whose file is an older one asks every two seconds, for as long as it
+	// is: nobody else waits for that.
 	var older *serval.Refusal
-	err := p.act(ctx, who, serval.AccountDeclare, "", func(tx *store.Tx, e *serval.Event) (err error) {
+	err := p.view(ctx, who, serval.AccountDeclare, "", func(v *store.View) (err error) {
+		older, err = olderFile(v, revision)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if older != nil {
+		return older
+	}
+	err = p.act(ctx, who, serval.AccountDeclare, "", func(tx *store.Tx, e *serval.Event) (err error) {
 		e.Action = "" // each change has its own
-		if older, err = keepRevision(tx, revision); err != nil || older != nil {
+		if older, err = olderFile(&tx.View, revision); err != nil || older != nil {
 			e.Outcome = ""
+			return err
+		}
+		if err := keepRevision(tx, revision); err != nil {
 			return err
 		}
 		known, err := tx.Accounts()

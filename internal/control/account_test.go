@@ -1,9 +1,11 @@
 package control
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,7 +99,17 @@ func TestDeclareAnOlderFile(t *testing.T) {
 				declared = nil // would disconnect
 			}
 			before := w.head()
-			err := w.plane.Declare(t.Context(), serval.System(), test.revision, declared, policies()[1:])
+			declare := func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+				defer cancel()
+				return w.plane.Declare(ctx, serval.System(), test.revision, declared, policies()[1:])
+			}
+			var err error
+			if test.old { // it is told although somebody else acts, and for long
+				must(t, w.store.Write(t.Context(), w.clock.now(), func(*store.Tx) error { err = declare(); return nil }))
+			} else {
+				err = declare()
+			}
 			if r, _ := errors.AsType[*serval.Refusal](err); test.old != (r != nil && r.Kind == serval.FailedPrecondition && r.Detail["cause"] == OlderFile) || !test.old && err != nil {
 				t.Errorf("%s: %v", test.name, err)
 			}
@@ -108,6 +120,24 @@ func TestDeclareAnOlderFile(t *testing.T) {
 			if err != nil || len(known) != 1 {
 				t.Errorf("%s: %d accounts, %v; want the one of the file in force", test.name, len(known), err)
 			}
+		}
+	})
+}
+
+// Nor is one that was the newest when it was looked at, and is no more when its turn
+// comes.
+func TestDeclareAFileThatBecameOlder(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		declared := make(chan error)
+		must(t, w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error {
+			go func() {
+				declared <- w.plane.Declare(t.Context(), serval.System(), 3, accounts()[1:], policies()[1:])
+			}()
+			time.Sleep(100 * time.Millisecond) // it has looked, or looks later and finds the same
+			return tx.SetMeta("config_revision", "4")
+		}))
+		if r, _ := errors.AsType[*serval.Refusal](<-declared); r == nil || r.Detail["cause"] != OlderFile {
+			t.Errorf("it was declared, or %v", r)
 		}
 	})
 }

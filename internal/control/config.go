@@ -59,23 +59,30 @@ func (p *Plane) Appoint(ctx context.Context, who serval.Principal, a Appointed) 
 // newer configuration file is in force.
 const OlderFile = "older_file"
 
-// keepRevision makes revision the one in force, unless that is a higher one; then
-// it returns why not.
-func keepRevision(tx *store.Tx, revision int64) (*serval.Refusal, error) {
-	text, err := tx.Meta("config_revision")
+// olderFile returns why a file of the revision is not put into force: one of a
+// higher revision is; nil where none is.
+func olderFile(v *store.View, revision int64) (*serval.Refusal, error) {
+	text, err := v.Meta("config_revision")
 	if err != nil {
 		return nil, err
 	}
+	inForce, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || revision == 0 || revision >= inForce {
+		return nil, nil // what is no number was never in force
+	}
+	return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": OlderFile}, Reason: fmt.Sprintf(
+		"This replica's configuration file is of revision %d, and one of revision %d is in force. Give it the newer file; where this one is meant, take revision out of it, or raise it.",
+		revision, inForce)}, nil
+}
+
+// keepRevision makes revision the one in force.
+func keepRevision(tx *store.Tx, revision int64) error {
+	text, err := tx.Meta("config_revision")
 	now := strconv.FormatInt(revision, 10)
-	if text == now || text == "" && revision == 0 {
-		return nil, nil
+	if err != nil || text == now || text == "" && revision == 0 {
+		return err
 	}
-	if inForce, err := strconv.ParseInt(text, 10, 64); err == nil && revision != 0 && revision < inForce {
-		return &serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": OlderFile}, Reason: fmt.Sprintf(
-			"This replica's configuration file is of revision %d, and one of revision %d is in force. Give it the newer file; where this one is meant, take revision out of it, or raise it.",
-			revision, inForce)}, nil
-	}
-	return nil, tx.SetMeta("config_revision", now)
+	return tx.SetMeta("config_revision", now)
 }
 
 // NoteReload records that the configuration file with the digest was read again
