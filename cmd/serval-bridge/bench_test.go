@@ -77,7 +77,7 @@ func (s *served) wait() time.Duration {
 func (s *served) waitFor(url string) time.Duration {
 	s.t.Helper()
 	began := time.Now()
-	for time.Since(began) < 20*time.Second {
+	for time.Since(began) < time.Minute {
 		if res, err := http.Get(url); err == nil {
 			res.Body.Close()
 			if res.StatusCode == http.StatusOK {

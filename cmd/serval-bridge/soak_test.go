@@ -246,15 +246,6 @@ func pause(ctx context.Context, d time.Duration) {
 // loop is what somebody does at a time: look, ask, open a session, end it, and now
 // and then sign in anew.
 func (p *soaker) loop() {
-	if p.client == nil {
-		jar, err := cookiejar.New(nil)
-		if err != nil {
-			p.t.Error(err)
-			return
-		}
-		p.client = &http.Client{Jar: jar, Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Second},
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	}
 	if !p.signedIn || rand.IntN(20) == 0 {
 		p.signIn()
 	}
@@ -277,6 +268,15 @@ func (p *soaker) loop() {
 }
 
 func (p *soaker) signIn() {
+	if p.client == nil {
+		jar, err := cookiejar.New(nil)
+		if err != nil {
+			p.t.Error(err)
+			return
+		}
+		p.client = &http.Client{Jar: jar, Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 1, IdleConnTimeout: 2 * time.Second},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	}
 	p.signedIn = false
 	res := p.ask("GET", p.url+"/oidc/auth/login", nil)
 	if res == nil || res.StatusCode != http.StatusSeeOther {
@@ -414,8 +414,9 @@ func (s *soak) metric(metrics, name string) float64 {
 	return n
 }
 
-// verify walks the audit log: its chain holds, and no clock was started twice.
-func (s *soak) verify() {
+// verify walks the audit log: its chain holds, and no clock was started twice. It
+// returns the log.
+func (s *soak) verify() (events []serval.Event) {
 	s.t.Helper()
 	archive, err := bridge.OpenArchive(s.t.Context(), serval.NewSecret(s.database), serval.NewSecret(soakSecret))
 	if err != nil {
@@ -437,6 +438,7 @@ func (s *soak) verify() {
 		if err := json.Unmarshal([]byte(line), &e); err != nil {
 			s.t.Fatal(err)
 		}
+		events = append(events, e)
 		if e.Action == serval.SessionIssue && e.Outcome == serval.OutcomeDone {
 			issued++
 			if e.Detail["clock_started_at"] != "" {
@@ -453,4 +455,5 @@ func (s *soak) verify() {
 		s.t.Errorf("%d sessions were handed over and %d are recorded", s.sessions.Load(), issued)
 	}
 	s.t.Logf("%d rows, the chain holds; %d sessions recorded of %d handed over, no clock started twice", head.Seq, issued, s.sessions.Load())
+	return events
 }
