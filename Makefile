@@ -104,8 +104,8 @@ bench-bridge: ## Measure what the bridge costs beside a bare handler, and a sess
 	$(GO) test -v -count=1 -run '^TestBridgeCosts$$' -timeout 20m ./cmd/serval-bridge -args -bridge
 	$(GO) test -run '^$$' -bench '^BenchmarkMint$$' -benchtime 500x ./internal/control
 
-bench-control: ## Measure what acts and reads of the control plane cost at scale (docs/performance.md), some five minutes
-	$(GO) test -v -count=1 -run '^TestScale$$' -timeout 30m ./internal/control -args -control
+bench-control: ## Measure what acts and reads of the control plane cost at scale (docs/performance.md), some five minutes; ONLY=pushes ACCOUNTS=60 for less
+	$(GO) test -v -count=1 -run '^TestScale$$' -timeout 30m ./internal/control -args -control $(or $(ONLY),all) -accounts $(or $(ACCOUNTS),500)
 
 bench-logins: ## Measure ten thousand sign-ins that are under way at once (docs/performance.md), some two minutes; MEMORY=128 caps it at so many MiB
 	$(GO) test -v -count=1 -run '^TestLoginsAtOnce$$' -timeout 20m ./cmd/serval-bridge -args -logins 10000 -memory $(or $(MEMORY),0)
