@@ -121,6 +121,8 @@ func (w *world) tab(on screen) *tab {
 	b2.show(on)
 	b2.must(proto.EmulationSetScriptExecutionDisabled{Value: !on.script}.Call(page))
 	b2.must(proto.EmulationSetTimezoneOverride{TimezoneID: "Europe/Berlin"}.Call(page))
+	// Of two tabs one has the focus, without which nothing is copied: each has it.
+	b2.must(proto.EmulationSetFocusEmulationEnabled{Enabled: true}.Call(page))
 	if _, err := page.EvalOnNewDocument(`window.broken = []; addEventListener("securitypolicyviolation", (e) => broken.push(e.violatedDirective + " " + e.blockedURI + " " + e.sourceFile)); addEventListener("error", (e) => broken.push(String(e.message)));`); err != nil {
 		w.t.Fatal(err)
 	}
