@@ -22,7 +22,6 @@ const (
 	lowestRate = 3.0
 	mostRate   = 1000.0
 	firstBurst = 40.0
-	doubleAt   = 4 // good answers that double the rate, until the first throttle
 
 	regrowth   = 1.0 // a second, where AWS has refused nothing
 	gain       = 0.5 // the same, for each e-fold to the rate that was too much
@@ -299,9 +298,8 @@ func newPacer(now time.Time) *pacer {
 }
 
 // A pacer is a token bucket that finds out how fast it may run. It begins at a
-// safe rate with a burst, and doubles the rate while AWS answers and calls wait
-// for it, which takes a tenth of a second to reach what sixteen calls at once
-// can use. The first throttle ends that: the rate falls to the safe one, or to
+// safe rate with a burst, and doubles the rate with each good answer while calls wait
+// for it, so that sixteen calls at once hardly ever do. The first throttle ends that: the rate falls to the safe one, or to
 // what a bucket as large as the one that was emptied is refilled with at least.
 // From there it grows while calls wait, fast where the rate that was too much is
 // far away, and slowly near it. What is left unused below AWS's rate fills AWS's
@@ -321,7 +319,6 @@ type pacer struct {
 	filled   time.Time // up to when tokens are counted
 	starting bool      // no throttle yet
 	waited   bool      // a call had to wait since the last token was taken or the rate doubled
-	good     int       // answers since the rate doubled
 	taken    int       // tokens
 	took     time.Time // when the last one was
 	recent   float64   // tokens taken, older ones counting less: see use
@@ -460,11 +457,10 @@ func fade(d time.Duration) float64 { return math.Exp(-d.Seconds() / window.Secon
 func (p *pacer) succeeded() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.good++
-	if p.starting && p.waited && p.good >= doubleAt && p.rate < mostRate {
+	if p.starting && p.waited && p.rate < mostRate {
 		p.fill(time.Now())
 		p.rate = min(mostRate, 2*p.rate)
-		p.good, p.waited = 0, false
+		p.waited = false
 		close(p.faster)
 		p.faster = make(chan struct{})
 	}
