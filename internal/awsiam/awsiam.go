@@ -106,6 +106,9 @@ type Config struct {
 	Concurrency int
 	// Total bounds the calls of IAM in flight over all accounts. Default 64.
 	Total int
+	// Thrifty has the process collect garbage more often while many accounts are
+	// read at once. It is for one that does little else, with one Reader.
+	Thrifty bool
 	// Observe is told of every call after it was answered, from the goroutine
 	// that made it. Default: nobody is told.
 	Observe func(Call)
@@ -140,6 +143,7 @@ type Reader struct {
 	shared  *library
 
 	crews     atomic.Int64           // readings at work
+	thrift    thrift                 // the same, of a process that is thrifty
 	partition atomic.Pointer[string] // of the base credentials, once known
 	skew      atomic.Int64           // AWS's clock minus ours, as last seen
 

@@ -21,6 +21,7 @@ const ahead = 4
 
 func (r *Reader) newCrew() *crew {
 	r.crews.Add(1)
+	r.crowd(1)
 	return &crew{reader: r, done: make(chan struct{}, ahead*r.config.Concurrency)}
 }
 
@@ -48,4 +49,14 @@ func (c *crew) do(f func() error) {
 func (c *crew) wait() error { return c.group.Wait() }
 
 // leave gives the share back.
-func (c *crew) leave() { c.reader.crews.Add(-1) }
+func (c *crew) leave() {
+	c.reader.crews.Add(-1)
+	c.reader.crowd(-1)
+}
+
+// crowd tells the process's thrift of the readings, where there is one.
+func (r *Reader) crowd(n int) {
+	if r.config.Thrifty {
+		r.thrift.add(n, r.config.Total/r.config.Concurrency)
+	}
+}

@@ -11,3 +11,12 @@ func (r *Reader) Connect(ctx context.Context, a serval.Account) error {
 	_, err := r.connect(ctx, a)
 	return err
 }
+
+// CrowdedPercent is crowdedPercent.
+const CrowdedPercent = crowdedPercent
+
+// Thrift is thrift.
+type Thrift struct{ thrift thrift }
+
+// Add is thrift.add.
+func (t *Thrift) Add(n, many int) { t.thrift.add(n, many) }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -102,6 +103,41 @@ type listed struct {
 // name is the last part of the role's ARN.
 func (l listed) name() string { return path.Base(l.arn) }
 
+// Packed are listed roles that wait to be looked at one by one, in one piece: the
+// lists are the most that readings keep meanwhile.
+type packed struct {
+	text string // ARN and RoleId of each
+	ends []int  // where these end in it
+}
+
+func pack(page []listed) packed {
+	size := 0
+	for _, l := range page {
+		size += len(l.arn) + len(l.id)
+	}
+	var text strings.Builder
+	text.Grow(size)
+	ends := make([]int, 0, 2*len(page))
+	for _, l := range page {
+		text.WriteString(l.arn)
+		ends = append(ends, text.Len())
+		text.WriteString(l.id)
+		ends = append(ends, text.Len())
+	}
+	return packed{text.String(), ends}
+}
+
+func (p packed) len() int { return len(p.ends) / 2 }
+
+// role returns one of them, without what GetRole tells better.
+func (p packed) role(i int) listed {
+	start := 0
+	if i > 0 {
+		start = p.ends[2*i-1]
+	}
+	return listed{arn: strings.Clone(p.text[start:p.ends[2*i]]), id: strings.Clone(p.text[p.ends[2*i]:p.ends[2*i+1]])}
+}
+
 // run lists the roles, with the details beside them where they can be had, and
 // reads what these do not tell while it lists on.
 func (rd *reading) run(ctx context.Context) error {
@@ -143,9 +179,9 @@ func (rd *reading) run(ctx context.Context) error {
 			joined = append(joined, page...)
 			continue
 		}
-		for i, l := range page {
-			page[i] = listed{} // the list is the most that a reading keeps while it is looked at
-			l.description, l.longest = nil, nil
+		waiting := pack(page)
+		for i := range waiting.len() {
+			l := waiting.role(i)
 			read(func() error { return rd.read(ctx, l) })
 		}
 	}

@@ -35,7 +35,8 @@ import (
 type Config struct {
 	// Upstream is where the accounts come from and the inventories go.
 	Upstream upstream.Config
-	// AWS says how AWS is reached, and by which credentials. Observe is taken.
+	// AWS says how AWS is reached, and by which credentials. Observe and Thrifty are
+	// taken.
 	AWS awsiam.Config
 	// Organization says how AWS is reached for what is not reading.
 	Organization awsorg.Config
@@ -117,7 +118,7 @@ func Run(ctx context.Context, c Config) error {
 		return fmt.Errorf("upstream: %w", err)
 	}
 	defer client.Close()
-	c.AWS.Observe = m.observe
+	c.AWS.Observe, c.AWS.Thrifty = m.observe, true
 	c.AWS.Now = cmpNow(c.AWS.Now, c.Now)
 	aws, err := awsiam.New(ctx, c.AWS)
 	if err != nil {

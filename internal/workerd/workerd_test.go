@@ -230,9 +230,13 @@ func TestTheWorkerRuns(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Run ended with %v, want none: it was told to stop", err)
 	}
-	for _, e := range logs.All() {
+	keys, err := config.AWS.Credentials.Retrieve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range logs.All() { // at every level
 		text := fmt.Sprint(e.Message, e.ContextMap())
-		for _, secret := range []string{f.token, external} {
+		for _, secret := range []string{f.token, external, keys.SecretAccessKey, keys.SessionToken} {
 			if strings.Contains(text, secret) {
 				t.Errorf("the log shows a secret: %s", text)
 			}
