@@ -20,3 +20,6 @@ type Thrift struct{ thrift thrift }
 
 // Add is thrift.add.
 func (t *Thrift) Add(n, many int) { t.thrift.add(n, many) }
+
+// StartOf is startOf.
+var StartOf = startOf

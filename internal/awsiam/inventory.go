@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"path"
 	"slices"
 	"strings"
@@ -180,8 +181,9 @@ func (rd *reading) run(ctx context.Context) error {
 			continue
 		}
 		waiting := pack(page)
+		first := startOf(rd.account.ID, waiting.len())
 		for i := range waiting.len() {
-			l := waiting.role(i)
+			l := waiting.role((first + i) % waiting.len())
 			read(func() error { return rd.read(ctx, l) })
 		}
 	}
@@ -200,6 +202,15 @@ func (rd *reading) run(ctx context.Context) error {
 	}
 	rd.trouble(listing, listRoles, rd.account.ID)
 	return nil
+}
+
+// startOf returns which of an account's roles is looked at first, of so many another
+// one in each account: accounts that are made alike would want the same of AWS's
+// policies at the same moment, and one of them would fetch most.
+func startOf(accountID string, roles int) int {
+	h := fnv.New32a()
+	h.Write([]byte(accountID))
+	return int(h.Sum32() % uint32(max(1, roles)))
 }
 
 // listed returns how many roles were.

@@ -2,12 +2,14 @@ package awsiam_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 )
 
@@ -42,6 +44,25 @@ func TestCallsAreExactlyTheFormula(t *testing.T) {
 	}
 	if n := connections.Load(); n > 64 {
 		t.Errorf("%d connections for %d calls, want them used again", n, want)
+	}
+}
+
+// Accounts that are made alike do not all begin with the same roles.
+func TestAccountsStartApart(t *testing.T) {
+	starts := make(map[int]bool)
+	for i := range 50 {
+		id := fmt.Sprintf("4444%08d", i)
+		start := awsiam.StartOf(id, 200)
+		if start < 0 || start >= 200 || start != awsiam.StartOf(id, 200) {
+			t.Errorf("account %s starts at role %d of 200, and then at %d", id, start, awsiam.StartOf(id, 200))
+		}
+		starts[start] = true
+	}
+	if len(starts) < 30 {
+		t.Errorf("fifty accounts start at %d places of 200, want most apart", len(starts))
+	}
+	if start := awsiam.StartOf(spoke, 0); start != 0 {
+		t.Errorf("an empty page starts at role %d", start)
 	}
 }
 
