@@ -16,10 +16,10 @@ func (g *Account) Wants(action string) {
 type Clues struct {
 	Alone, Certain, Mixed, Busiest bool
 	Alike, Whole, Own              float64
-	Same                           bool
+	Tried                          bool
 }
 
 // Mean is clues.mean.
 func (c Clues) Mean() bool {
-	return clues{c.Alone, c.Certain, c.Mixed, c.Busiest, c.Alike, c.Whole, c.Own, c.Same}.mean()
+	return clues{c.Alone, c.Certain, c.Mixed, c.Busiest, c.Alike, c.Whole, c.Own, c.Tried}.mean()
 }

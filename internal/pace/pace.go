@@ -186,8 +186,7 @@ func (g *Account) Throttled(c Pass) {
 	open, limited := g.ofOwn.calls > 0, g.alone
 	found := clues{
 		alone: g.alone, certain: g.certain, mixed: mixed, busiest: use == busiest, alike: g.alike,
-		whole: g.whole.again(ofWhole), own: own.again(ofOwn),
-		same: open && ofOwn.calls >= some && ofOwn.off(g.ofOwn) < ofWhole.off(g.ofWhole),
+		whole: g.whole.again(ofWhole), own: own.again(ofOwn), tried: open,
 	}
 	g.alone = found.mean()
 	g.certain = !g.alone && (g.certain || mixed || use < busiest || open && found.own > 2)
@@ -225,7 +224,7 @@ type clues struct {
 	busiest        bool    // no action makes more calls
 	alike          float64 // how likely a shared one is to have refused this action alone
 	whole, own     float64 // by how much the rates of all calls, and of its own, are others than the last time: see again
-	same           bool    // its own rate came out the same after the other was tried
+	tried          bool    // more of the others was tried before it
 }
 
 // mean reports whether they mean the action's own. A bucket's rate comes out the
@@ -243,7 +242,7 @@ func (c clues) mean() bool {
 	case !c.busiest && c.alike >= noChance:
 		return false
 	}
-	return c.alone || c.alike < rare || c.same
+	return c.alone || c.alike < rare || c.tried && c.whole > 1 && c.own < c.whole
 }
 
 // Succeeded notes that a call was answered well. Where a bucket that all actions share had just

@@ -155,7 +155,10 @@ func TestWhichBucketRanDry(t *testing.T) {
 		{"so, whatever was thought and whoever calls more", pace.Clues{Certain: true, Alike: 0.6, Whole: 3, Own: 0.5}, true},
 		{"so, and another was refused just before", pace.Clues{Mixed: true, Busiest: true, Alike: 0.6, Whole: 3, Own: 0.5}, false},
 		{"both are, and nothing else is known", pace.Clues{Busiest: true, Alike: 0.6, Whole: 0.5, Own: 0.5}, false},
-		{"its own came out the same after more of others was tried", pace.Clues{Busiest: true, Certain: true, Alike: 0.6, Same: true, Whole: unknown, Own: unknown}, true},
+		{"its own rate is rather the same, after more of the others was tried", pace.Clues{Busiest: true, Certain: true, Alike: 0.6, Whole: 1.5, Own: 1.1, Tried: true}, true},
+		{"so, and more was not tried", pace.Clues{Busiest: true, Alike: 0.6, Whole: 1.5, Own: 1.1}, false},
+		{"both are, after more was tried", pace.Clues{Busiest: true, Alike: 0.6, Whole: 0.2, Own: 0.1, Tried: true}, false},
+		{"the rate of all is rather the same, after more was tried", pace.Clues{Busiest: true, Alike: 0.6, Whole: 1.1, Own: 1.5, Tried: true}, false},
 	} {
 		if got := tt.c.Mean(); got != tt.own {
 			t.Errorf("%s: its own bucket is %v, want %v", tt.name, got, tt.own)
