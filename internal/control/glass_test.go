@@ -119,6 +119,30 @@ func TestBreakGlass(t *testing.T) {
 	})
 }
 
+// Where the policy lets the requester decide a step of their own, approving is that
+// step: the other step stays, and no glass is broken.
+func TestApprovingOnesOwnStepBreaksNoGlass(t *testing.T) { // S-76
+	w := newWorld(t).stock(aRole(prod, "glass"))
+	policy := glassPolicy()
+	policy.AllowSelfApproval = true
+	policy.Approval.Steps[0].Emails = []string{"ana@example.com"}
+	if err := w.plane.Declare(t.Context(), serval.System(), 0, accounts(), append(policies(), policy)); err != nil {
+		t.Fatal(err)
+	}
+	p := w.people()
+	r, err := w.glass(p.ana, emergency, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := w.plane.Decide(t.Context(), p.ana, r.ID, serval.Decision{Approve: true, Reason: emergency})
+	if err != nil || got.Status != serval.StatusPending || got.Asked() == nil || got.Asked().BreakGlass {
+		t.Errorf("ana approved her own first step of two: %+v, %v; want it pending", got, err)
+	}
+	if got, err = w.plane.Decide(t.Context(), p.cto, r.ID, serval.Decision{Approve: true}); err != nil || got.Status != serval.StatusApproved || got.Active().BreakGlass {
+		t.Errorf("the second step: %+v, %v; want it approved by its steps", got, err)
+	}
+}
+
 // S-76: who may break which glass with what.
 func TestBreakGlassRefused(t *testing.T) {
 	w := newWorld(t).withGlass()

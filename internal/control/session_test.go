@@ -503,6 +503,16 @@ func TestClamp(t *testing.T) {
 		if n := len(w.sts.asked()) - asked; n != 2 {
 			t.Errorf("STS was asked %d times, want 2", n)
 		}
+		// What is refused for another reason is not tried shorter.
+		asked = len(w.sts.asked())
+		w.sts.say(func(context.Context, serval.Mint, serval.Minted) (serval.Minted, error) {
+			return serval.Minted{}, &serval.Refusal{Kind: serval.FailedPrecondition, Reason: "It does not trust you.", Detail: map[string]string{"denied": "sts:TagSession"}}
+		})
+		_, err = w.tryOpen(ana, opening(r.ID))
+		wantKind(t, "not trusted", err, serval.FailedPrecondition)
+		if all := w.sts.asked(); len(all) != asked+1 || all[asked].Seconds != 14400 {
+			t.Errorf("STS was asked %d times, the first time for %d seconds; want once, for four hours", len(all)-asked, all[asked].Seconds)
+		}
 	})
 }
 
