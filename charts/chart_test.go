@@ -305,17 +305,6 @@ func TestIngressPort(t *testing.T) {
 
 // The chart's schema has the configuration file's, word for word.
 func TestConfigSchema(t *testing.T) {
-	read := func(path string) map[string]any {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var schema map[string]any
-		if err := json.Unmarshal(text, &schema); err != nil {
-			t.Fatal(err)
-		}
-		return schema
-	}
 	// Helm's dialect has definitions, and the chart has others among them.
 	var moved func(v any) any
 	moved = func(v any) any {
@@ -338,8 +327,8 @@ func TestConfigSchema(t *testing.T) {
 		}
 		return v
 	}
-	want := moved(read("../api/config.schema.json")).(map[string]any)
-	definitions := read("serval/values.schema.json")["definitions"].(map[string]any)
+	want := moved(readJSON(t, "../api/config.schema.json")).(map[string]any)
+	definitions := readSchema(t)["definitions"].(map[string]any)
 	got := map[string]any{"properties": definitions["config"].(map[string]any)["properties"]}
 	all := map[string]any{"properties": want["properties"]}
 	for name, v := range want["$defs"].(map[string]any) {

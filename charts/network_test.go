@@ -94,6 +94,7 @@ func TestNetworkPolicy(t *testing.T) {
 		}},
 		{"a worker of its own release", []string{"--set", "bridge.enabled=false"}, []flow{
 			{"the worker, at the bridge of another release", worker, pod{"serval", map[string]string{"app.kubernetes.io/name": "serval", "app.kubernetes.io/instance": "other", "app.kubernetes.io/component": "bridge"}}, "8080", true},
+			{"the worker, at a worker of another release", worker, pod{"serval", map[string]string{"app.kubernetes.io/name": "serval", "app.kubernetes.io/instance": "other", "app.kubernetes.io/component": "worker"}}, "8080", false},
 			{"the worker, at somebody", worker, pod{"serval", map[string]string{"app": "other"}}, "8080", false},
 		}},
 		{"what helm test runs, and what else there is", []string{"--set", elsewhere}, []flow{
@@ -116,6 +117,9 @@ func TestNetworkPolicy(t *testing.T) {
 		}},
 		{"instance metadata", []string{"--set", elsewhere, "--set", "worker.instanceMetadata.enabled=true"}, []flow{
 			{"the worker, at instance metadata", worker, metadata, "80", true},
+			{"the worker, at instance metadata by IPv6", worker, "fd00:ec2::254", "80", true},
+			{"the worker, at another address there", worker, "169.254.7.7", "80", false},
+			{"the worker, at another address there by IPv6", worker, "fd00:ec2::77", "80", false},
 			{"the bridge, at instance metadata", bridge, metadata, "80", false},
 		}},
 	} {
@@ -138,16 +142,17 @@ func TestCilium(t *testing.T) {
 	of := func(args ...string) (all []string) {
 		for _, o := range mustRender(t, append([]string{"--set", elsewhere, "--set", "networkPolicy.cilium=true"}, args...)...) {
 			if o.kind() == "CiliumNetworkPolicy" {
+				pods := o.at("spec.endpointSelector.matchExpressions").([]any)[0].(map[string]any)["values"]
 				for _, r := range o.at("spec.egress").([]any) {
 					rule := object(r.(map[string]any))
-					all = append(all, fmt.Sprint(o.name(), " ", rule["toEntities"], " ", rule["toPorts"]))
+					all = append(all, fmt.Sprint(pods, " ", rule["toEntities"], " ", rule["toPorts"]))
 				}
 			}
 		}
 		return all
 	}
 	const api = " [kube-apiserver] [map[ports:[map[port:%s protocol:TCP]]]]"
-	host, worker, bridge := "serval-worker [host] [map[ports:[map[port:80 protocol:TCP]]]]", "serval-worker"+api, "serval-bridge"+api
+	host, worker, bridge := "[worker worker-test] [host] [map[ports:[map[port:80 protocol:TCP]]]]", "[worker worker-test]"+api, "[bridge bridge-test]"+api
 	for _, c := range []struct {
 		args []string
 		want []string
@@ -157,6 +162,7 @@ func TestCilium(t *testing.T) {
 		{[]string{"--set", "bridge.tokenReview=false"}, []string{host, fmt.Sprintf(worker, "443")}},
 		{[]string{"--set", "worker.enabled=false"}, []string{fmt.Sprintf(bridge, "443")}},
 		{[]string{"--set", "networkPolicy.enabled=false,worker.upstream.plaintext=true"}, nil},
+		{[]string{"--set", "networkPolicy.cilium=false"}, nil},
 	} {
 		if diff := cmp.Diff(c.want, of(c.args...)); diff != "" {
 			t.Errorf("%v: -want +got:\n%s", c.args, diff)

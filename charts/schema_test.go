@@ -170,15 +170,20 @@ func TestEveryTypeIsHeld(t *testing.T) {
 
 func readSchema(t *testing.T) map[string]any {
 	t.Helper()
-	text, err := os.ReadFile("serval/values.schema.json")
+	return readJSON(t, "serval/values.schema.json")
+}
+
+func readJSON(t *testing.T, path string) map[string]any {
+	t.Helper()
+	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var schema map[string]any
-	if err := json.Unmarshal(text, &schema); err != nil {
+	var object map[string]any
+	if err := json.Unmarshal(text, &object); err != nil {
 		t.Fatal(err)
 	}
-	return schema
+	return object
 }
 
 func readValues(t *testing.T) map[string]any {

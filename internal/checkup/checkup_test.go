@@ -99,6 +99,9 @@ func (f *full) Write(p []byte) (int, error) {
 // What cannot be written is not taken for said.
 func TestWriteTableFails(t *testing.T) {
 	findings := []checkup.Finding{{ID: "a", State: checkup.Fail, Text: "t", Mend: "m"}}
+	if err := checkup.WriteTable(&full{}, []checkup.Finding{{ID: "a", State: checkup.OK, Text: "t"}}); err == nil {
+		t.Error("without room for a line that needs no mend: no error")
+	}
 	for n, fails := range []bool{true, true, false} {
 		if err := checkup.WriteTable(&full{n}, findings); (err != nil) != fails {
 			t.Errorf("with room for %d lines: %v, want an error: %t", n, err, fails)

@@ -167,9 +167,11 @@ func TestExamineReach(t *testing.T) {
 		secure:                          {"tls fail", "does not take a connection", "egress"},
 		untrusted.URL:                   {"tls fail", "certificate", "certificate authority that signed"},
 		"http://127.0.0.1:1":            {"tls fail", "127.0.0.1:1 does not", "egress"},
-		"http://127.255.255.254":        {"tls fail", "127.255.255.254:80 does not", "egress"},
 		"https://nobody.invalid/oauth2": {"dns fail", "no address", "SERVAL_OIDC_ISSUER"},
 	} {
+		if strings.Contains(issuer, "nobody") && os.Getenv("HTTPS_PROXY")+os.Getenv("https_proxy") != "" {
+			continue // whatever the name, this machine asks its proxy
+		}
 		p, err := New(Config{Issuer: issuer, ClientID: testClient, ClientSecret: serval.NewSecret(testSecret), RedirectURL: testRedirect})
 		if err != nil {
 			t.Fatal(err)
@@ -183,6 +185,18 @@ func TestExamineReach(t *testing.T) {
 		if got := last.ID + " " + last.State; got != test.want || !strings.Contains(last.Text, test.says) || !strings.Contains(last.Mend, test.mends) || (last.Mend == "") != (last.State == CheckOK) {
 			t.Errorf("%s: %+v, want %+v", issuer, last, test)
 		}
+	}
+}
+
+// An issuer without a port is at its scheme's.
+func TestExamineReachPort(t *testing.T) {
+	p, err := New(Config{Issuer: "http://127.255.255.254", ClientID: testClient, ClientSecret: serval.NewSecret(testSecret), RedirectURL: testRedirect})
+	if err != nil {
+		t.Fatal(err)
+	}
+	checks := p.examineReach(t.Context())
+	if last := checks[len(checks)-1]; last.State != CheckOK && !strings.Contains(last.Text, "127.255.255.254:80 does not") { // somebody may be there
+		t.Errorf("%+v, want port 80", last)
 	}
 }
 
