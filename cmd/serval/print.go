@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -24,9 +25,12 @@ func (p *program) json(value any) error {
 	return err
 }
 
-// table prints rows below their headings.
+// table prints rows below their headings. On a terminal what the last column has
+// beyond its width is cut: a line that goes on below is harder to read than one that
+// does not.
 func (p *program) table(headings []string, rows [][]string) error {
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, strings.Join(headings, "\t"))
 	for _, row := range rows {
 		for i, text := range row {
@@ -37,7 +41,30 @@ func (p *program) table(headings []string, rows [][]string) error {
 		}
 		io.WriteString(w, "\n")
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := io.WriteString(p.stdout, narrowed(text.String(), headings[len(headings)-1], width(p.stdout)))
+	return err
+}
+
+// leastColumn is how much of the last column is left at least; what would have less
+// is not cut.
+const leastColumn = 12
+
+// narrowed returns a table whose last column, below its heading, ends at width; 0
+// is no end.
+func narrowed(table, last string, width int) string {
+	lines := strings.SplitAfter(table, "\n")
+	if at := utf8.RuneCountInString(strings.TrimRight(lines[0], "\n")) - utf8.RuneCountInString(last); width == 0 || at+leastColumn > width {
+		return table
+	}
+	for i, line := range lines {
+		if letters := []rune(strings.TrimRight(line, "\n")); len(letters) > width {
+			lines[i] = string(letters[:width-1]) + "…\n"
+		}
+	}
+	return strings.Join(lines, "")
 }
 
 // facts prints names and what they are.

@@ -13,3 +13,16 @@ func TestSpan(t *testing.T) {
 		}
 	}
 }
+
+func TestNarrowed(t *testing.T) {
+	const table = "ROLE  REASON\nprod  short\nprod  a reason that goes on and on\nprod  \n"
+	for width, want := range map[int]string{
+		0: table, 80: table, 17: table, // too narrow to cut
+		18: "ROLE  REASON\nprod  short\nprod  a reason th…\nprod  \n",
+		36: table,
+	} {
+		if got := narrowed(table, "REASON", width); got != want {
+			t.Errorf("at %d columns:\n%s\nwant\n%s", width, got, want)
+		}
+	}
+}

@@ -170,6 +170,20 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// width returns how many characters a line of the terminal has that w is; 0 where it
+// is none.
+func width(w io.Writer) int {
+	f, ok := w.(*os.File)
+	if !ok {
+		return 0
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return columns
+}
+
 // browse opens an address in the person's browser. It reports whether one was
 // started; what it did then nobody knows.
 func (p *program) browse(address, with string) bool {
