@@ -183,7 +183,7 @@ type decidedView struct {
 	Outcome string // approve or deny
 	Rest    string // who has to decide besides; empty where nobody has to
 	Extends bool
-	Minutes int // that were approved
+	Against bool // somebody else denied what they had approved a step of
 }
 
 // decided returns what who decided last of a request; nil where that is nothing.
@@ -193,10 +193,11 @@ func decided(view requestView, r *serval.Request, who serval.Principal) *decided
 			if step.PersonID != who.Person.ID {
 				continue
 			}
-			d := &decidedView{requestView: view, Outcome: step.Outcome, Extends: i > 0, Minutes: a.Minutes}
+			d := &decidedView{requestView: view, Outcome: step.Outcome, Extends: i > 0}
 			if a.State == serval.Asked {
 				d.Rest = view.Waiting
 			}
+			d.Against = a.State == serval.Refused && step.Outcome == "approve"
 			return d
 		}
 	}

@@ -299,6 +299,19 @@ func TestNothingWrittenIsLost(t *testing.T) {
 	if left := ana.eval(`() => String(sessionStorage.getItem("written"))`); left != "null" {
 		t.Errorf("the tab still keeps %s", left)
 	}
+
+	// Whoever else signs in at the same screen finds nothing of it.
+	ana.open("/roles/" + prod + "/dev-auto")
+	ana.fill("#justification", "For Ana alone")
+	w.clock.move(13 * time.Hour)
+	ana.press("Request")
+	odd := w.browser()
+	odd.signIn(oddEmail)
+	ana.enter(odd)
+	ana.open("/roles/" + prod + "/dev-auto")
+	if got := ana.eval(`() => document.querySelector("#justification").value + document.querySelector(".me a").textContent`); got != oddEmail {
+		t.Errorf("the next one at the screen finds %q", got)
+	}
 }
 
 // What people do besides the story: keep a role first, ask for several in one go,

@@ -597,12 +597,24 @@ func TestWhatWasDecidedIsSaid(t *testing.T) {
 	}
 	ana.json("POST", "/api/v1/sessions", wire.NewSession{RequestID: id}, 200, nil)
 	check(ben, inbox, `Approved. ana@example.com has dev-admin in prod until [-0-9: ]+UTC\. Undo: revoke it`)
+	ana.json("POST", "/api/v1"+at+"/extensions", wire.Extension{Minutes: 90, Justification: "More"}, 200, nil)
+	ben.post(at+"/approve", form(90), regexp.QuoteMeta(inbox))
+	check(ben, inbox, `Approved. ana@example.com does not have more time with dev-admin yet: now it waits for aud@example.com\.`)
+	aud.post(at+"/deny", url.Values{"from": {"approvals"}}, regexp.QuoteMeta(inbox))
+	check(aud, inbox, `Denied. ana@example.com does not get more time with dev-admin, and is told so\.`)
+	check(ben, inbox, `Approved. Meanwhile somebody else denied ana@example.com more time with dev-admin\.`)
 	ben.post(at+"/revoke", nil, at)
-	check(ben, inbox, `Approved. Meanwhile the request of ana@example.com for dev-admin has ended\.`)
 
 	at, id = ask()
 	ben.post(at+"/deny", url.Values{"reason": {"No"}, "from": {"approvals"}}, regexp.QuoteMeta("/approvals?decided="+id))
 	check(ben, "/approvals?decided="+id, `Denied. ana@example.com does not get dev-admin, and is told so\.`)
+
+	at, id = ask()
+	inbox = "/approvals?decided=" + id
+	ben.post(at+"/approve", form(90), regexp.QuoteMeta(inbox))
+	aud.post(at+"/approve", form(90), regexp.QuoteMeta(inbox))
+	ben.post(at+"/revoke", nil, at)
+	check(ben, inbox, `Approved. Meanwhile the request of ana@example.com for dev-admin has ended\.`)
 }
 
 // Whoever is signed in finds their way from an address where nothing is; nobody else

@@ -205,9 +205,17 @@
     });
   }
 
+  // What was shown once stays with the page that showed it: not with a copy of
+  // the page that the browser keeps for the way back.
+  const once = all("[data-once]");
+  if (once.length > 0) {
+    addEventListener("pagehide", () => { for (const e of once) e.textContent = ""; });
+  }
+
   // What was written is not lost where a form leads to a sign-in instead: whoever
-  // comes back from there finds it in the form again. It stays in this tab, until
-  // another page comes.
+  // comes back from there, and nobody else, finds it in the form again. It stays in
+  // this tab, until another page comes.
+  const reader = document.querySelector(".me a")?.textContent;
   const written = JSON.parse(sessionStorage.getItem("written"));
   const door = document.querySelector("[data-door]");
   if (written && door) {
@@ -216,7 +224,7 @@
     if (to.pathname === "/oidc/auth/login") door.href = to;
   } else if (written) {
     sessionStorage.removeItem("written");
-    const form = [...all("form")].find((f) => f.getAttribute("action") === written.action);
+    const form = written.reader === reader && [...all("form")].find((f) => f.getAttribute("action") === written.action);
     for (const [name, value] of form ? written.fields : []) {
       for (const e of form.querySelectorAll("input:not([type=hidden]), textarea, select")) {
         if (e.name !== name) continue;
@@ -228,13 +236,6 @@
   }
   document.addEventListener("submit", ({ target: form }) => {
     if (form.method !== "post" || !form.querySelector("textarea, [data-reason]")) return;
-    sessionStorage.setItem("written", JSON.stringify({ page: location.pathname + location.search, action: form.getAttribute("action"), fields: [...new FormData(form)] }));
+    sessionStorage.setItem("written", JSON.stringify({ reader, page: location.pathname + location.search, action: form.getAttribute("action"), fields: [...new FormData(form)] }));
   }, true);
-
-  // What was shown once stays with the page that showed it: not with a copy of
-  // the page that the browser keeps for the way back.
-  const once = all("[data-once]");
-  if (once.length > 0) {
-    addEventListener("pagehide", () => { for (const e of once) e.textContent = ""; });
-  }
 })();
