@@ -3,6 +3,7 @@ package bridge
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -85,7 +86,7 @@ func (f *form) check(text []byte, fault tell) error {
 		return err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return fmt.Errorf("there is more behind it")
+		return errors.New("there is more behind it")
 	}
 	f.of(value, "$", f.Defs, fault)
 	return nil

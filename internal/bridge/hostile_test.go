@@ -103,6 +103,26 @@ func TestConnectionsAreCapped(t *testing.T) {
 	closed(dial())
 }
 
+// the bounds of each connection, which net/http keeps; to wait for all of
+// them takes a minute and a half.
+func TestServerBounds(t *testing.T) {
+	c := good()
+	s := c.server(nil)
+	if s.ReadHeaderTimeout != 5*time.Second || s.ReadTimeout != 15*time.Second || s.WriteTimeout != 30*time.Second || s.IdleTimeout != 60*time.Second ||
+		s.MaxHeaderBytes != 32<<10 {
+		t.Errorf("a head takes %s, a request %s, an answer %s, silence %s, and %d bytes, want 5 s, 15 s, 30 s, 60 s and 32 KB",
+			s.ReadHeaderTimeout, s.ReadTimeout, s.WriteTimeout, s.IdleTimeout, s.MaxHeaderBytes)
+	}
+	l, err := c.listen("127.0.0.1:0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if l, ok := l.(*capped); !ok || l.most != maxConnections {
+		t.Errorf("the pages are served from %+v, want a bound on connections", l)
+	}
+}
+
 // what is too large is refused quickly, and never read into memory.
 func TestTooLarge(t *testing.T) {
 	b := start(t, config(t))
