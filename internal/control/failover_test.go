@@ -1,6 +1,7 @@
 package control
 
 import (
+	"math"
 	"math/rand/v2"
 	"os"
 	"testing"
@@ -109,10 +110,35 @@ func TestPostgresCutAtEachStatement(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	if cuts < 80/step {
+	if cuts < 40/step {
 		t.Errorf("only %d cuts were made", cuts)
 	}
 	t.Logf("%d cuts, no row lost, %d clocks started once each", cuts, clocks)
+}
+
+// An opening waits for PostgreSQL six times: for what may be opened, the intent, that
+// the chain is taken, that there is no outcome yet, the outcome, and the last look.
+func TestOpeningWaitsForPostgresSixTimes(t *testing.T) {
+	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, storetest.Migrate))
+	w := worldOver(t, url).stock()
+	ana := w.engineer("ana@example.com")
+	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	for _, c := range []struct {
+		ask  Opening
+		want int
+	}{{opening(r.ID), 6}} {
+		least := math.MaxInt
+		for range 10 { // connections prepare statements, and see whether they live, now and then
+			before := proxy.Sent()
+			if _, err := w.plane.Open(t.Context(), ana, c.ask); err != nil {
+				t.Fatal(err)
+			}
+			least = min(least, proxy.Sent()-before)
+		}
+		if least != c.want {
+			t.Errorf("opening a session for %s waited for PostgreSQL %d times, want %d", c.ask.Kind, least, c.want)
+		}
+	}
 }
 
 // while there is no primary everything fails, soon, and once there is one

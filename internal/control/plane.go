@@ -119,8 +119,8 @@ func New(d *door.Door, l *signin.Logins, m Minter, settings Settings) *Plane {
 
 // act runs f as who and records what happened: both, or neither. See door.Act.
 func (p *Plane) act(ctx context.Context, who serval.Principal, what serval.Action, target string,
-	f func(tx *store.Tx, e *serval.Event) error) error {
-	return p.door.Act(ctx, who, what, target, f)
+	f func(tx *store.Tx, e *serval.Event) error, expect ...func(*store.Tx)) error {
+	return p.door.Act(ctx, who, what, target, f, expect...)
 }
 
 // view runs f as who without writing. See door.View.

@@ -260,7 +260,7 @@ func (p *Plane) usable(v *store.View, r *serval.Request, person serval.Person) (
 		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "email_changed"},
 			Reason: fmt.Sprintf("This request was made as %s; you are %s now.", r.Email, person.Email)})
 	}
-	role, err := v.RoleByKey(r.Role)
+	role, err := v.RoleOf(r)
 	if serval.IsRefusal(err, serval.NotFound) {
 		return refuse(&serval.Refusal{Kind: serval.FailedPrecondition, Detail: map[string]string{"cause": "role_gone"},
 			Reason: "The role that was approved is not there any more, or is no longer tagged. If it was created again it is another role, and has to be requested anew."})

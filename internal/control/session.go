@@ -108,7 +108,7 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 			}
 			e.Target, e.Outcome, e.Detail = i.session.RequestID, serval.OutcomeStarted, i.detail()
 			return i.seen.keep(tx, e)
-		})
+		}, func(tx *store.Tx) { tx.ExpectOpening(target, who.Person.ID, who.LoginID, tx.Now.Add(-time.Minute)) })
 		if err == nil && i.stale && trade > maxTrades {
 			err = serval.Refuse(serval.Unavailable, "The identity provider was asked several times, and each answer was old when it came. Try again.")
 		} else if err == nil && i.stale {

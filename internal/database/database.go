@@ -56,7 +56,7 @@ func (d *DB) IsFull(err error) bool { return err != nil && d.dialect.full(err) }
 // BeginRead begins a transaction that sees the database as it is at one instant,
 // and writes nothing.
 func (d *DB) BeginRead(ctx context.Context) (*Tx, error) {
-	tx, err := d.begin(ctx, d.reads, d.read, &sql.TxOptions{ReadOnly: true, Isolation: d.dialect.readIsolation})
+	tx, err := d.begin(ctx, d.reads, d.dialect.read)
 	if err != nil {
 		return nil, fmt.Errorf("beginning to read: %w", err)
 	}
@@ -67,7 +67,7 @@ func (d *DB) BeginRead(ctx context.Context) (*Tx, error) {
 // PostgreSQL each statement sees what others have committed before it: take a row
 // first that all writers take.
 func (d *DB) BeginWrite(ctx context.Context) (*Tx, error) {
-	tx, err := d.begin(ctx, d.writes, d.write, &sql.TxOptions{Isolation: d.dialect.writeIsolation})
+	tx, err := d.begin(ctx, d.writes, d.dialect.write)
 	if err != nil {
 		return nil, fmt.Errorf("beginning to write: %w", err)
 	}
@@ -87,26 +87,22 @@ func (a *Away) Unwrap() error { return a.err }
 // Passing reports that it is over by itself.
 func (a *Away) Passing() bool { return true }
 
-// begin begins a transaction: of SQLite at one of the seats, of PostgreSQL on a
-// connection of db.
-func (d *DB) begin(ctx context.Context, at *seats, db *sql.DB, options *sql.TxOptions) (*Tx, error) {
+// begin begins a transaction: of SQLite at one of the seats, of PostgreSQL with the
+// statement.
+func (d *DB) begin(ctx context.Context, at *seats, statement string) (*Tx, error) {
 	if at != nil {
 		return at.begin(ctx)
 	}
-	tx, err := db.BeginTx(ctx, options)
-	if err != nil && ctx.Err() == nil {
-		err = &Away{err}
-	}
-	return &Tx{ctx: ctx, tx: tx}, err
+	return pipe(ctx, d.write, statement)
 }
 
 // QueryContext runs a statement that reads, by itself.
-func (d *DB) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (d *DB) QueryContext(ctx context.Context, query string, args ...any) (Rows, error) {
 	return d.read.QueryContext(ctx, query, args...)
 }
 
 // QueryRowContext runs a statement that reads one row, by itself.
-func (d *DB) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+func (d *DB) QueryRowContext(ctx context.Context, query string, args ...any) Row {
 	return d.read.QueryRowContext(ctx, query, args...)
 }
 

@@ -1,7 +1,6 @@
 package database
 
 import (
-	"database/sql"
 	"errors"
 	"strings"
 	"sync"
@@ -15,13 +14,12 @@ import (
 // A dialect is what differs between the two databases; all other SQL is one
 // text.
 type dialect struct {
-	name           string
-	goose          goose.Dialect
-	readIsolation  sql.IsolationLevel
-	writeIsolation sql.IsolationLevel
-	retryable      func(error) bool
-	full           func(error) bool // there is no space
-	alone          bool             // no other process writes
+	name        string
+	goose       goose.Dialect
+	read, write string // how a transaction begins, where no seat begins it
+	retryable   func(error) bool
+	full        func(error) bool // there is no space
+	alone       bool             // no other process writes
 }
 
 var sqliteDialect = dialect{
@@ -39,13 +37,13 @@ var sqliteDialect = dialect{
 }
 
 var postgresDialect = dialect{
-	name:          "postgres",
-	goose:         goose.DialectPostgres,
-	readIsolation: sql.LevelRepeatableRead,
+	name:  "postgres",
+	goose: goose.DialectPostgres,
+	read:  `begin isolation level repeatable read read only`,
 	// Once a Tx has the chain's row, each of its statements sees all that the
 	// writers before it left. Under a higher level it would see the state from
 	// before it waited, and start again each time.
-	writeIsolation: sql.LevelReadCommitted,
+	write: `begin isolation level read committed`,
 	retryable: func(err error) bool { // serialization failure, deadlock
 		e, ok := errors.AsType[*pgconn.PgError](err)
 		return ok && (e.Code == "40001" || e.Code == "40P01")

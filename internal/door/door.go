@@ -48,9 +48,9 @@ func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: lo
 // failed. What who does under a claim is noted with it, or not done. F may put
 // facts into the event; with an empty action it says that it has appended its
 // own, with an empty outcome too that it has done nothing. Where it has changed,
-// without a row, what must have one, that is a fault.
+// without a row, what must have one, that is a fault. Expect is the store's: see Write.
 func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
-	f func(tx *store.Tx, e *serval.Event) error) error {
+	f func(tx *store.Tx, e *serval.Event) error, expect ...func(*store.Tx)) error {
 	err := authorize(who, what)
 	if err == nil {
 		err = d.Store.Write(ctx, d.Now(), func(tx *store.Tx) error {
@@ -70,7 +70,7 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 				return fmt.Errorf("%s changes %s, and no event tells of it", what, table)
 			}
 			return nil
-		})
+		}, expect...)
 	}
 	if err != nil {
 		d.Refused(ctx, who, what, target, err)

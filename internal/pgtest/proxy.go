@@ -19,7 +19,8 @@ type Proxy struct {
 	to       string // the server's socket
 
 	mu    sync.Mutex
-	left  int  // statements until the cut, counted over all connections; 0: none
+	sent  int  // statements
+	left  int  // of them until the cut, counted over all connections; 0: none
 	after bool // the cut is after the statement
 	cuts  int
 	down  bool
@@ -81,6 +82,14 @@ func (p *Proxy) Cuts() int {
 	return p.cuts
 }
 
+// Sent returns how many statements were sent so far; those that are sent together
+// and waited for once count as one.
+func (p *Proxy) Sent() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent
+}
+
 // Down cuts every connection and lets none through, until it is called with false.
 func (p *Proxy) Down(down bool) {
 	p.mu.Lock()
@@ -116,6 +125,7 @@ func (p *Proxy) forget(conns ...net.Conn) {
 func (p *Proxy) due() (now, after bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.sent++
 	if p.left == 0 {
 		return false, false
 	}

@@ -22,7 +22,7 @@ func (t *Tx) Append(e serval.Event) error {
 	if err != nil {
 		return fmt.Errorf("encoding event %d: %w", l.Seq, err)
 	}
-	err = t.exec("recording an event", `insert into event
+	err = t.later("recording an event", `insert into event
 		(seq, at, actor_kind, actor_id, actor, action, target, outcome, reason, request_id, address, detail, key_id, hash)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
 		l.Seq, micros(l.At), l.ActorKind, l.ActorID, l.Actor, l.Action, l.Target, l.Outcome, l.Reason,
@@ -79,7 +79,7 @@ func (t *Tx) Unrecorded() string {
 	if len(t.appended) > 0 {
 		return ""
 	}
-	for _, table := range t.noted.changed {
+	for _, table := range t.tx.Changed() {
 		if recorded[table] {
 			return table
 		}
@@ -102,8 +102,12 @@ func (v *View) EndsWith(h Head) (bool, error) {
 		last := v.snapshot.known.Load()
 		return last != nil && *last == h, nil
 	}
-	last, err := v.ChainHead()
-	return last == h, err
+	only := *v
+	if d := v.snapshot; d.tx == nil && d.failed == nil {
+		only.q = d.db // one row is consistent in itself: no transaction is begun and ended for it
+	}
+	last, err := only.ChainHead()
+	return last == h, v.breaks(err)
 }
 
 // An EventFilter chooses rows of the audit log; empty fields choose all.

@@ -74,8 +74,7 @@ func (v *View) LoginByToken(digest string) (Login, error) {
 
 // Login returns the person's login with the id, ended or not.
 func (v *View) Login(personID, id string) (Login, error) {
-	return one(v, "There is no such login.", scanLogin,
-		selectLogin+` where login.id = $1 and login.person_id = $2`, id, personID)
+	return one(v, "There is no such login.", scanLogin, loginOfPerson, id, personID)
 }
 
 // LoginByID returns the login with the id, whoever's it is, ended or not.

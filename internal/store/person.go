@@ -29,7 +29,7 @@ func scanPerson(row scanner) (serval.Person, error) {
 // Person returns the person with the id.
 func (v *View) Person(id string) (serval.Person, error) {
 	return remember(v, source{"person", []string{"person"}}, id, func() (serval.Person, error) {
-		return one(v, "There is no such person.", scanPerson, `select `+personColumns+` from person where id = $1`, id)
+		return one(v, "There is no such person.", scanPerson, personByID, id)
 	})
 }
 

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -110,11 +109,12 @@ func Remember[T any](v *View, what, of string, read func() (T, error)) (T, error
 }
 
 // everything stands for all tables but those of sign-ins that are under way, of
-// what a login was last used for, and of pushes that were not accepted.
+// what a login was last used for, of pushes that were not accepted, and of the
+// chain's row, which every transaction takes.
 const everything = "*"
 
 // aside are the tables that everything leaves out.
-var aside = map[string]bool{"login_attempt": true, "client_attempt": true, "login": true, "id_token": true, "staged_role": true, "staged_document": true}
+var aside = map[string]bool{"chain": true, "login_attempt": true, "client_attempt": true, "login": true, "id_token": true, "staged_role": true, "staged_document": true}
 
 // remember returns what read would. Whoever gets it must not change it.
 func remember[T any](v *View, from source, of string, read func() (T, error)) (T, error) {
@@ -133,53 +133,6 @@ func remember[T any](v *View, from source, of string, read func() (T, error)) (T
 	return value, err
 }
 
-// writing is the form of a statement that changes a table.
-var writing = regexp.MustCompile(`^\s*(?:insert into|update|delete from)\s+(\w+)`)
-
-// writtenBy returns the table that a statement changes; empty where it only reads.
-func writtenBy(query string) string {
-	if m := writing.FindStringSubmatch(query); m != nil {
-		return m[1]
-	}
-	return ""
-}
-
-// A noting querier notes which tables its statements change.
-type noting struct {
-	querier
-	changed []string
-}
-
-func (n *noting) note(query string) {
-	if table := writtenBy(query); table != "" {
-		n.changed = append(n.changed, table)
-	}
-}
-
-// QueryContext passes on.
-func (n *noting) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	n.note(query)
-	return n.querier.QueryContext(ctx, query, args...)
-}
-
-// QueryRowContext passes on.
-func (n *noting) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	n.note(query)
-	return n.querier.QueryRowContext(ctx, query, args...)
-}
-
-// ExecContext passes on.
-func (n *noting) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	result, err := n.querier.ExecContext(ctx, query, args...)
-	if err == nil {
-		if rows, failed := result.RowsAffected(); failed == nil && rows == 0 {
-			return result, nil
-		}
-	}
-	n.note(query)
-	return result, err
-}
-
 // alone runs one statement outside of a transaction of ours, and notes what it
 // changed. It is for housekeeping; no chain is taken.
 func (s *Store) alone(ctx context.Context, query string, args ...any) error {
@@ -192,7 +145,7 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 		return err
 	}
 	if changed > 0 {
-		s.memory.written(writtenBy(query))
+		s.memory.written(database.Changes(query))
 	}
 	return nil
 }
@@ -225,13 +178,13 @@ func (d *snapshot) querier(ctx context.Context) (querier, context.Context) {
 }
 
 // QueryContext passes on.
-func (d *snapshot) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (d *snapshot) QueryContext(ctx context.Context, query string, args ...any) (database.Rows, error) {
 	q, ctx := d.querier(ctx)
 	return q.QueryContext(ctx, query, args...)
 }
 
 // QueryRowContext passes on.
-func (d *snapshot) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+func (d *snapshot) QueryRowContext(ctx context.Context, query string, args ...any) database.Row {
 	q, ctx := d.querier(ctx)
 	return q.QueryRowContext(ctx, query, args...)
 }

@@ -33,7 +33,7 @@ func scanRequest(row scanner) (*serval.Request, error) {
 
 // Request returns the request with the id.
 func (v *View) Request(id string) (*serval.Request, error) {
-	r, err := one(v, "There is no such request.", scanRequest, `select `+requestColumns+` from request where id = $1`, id)
+	r, err := one(v, "There is no such request.", scanRequest, requestByID, id)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func (v *View) Request(id string) (*serval.Request, error) {
 		// A cancelled query could have given another's row (CVE-2025-47907).
 		return nil, fmt.Errorf("reading request %s: the database answered with another row", id)
 	}
-	return r, v.fill(map[string]*serval.Request{id: r}, selectAllocations+` where request_id = $1 order by number`, id)
+	return r, v.fill(map[string]*serval.Request{id: r}, allocationsOfRequest, id)
 }
 
 // A RequestFilter chooses requests; empty fields choose all.

@@ -152,12 +152,22 @@ type with struct {
 // Scan scans all of them.
 func (w with) Scan(dest ...any) error { return w.scanner.Scan(append(dest, w.more...)...) }
 
+const roleListed = ` and removed_at = 0 and exists (select 1 from account where account.id = role.account_id and account.removed_at = 0)`
+
+// RoleOf is RoleByKey of the role of a request that is kept.
+func (v *View) RoleOf(r *serval.Request) (Role, error) {
+	role, err := one(v, "There is no such role.", scanRole, roleOfRequest, r.ID)
+	if err == nil && role.Key != r.Role {
+		return Role{}, fmt.Errorf("reading role %s: the database answered with another row", r.Role.ARN)
+	}
+	return role, err
+}
+
 // RoleByKey returns the listed role with the identity, without documents. A
 // role that was created again under the same ARN is another.
 func (v *View) RoleByKey(key serval.RoleKey) (Role, error) {
 	r, err := one(v, "There is no such role.", scanRole, `select `+roleColumns+` from role
-		where account_id = $1 and role_id = $2 and arn = $3 and partition = $4 and removed_at = 0
-			and exists (select 1 from account where account.id = role.account_id and account.removed_at = 0)`, key.AccountID, key.RoleID, key.ARN, key.Partition)
+		where account_id = $1 and role_id = $2 and arn = $3 and partition = $4`+roleListed, key.AccountID, key.RoleID, key.ARN, key.Partition)
 	if err == nil && r.Key != key {
 		return Role{}, fmt.Errorf("reading role %s: the database answered with another row", key.ARN)
 	}

@@ -27,7 +27,7 @@ func scanSession(row scanner) (serval.Session, error) {
 
 // SaveSession keeps s as it is now.
 func (t *Tx) SaveSession(s serval.Session) error {
-	return t.exec("keeping session "+s.ID, `insert into session (`+sessionColumns+`)
+	return t.later("keeping session "+s.ID, `insert into session (`+sessionColumns+`)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 		on conflict (id) do update set state = excluded.state, seconds = excluded.seconds, finished_at = excluded.finished_at,
 			access_key_id = excluded.access_key_id, assumed_role_id = excluded.assumed_role_id,
@@ -137,11 +137,36 @@ func (v *View) NewestSession(requestID string, kind serval.SessionKind) (s serva
 	return s, n > 0, nil
 }
 
+// What an opening reads; see ExpectOpening.
+const (
+	requestByID          = `select ` + requestColumns + ` from request where id = $1`
+	allocationsOfRequest = selectAllocations + ` where request_id = $1 order by number`
+	personByID           = `select ` + personColumns + ` from person where id = $1`
+	loginOfPerson        = selectLogin + ` where login.id = $1 and login.person_id = $2`
+	roleOfRequest        = `select ` + roleColumns + ` from role
+		where account_id = (select account_id from request where id = $1) and role_id = (select role_id from request where id = $1)
+			and arn = (select role_arn from request where id = $1) and partition = (select partition from request where id = $1)` + roleListed
+	metaByName    = `select value from meta where name = $1`
+	countSessions = `select count(*) from session where person_id = $1 and started_at > $2 and renews = ''`
+)
+
+// ExpectOpening says that a session of the person's is about to be opened under the
+// request and the login, with those since an instant counted: what is read for that
+// comes with the next answer of the database.
+func (t *Tx) ExpectOpening(requestID, personID, loginID string, counted time.Time) {
+	t.tx.Ahead(requestByID, requestID)
+	t.tx.Ahead(allocationsOfRequest, requestID)
+	t.tx.Ahead(personByID, personID)
+	t.tx.Ahead(loginOfPerson, loginID, personID)
+	t.tx.Ahead(roleOfRequest, requestID)
+	t.tx.Ahead(metaByName, policyVersion)
+	t.tx.Ahead(countSessions, personID, micros(counted))
+}
+
 // CountSessions returns how many sessions the person began after the instant.
 // Those that renew a lease do not count.
 func (v *View) CountSessions(personID string, after time.Time) (n int, err error) {
-	err = v.q.QueryRowContext(v.ctx, `select count(*) from session where person_id = $1 and started_at > $2 and renews = ''`,
-		personID, micros(after)).Scan(&n)
+	err = v.q.QueryRowContext(v.ctx, countSessions, personID, micros(after)).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("counting the sessions of person %s: %w", personID, err)
 	}

@@ -71,9 +71,9 @@ func TestQueriesAreConstants(t *testing.T) {
 	// query, which only they may hand on.
 	text := map[string]int{
 		"QueryContext": 1, "QueryRowContext": 1, "ExecContext": 1, "PrepareContext": 1, "Exec": 1, "Query": 0, "QueryRow": 0, "Prepare": 0,
-		"exec": 1, "execCount": 1, "scan": 0, "one": 3, "all": 2, "list": 0, "alone": 1, "fill": 1,
+		"exec": 1, "execCount": 1, "later": 1, "Later": 2, "query": 1, "ahead": 0, "Ahead": 0, "scan": 0, "one": 3, "all": 2, "list": 0, "alone": 1, "fill": 1,
 	}
-	helpers := map[string]bool{"alone": true, "fill": true, "statement": true, "QueryContext": true, "QueryRowContext": true, "ExecContext": true, "exec": true, "execCount": true, "scan": true, "one": true, "all": true, "list": true}
+	helpers := map[string]bool{"alone": true, "fill": true, "statement": true, "QueryContext": true, "QueryRowContext": true, "ExecContext": true, "Later": true, "later": true, "query": true, "exec": true, "execCount": true, "scan": true, "one": true, "all": true, "list": true}
 	checked := 0
 	for name, file := range files {
 		ast.PreorderStack(file, nil, func(n ast.Node, stack []ast.Node) bool {
@@ -138,12 +138,12 @@ type statement struct {
 	args []any
 }
 
-func (r *recorder) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+func (r *recorder) QueryContext(ctx context.Context, query string, args ...any) (database.Rows, error) {
 	r.statements = append(r.statements, statement{query, args})
 	return r.querier.QueryContext(ctx, query, args...)
 }
 
-func (r *recorder) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+func (r *recorder) QueryRowContext(ctx context.Context, query string, args ...any) database.Row {
 	r.statements = append(r.statements, statement{query, args})
 	return r.querier.QueryRowContext(ctx, query, args...)
 }
@@ -196,6 +196,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"what waits":           func(v *View) error { _, _, err := v.Awaiting(); return err },
 			"due requests":         func(v *View) error { _, err := v.DueRequests(noon, 2); return err },
 			"role by key":          func(v *View) error { _, err := v.RoleByKey(named(prod, "a")[0].Key()); return err },
+			"role of a request":    func(v *View) error { _, err := v.RoleOf(&serval.Request{ID: "r1"}); return err },
 			"role by ARN":          func(v *View) error { _, err := v.RoleByARN("arn"); return err },
 			"known roles":          func(v *View) error { _, err := v.KnownRoles(prod); return err },
 			"known states":         func(v *View) error { _, err := v.KnownStates(prod); return err },

@@ -19,11 +19,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/lobby"
@@ -166,8 +164,8 @@ type View struct {
 }
 
 type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+	QueryContext(ctx context.Context, query string, args ...any) (database.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) database.Row
 	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
 }
 
@@ -177,7 +175,7 @@ type Tx struct {
 	Now      time.Time
 	head     Head
 	appended []serval.Event
-	noted    *noting
+	tx       *database.Tx
 }
 
 // Read runs f on a consistent view. What is remembered of it was so when f
@@ -205,9 +203,11 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 // The store remembers the latest instant it saw. An act that lies more than a
 // minute before it is refused: a clock that was set back would lengthen
 // approved time.
-func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error) error {
+//
+// Expect may say what f is going to read (see ExpectOpening), and does nothing else.
+func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error, expect ...func(*Tx)) error {
 	now = now.UTC().Truncate(time.Microsecond)
-	return s.noteFull(s.db.Again(ctx, func() error { return s.writeOnce(ctx, now, f) }))
+	return s.noteFull(s.db.Again(ctx, func() error { return s.writeOnce(ctx, now, f, expect) }))
 }
 
 // noteFull notes whether a write found no space, and makes a refusal of that.
@@ -230,19 +230,23 @@ func (s *Store) Full(ctx context.Context, now time.Time) bool {
 	return s.full.Load()
 }
 
-func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error) error {
+// takeChain takes the row of the chain, which all writers take.
+const takeChain = `update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`
+
+func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error, expect []func(*Tx)) error {
 	tx, err := s.db.BeginWrite(ctx)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	noted := &noting{querier: tx}
-	t := &Tx{View: View{ctx: ctx, q: noted, chain: *s.chain.Load()}, Now: now, noted: noted}
+	t := &Tx{View: View{ctx: ctx, q: tx, chain: *s.chain.Load()}, Now: now, tx: tx}
 	t.taken = &t.head
 	var latest int64
-	err = tx.QueryRowContext(ctx,
-		`update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`,
-		micros(now)).Scan(&t.head.Seq, &t.head.Hash, &latest)
+	tx.Ahead(takeChain, micros(now)) // what is expected is read behind it
+	for _, tell := range expect {
+		tell(t)
+	}
+	err = tx.QueryRowContext(ctx, takeChain, micros(now)).Scan(&t.head.Seq, &t.head.Hash, &latest)
 	if err != nil {
 		return fmt.Errorf("taking the chain: %w", err)
 	}
@@ -259,12 +263,12 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 	}
 	if t.head != before {
 		s.known.Store(nil)
-		if _, err := tx.ExecContext(ctx, `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
-			return fmt.Errorf("moving the chain: %w", err)
+		if err := tx.Later(ctx, "moving the chain", `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
+			return err
 		}
 	}
 	err = tx.Commit()
-	s.memory.written(noted.changed...) // also where it cannot be told whether it was
+	s.memory.written(tx.Changed()...) // also where it cannot be told whether it was
 	if err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
@@ -283,7 +287,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error)
 // Meta returns what is kept under name; empty where nothing is.
 func (v *View) Meta(name string) (string, error) {
 	return remember(v, source{"meta", []string{"meta"}}, name, func() (value string, err error) {
-		err = v.scan(`select value from meta where name = $1`, []any{name}, &value)
+		err = v.scan(metaByName, []any{name}, &value)
 		if errors.Is(err, sql.ErrNoRows) {
 			return "", nil
 		}
@@ -300,19 +304,6 @@ func (t *Tx) SetMeta(name, value string) error {
 		on conflict (name) do update set value = excluded.value`, name, value)
 }
 
-// storable reports whether both databases keep every text of args as it is:
-// PostgreSQL takes neither NUL nor invalid UTF-8. What people and providers send
-// is refused where it is read; this is for what slipped through, so that it is a
-// refusal on both and not a fault on one.
-func storable(args []any) bool {
-	for _, arg := range args {
-		if text, ok := arg.(string); ok && (!utf8.ValidString(text) || strings.Contains(text, "\x00")) {
-			return false
-		}
-	}
-	return true
-}
-
 // exec runs a statement; what says, for an error, what was being done. A text
 // that cannot be kept is refused.
 func (v *View) exec(what, query string, args ...any) error {
@@ -320,9 +311,18 @@ func (v *View) exec(what, query string, args ...any) error {
 	return err
 }
 
+// later is exec for a statement that changes something in any case: where it fails,
+// the next one does, or the end of the transaction.
+func (t *Tx) later(what, query string, args ...any) error {
+	if t.broken != nil || !database.Storable(args) {
+		return t.exec(what, query, args...) // which says why not
+	}
+	return t.breaks(t.tx.Later(t.ctx, what, query, args...))
+}
+
 // execCount is exec, and returns how many rows the statement changed.
 func (v *View) execCount(what, query string, args ...any) (int64, error) {
-	if !storable(args) {
+	if !database.Storable(args) {
 		return 0, serval.Refuse(serval.Invalid, "A text holds a character that cannot be kept: NUL, or bytes that are not UTF-8.")
 	}
 	if v.broken != nil {
@@ -359,7 +359,7 @@ func (v *View) scan(query string, args []any, dest ...any) error {
 	if v.broken != nil {
 		return v.broken
 	}
-	if !storable(args) {
+	if !database.Storable(args) {
 		return sql.ErrNoRows // no row holds it
 	}
 	return v.breaks(v.q.QueryRowContext(v.ctx, query, args...).Scan(dest...))
@@ -374,7 +374,7 @@ func one[T any](v *View, missing string, scan func(scanner) (T, error), query st
 	switch {
 	case v.broken != nil:
 		return zero, v.broken
-	case !storable(args):
+	case !database.Storable(args):
 		return zero, refusal
 	}
 	value, err := scan(v.q.QueryRowContext(v.ctx, query, args...))
@@ -389,7 +389,7 @@ func all[T any](v *View, scan func(scanner) (T, error), query string, args ...an
 	switch {
 	case v.broken != nil:
 		return nil, v.broken
-	case !storable(args):
+	case !database.Storable(args):
 		return nil, nil // no row holds it
 	}
 	rows, err := v.q.QueryContext(v.ctx, query, args...)

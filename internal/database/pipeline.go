@@ -1,0 +1,296 @@
+package database
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// A pipeline is a connection to PostgreSQL in the hands of one transaction. What
+// nobody waits for, which is that it begins and what Later and Ahead are given, is
+// sent with the next statement that somebody does wait for, and be it the commit:
+// the way to the database and back takes longer than most statements do.
+type pipeline struct {
+	db      *sql.DB
+	conn    *sql.Conn
+	waiting []statement // in their order
+	ahead   []statement // that read, behind them
+	read    []readAhead // what came of those that were sent
+	begun   bool        // something of it was sent
+	kept    bool        // it was committed
+}
+
+// A statement is what is run, and what is being done by it.
+type statement struct {
+	what, query string
+	args        []any
+}
+
+// mostWaiting bounds what waits to be sent.
+const mostWaiting = 50
+
+// connectTries is how many connections a transaction is begun on that turn out to
+// have been cut while nobody used them.
+const connectTries = 3
+
+// endTime bounds how long a transaction takes to be undone.
+const endTime = 5 * time.Second
+
+// pipe begins a transaction of PostgreSQL with the statement begin.
+func pipe(ctx context.Context, db *sql.DB, begin string) (*Tx, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, away(ctx, err)
+	}
+	return &Tx{ctx: ctx, line: &pipeline{db: db, conn: conn, waiting: []statement{{"beginning", begin, nil}}}}, nil
+}
+
+// away returns the error of a beginning: unless somebody gave up, it is an Away.
+func away(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	return &Away{err}
+}
+
+// send sends what waits, and then what more adds, whose answers read reads.
+func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
+	for try := 1; ; try++ {
+		err := p.sendOnce(ctx, more, read)
+		if err == nil || p.begun || try == connectTries || !pgconn.SafeToRetry(err) {
+			p.begun, p.waiting, p.ahead = true, nil, nil
+			return err
+		}
+		p.drop()
+		conn, failed := p.db.Conn(ctx)
+		if failed != nil {
+			return away(ctx, failed)
+		}
+		p.conn = conn
+	}
+}
+
+func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
+	batch := &pgx.Batch{}
+	for _, s := range p.waiting {
+		batch.Queue(s.query, s.args...)
+	}
+	for _, s := range p.ahead {
+		batch.Queue(s.query, s.args...)
+	}
+	more(batch)
+	return p.conn.Raw(func(c any) error {
+		conn := c.(*stdlib.Conn).Conn()
+		results := conn.SendBatch(ctx, batch)
+		err := p.answers(ctx, conn, results)
+		if err == nil {
+			err = read(results)
+		}
+		if closing := results.Close(); err == nil {
+			err = closing
+		}
+		return err
+	})
+}
+
+// answers reads the answers to what waited.
+func (p *pipeline) answers(ctx context.Context, conn *pgx.Conn, results pgx.BatchResults) error {
+	for i, s := range p.waiting {
+		if _, err := results.Exec(); err != nil {
+			if i == 0 && !p.begun {
+				err = away(ctx, err)
+			}
+			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	for _, s := range p.ahead {
+		rows, err := results.Query()
+		if err != nil {
+			return err
+		}
+		one := readAhead{statement: s, rows: heldRows{types: conn.TypeMap(), fields: slices.Clone(rows.FieldDescriptions())}}
+		for rows.Next() {
+			row := make([][]byte, len(one.rows.fields))
+			for i, value := range rows.RawValues() {
+				row[i] = bytes.Clone(value)
+			}
+			one.rows.values = append(one.rows.values, row)
+		}
+		rows.Close()
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		p.read = append(p.read, one)
+	}
+	return nil
+}
+
+// Of a batch: nothing more, and one more statement.
+func nothing(*pgx.Batch)            {}
+func unread(pgx.BatchResults) error { return nil }
+func one(query string, args []any) func(*pgx.Batch) {
+	return func(b *pgx.Batch) { b.Queue(query, args...) }
+}
+
+// A readAhead is what came of a statement before it was run.
+type readAhead struct {
+	statement
+	rows heldRows
+}
+
+// isOf reports whether the statement is this one.
+func (s statement) isOf(query string, args []any) bool {
+	return s.query == query && slices.Equal(s.args, args)
+}
+
+// readAhead returns the rows of a statement that Ahead was given.
+func (p *pipeline) readAhead(ctx context.Context, query string, args []any) (rows *heldRows, found bool, err error) {
+	same := func(s statement) bool { return s.isOf(query, args) }
+	if slices.ContainsFunc(p.ahead, same) {
+		if err := p.send(ctx, nothing, unread); err != nil {
+			return nil, false, err
+		}
+	}
+	for i := range p.read {
+		if same(p.read[i].statement) {
+			rows = &p.read[i].rows
+			p.read = slices.Delete(slices.Clone(p.read), i, i+1)
+			return rows, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// heldRows are rows that came already.
+type heldRows struct {
+	types  *pgtype.Map
+	fields []pgconn.FieldDescription
+	values [][][]byte
+	row    [][]byte
+}
+
+// Next goes to the next row.
+func (r *heldRows) Next() bool {
+	if len(r.values) == 0 {
+		return false
+	}
+	r.row, r.values = r.values[0], r.values[1:]
+	return true
+}
+
+// Scan reads the row.
+func (r *heldRows) Scan(dest ...any) error { return pgx.ScanRow(r.types, r.fields, r.row, dest...) }
+
+// Err returns nil: they came.
+func (r *heldRows) Err() error { return nil }
+
+// Close does nothing.
+func (r *heldRows) Close() error { return nil }
+
+// query runs a statement whose rows are read one by one.
+func (p *pipeline) query(ctx context.Context, query string, args []any) (Rows, error) {
+	rows, found, err := p.readAhead(ctx, query, args)
+	if found || err != nil {
+		return rows, err
+	}
+	if len(p.waiting) > 0 {
+		if err := p.send(ctx, nothing, unread); err != nil {
+			return nil, err
+		}
+	}
+	return p.conn.QueryContext(ctx, query, args...)
+}
+
+// changes is called before something is changed: what was read ahead may not be so
+// any more.
+func (p *pipeline) changes() { p.ahead, p.read = nil, nil }
+
+func (p *pipeline) wait(ctx context.Context, what, query string, args []any) error {
+	p.changes()
+	p.waiting = append(p.waiting, statement{what, query, args})
+	if len(p.waiting) >= mostWaiting {
+		return p.send(ctx, nothing, unread)
+	}
+	return nil
+}
+
+func (p *pipeline) exec(ctx context.Context, query string, args []any) (sql.Result, error) {
+	p.changes()
+	var tag pgconn.CommandTag
+	err := p.send(ctx, one(query, args), func(results pgx.BatchResults) (err error) {
+		tag, err = results.Exec()
+		return err
+	})
+	return driver.RowsAffected(tag.RowsAffected()), err
+}
+
+// A pipedRow is the one row of a statement, which is run when it is read.
+type pipedRow struct {
+	ctx   context.Context
+	line  *pipeline
+	query string
+	args  []any
+}
+
+// Scan runs the statement and reads its row; sql.ErrNoRows where there is none.
+func (r pipedRow) Scan(dest ...any) error {
+	rows, found, err := r.line.readAhead(r.ctx, r.query, r.args)
+	switch {
+	case err != nil:
+		return err
+	case found && !rows.Next():
+		return sql.ErrNoRows
+	case found:
+		return rows.Scan(dest...)
+	}
+	return r.line.send(r.ctx, one(r.query, r.args), func(results pgx.BatchResults) error {
+		err := results.QueryRow().Scan(dest...)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return sql.ErrNoRows
+		}
+		return err
+	})
+}
+
+func (p *pipeline) commit(ctx context.Context) error {
+	p.changes()
+	if !p.begun { // what fails to begin is not what may have been committed
+		if err := p.send(ctx, nothing, unread); err != nil {
+			return err
+		}
+	}
+	return p.send(ctx, one(`commit`, nil), func(results pgx.BatchResults) error {
+		tag, err := results.Exec()
+		if err == nil && tag.String() != "COMMIT" {
+			err = pgx.ErrTxCommitRollback // a statement had failed, and somebody went on
+		}
+		p.kept = err == nil
+		return err
+	})
+}
+
+// end undoes what was not committed, and gives the connection back.
+func (p *pipeline) end(ctx context.Context) {
+	if p.begun && !p.kept {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTime)
+		defer cancel()
+		if _, err := p.conn.ExecContext(ctx, `rollback`); err != nil {
+			p.drop()
+			return
+		}
+	}
+	_ = p.conn.Close()
+}
+
+// drop closes the connection for good.
+func (p *pipeline) drop() { _ = p.conn.Raw(func(any) error { return driver.ErrBadConn }) }
