@@ -18,15 +18,18 @@ const signInTime = 12 * time.Second
 
 // signIn makes the way into the console of a session that was just issued, and
 // records that it did. Where it cannot be made, or that cannot be recorded, the
-// session is dropped: nobody has its keys.
-func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Session, m serval.Minted, page serval.ConsolePage) (serval.Secret, error) {
+// session is dropped: nobody has its keys. It returns what was seen before, which
+// knows of that record where it is the only one since.
+func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Session, m serval.Minted, page serval.ConsolePage, before mintable) (
+	link serval.Secret, seen mintable, err error) {
 	asking, cancel := context.WithTimeout(ctx, signInTime)
 	defer cancel()
 	link, cause := p.minter.SignIn(asking, s.Role.Partition, m, page)
 
 	recording, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
-	err := p.act(recording, who, serval.SessionSignIn, s.RequestID, func(tx *store.Tx, e *serval.Event) error {
+	err = p.act(recording, who, serval.SessionSignIn, s.RequestID, func(tx *store.Tx, e *serval.Event) error {
+		seen = before
 		e.Detail = map[string]string{
 			"session_id": s.ID, "access_key_id": s.AccessKeyID, "assumed_role_id": s.AssumedRoleID, "role_arn": s.Role.ARN,
 		}
@@ -37,7 +40,11 @@ func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Sessi
 			e.Detail["region"] = page.Region
 		}
 		if cause == nil {
-			return nil
+			same, err := tx.EndsWith(seen.asOf)
+			if err == nil && same {
+				err = seen.keep(tx, e)
+			}
+			return err
 		}
 		dropped := s
 		dropped.State, dropped.Error, dropped.FinishedAt = serval.SessionDropped, door.Reason(cause), tx.Now
@@ -51,12 +58,12 @@ func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Sessi
 		if err != nil {
 			p.door.Log.Error("a failed console sign-in could not be recorded", zap.String("session", s.ID), zap.Error(err))
 		}
-		return serval.Secret{}, cause
+		return serval.Secret{}, before, cause
 	}
 	if err != nil {
-		return serval.Secret{}, err
+		return serval.Secret{}, before, err
 	}
-	return link, nil
+	return link, seen, nil
 }
 
 // How long a way to the console that a client made can be used, and how many of

@@ -118,15 +118,18 @@ func TestPostgresCutAtEachStatement(t *testing.T) {
 
 // An opening waits for PostgreSQL six times: for what may be opened, the intent, that
 // the chain is taken, that there is no outcome yet, the outcome, and the last look.
+// That it made a way into the console is two more: nothing is read again for it.
 func TestOpeningWaitsForPostgresSixTimes(t *testing.T) {
 	proxy, url := pgtest.NewProxy(t, pgtest.URLOf(t, storetest.Migrate))
 	w := worldOver(t, url).stock()
 	ana := w.engineer("ana@example.com")
 	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	console := opening(r.ID)
+	console.Kind = serval.ForConsole
 	for _, c := range []struct {
 		ask  Opening
 		want int
-	}{{opening(r.ID), 6}} {
+	}{{opening(r.ID), 6}, {console, 8}} {
 		least := math.MaxInt
 		for range 10 { // connections prepare statements, and see whether they live, now and then
 			before := proxy.Sent()

@@ -164,7 +164,7 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 		}
 		if session.Kind == serval.ForConsole {
 			// A crash here leaves a session that nobody has.
-			if opened.Link, err = p.signIn(ctx, who, session, minted, i.page); err != nil {
+			if opened.Link, i.seen, err = p.signIn(ctx, who, session, minted, i.page, i.seen); err != nil {
 				return Opened{}, err
 			}
 		} else {
