@@ -23,8 +23,9 @@ type DB struct {
 	dialect dialect
 	write   *sql.DB
 	read    *sql.DB
-	writes  *seats // of SQLite: one,
-	reads   *seats // and some
+	writes  *seats        // of SQLite: one,
+	reads   *seats        // and some
+	log     *checkpointer // of SQLite that is written to
 	unlock  func() error
 
 	login atomic.Pointer[login] // who connects, where that can change
@@ -37,6 +38,9 @@ const tries = 5
 // Close closes the database and lets another process serve it.
 func (d *DB) Close() error {
 	var err error
+	if d.log != nil {
+		d.log.stop()
+	}
 	if d.reads != nil {
 		err = errors.Join(d.reads.close(), d.writes.close())
 	}
@@ -91,7 +95,7 @@ func (a *Away) Passing() bool { return true }
 // statement.
 func (d *DB) begin(ctx context.Context, at *seats, statement string) (*Tx, error) {
 	if at != nil {
-		return at.begin(ctx)
+		return at.begin(ctx, d.log)
 	}
 	return pipe(ctx, d.write, statement)
 }

@@ -101,7 +101,7 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 	if d.read, err = sql.Open("sqlite", file("query_only(1)")); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the database: %w", err), d.release())
 	}
-	d.read.SetMaxOpenConns(maxReaders + 2) // a backup, and a statement by itself
+	d.read.SetMaxOpenConns(maxReaders + 3) // a backup, a checkpoint, and a statement by itself
 	d.write = d.read
 	if readOnly {
 		var version int64
@@ -109,7 +109,7 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 			return nil, errors.Join(fmt.Errorf("opening the database: %w", err), d.read.Close())
 		}
 	} else {
-		if d.write, err = sql.Open("sqlite", file("journal_mode(WAL)")); err != nil {
+		if d.write, err = sql.Open("sqlite", file("journal_mode(WAL)", fmt.Sprintf("wal_autocheckpoint(%d)", pagesAtMost))); err != nil {
 			return nil, errors.Join(fmt.Errorf("opening the database: %w", err), d.read.Close(), d.release())
 		}
 		d.write.SetMaxOpenConns(2) // the writer's, and one to migrate on
@@ -128,6 +128,7 @@ func openSQLite(ctx context.Context, path string, readOnly bool) (*DB, error) {
 	d.reads = newSeats(d.read, false, maxReaders)
 	if d.writes = d.reads; !readOnly {
 		d.writes = newSeats(d.write, true, 1)
+		d.log = startCheckpoints(d.read)
 	}
 	return d, nil
 }

@@ -31,6 +31,7 @@ type Tx struct {
 
 	seat *seat // of SQLite; nil once it has ended
 	of   *seats
+	log  *checkpointer
 	kept bool // it was committed
 }
 
@@ -69,7 +70,7 @@ func Storable(args []any) bool {
 }
 
 // begin begins a transaction of SQLite.
-func (s *seats) begin(ctx context.Context) (*Tx, error) {
+func (s *seats) begin(ctx context.Context, log *checkpointer) (*Tx, error) {
 	one, err := s.take(ctx)
 	if err != nil {
 		return nil, err
@@ -83,7 +84,7 @@ func (s *seats) begin(ctx context.Context) (*Tx, error) {
 		s.giveBack(one, false)
 		return nil, err
 	}
-	return &Tx{ctx: ctx, seat: one, of: s}, nil
+	return &Tx{ctx: ctx, seat: one, of: s, log: log}, nil
 }
 
 // Commit ends the transaction and keeps what it wrote.
@@ -95,7 +96,9 @@ func (t *Tx) Commit() error {
 		return t.line.commit(t.ctx)
 	}
 	_, err := t.seat.ExecContext(context.Background(), `commit`)
-	t.kept = err == nil
+	if t.kept = err == nil; t.kept && t.of.write {
+		t.log.committed()
+	}
 	return err
 }
 
