@@ -66,8 +66,8 @@ func isUnused(r store.Role, days int, now time.Time) bool {
 	return now.Sub(since) >= time.Duration(days)*24*time.Hour
 }
 
-// compare returns what changed between two states of a role with their documents.
-func compare(before, after store.Role) insight.Change {
+// Between returns what changed between two states of a role with their documents.
+func Between(before, after store.Role) insight.Change {
 	if before.Digest == after.Digest {
 		return insight.Change{}
 	}
@@ -87,7 +87,7 @@ func Since(v *store.View, role store.Role, version int64) (insight.Change, error
 	if err := v.FillDocuments(&was); err != nil {
 		return insight.Change{}, err
 	}
-	return compare(was, role), nil
+	return Between(was, role), nil
 }
 
 // Escalated refuses to use what was approved before the role could make whoever
@@ -170,7 +170,7 @@ func Of(v *store.View, role store.Role, from, to string) (History, error) {
 		if err := errors.Join(documents.Fill(&was), documents.Fill(&is)); err != nil {
 			return History{}, err
 		}
-		h.changes = []insight.Change{compare(was, is)}
+		h.changes = []insight.Change{Between(was, is)}
 		return h, nil
 	}
 	is := kept[0]
@@ -181,7 +181,7 @@ func Of(v *store.View, role store.Role, from, to string) (History, error) {
 		if err := documents.Fill(&was); err != nil {
 			return History{}, err
 		}
-		h.changes = append(h.changes, compare(was, is))
+		h.changes = append(h.changes, Between(was, is))
 		is = was
 	}
 	return h, nil

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -22,12 +23,12 @@ import (
 // the chain is held for long neither by the push nor by what follows, and where
 // the bridge dies in between another goes on.
 
-// The bounds of what is told: how many roles are compared at once, how many
-// notices they have together in one transaction, but for what one role has more,
-// and how many people one notice names.
+// The bounds of what is told: how many roles are compared at once, how many rows
+// are written of them in one transaction, but for what one role has more, and how many
+// people one notice names.
 const (
 	tellBatch = 50
-	maxTold   = 200
+	maxTold   = 10
 	maxPeople = 20
 	maxSaid   = 2000 // characters of a change, in an event of its own and in a message
 	maxHow    = 400  // and in the event of the push
@@ -112,16 +113,24 @@ func (c *changes) describe(detail map[string]string, changed []serval.RoleKey) {
 	}
 }
 
+// follow does what follows a push at an instant: old versions of what it changed
+// are given up, and all that nobody was told of is told.
+func (t *Intake) follow(ctx context.Context, accountID string, at time.Time) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellFor)
+	defer cancel()
+	if err := t.door.Store.GiveUpVersions(ctx, accountID, at, at); err != nil {
+		t.door.Log.Error("old versions of roles could not be given up", zap.String("account", accountID), zap.Error(err))
+	}
+	t.tellAll(ctx)
+}
+
 // tellAll tells of all that nobody was told of. What it does not come to, and what
 // fails, is told by whoever calls Tell next.
 func (t *Intake) tellAll(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellFor)
-	defer cancel()
 	for more := true; more && ctx.Err() == nil; {
 		var err error
 		if more, err = t.Tell(ctx); err != nil {
 			t.door.Log.Error("what a push changed of roles could not all be told", zap.Error(err))
-			return
 		}
 	}
 }
@@ -133,41 +142,75 @@ type telling struct {
 	notices []serval.Notice
 }
 
+// rows is how many rows are written of it.
+func (t telling) rows(channels int) int {
+	if !t.change.Grew() {
+		return 1
+	}
+	return 2 + len(t.notices)*channels
+}
+
 // Tell records, of some roles that changed and of which nobody was told yet, what
 // each gained, where it gained something, and has those told who approved what is
 // used of it: with an alarm where whoever holds it is an administrator now, or can
-// become one. It reports whether there may be more. Call it once a second, too:
-// what a push did not come to is told then. Several replicas may; each role is
-// told of once.
+// become one. It reports whether there may be more, also with an error: a role of
+// which it cannot be found out waits, and the others do not wait for it. Call it
+// once a second, too: what a push did not come to is told then. Several replicas
+// may; each role is told of once.
 func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 	if !t.telling.TryLock() {
 		return false, nil // whoever has it goes on until all is told
 	}
 	defer t.telling.Unlock()
 	who := serval.System()
-	var list []telling
-	err = t.view(ctx, who, serval.RoleChange, "", func(v *store.View) error {
-		untold, err := v.Untold(tellBatch)
-		if err != nil {
-			return err
-		}
-		notices := 0
-		for _, u := range untold {
-			one, err := t.whatToTell(v, u)
-			if err != nil {
-				return err
-			}
-			list = append(list, one)
-			if notices += len(one.notices); notices >= maxTold {
-				break
-			}
-		}
-		return nil
+	var untold []store.Untold
+	err = t.view(ctx, who, serval.RoleChange, "", func(v *store.View) (err error) {
+		untold, t.told, err = v.Untold(t.told, tellBatch)
+		return err
 	})
-	if err != nil || len(list) == 0 {
+	if err != nil {
 		return false, err
 	}
-	err = t.act(ctx, who, serval.RoleChange, "", func(tx *store.Tx, e *serval.Event) error {
+	more = t.told != serval.RoleKey{}
+	var list []telling
+	var left error
+	for len(untold) > 0 {
+		n := 0
+		err := t.view(ctx, who, serval.RoleChange, "", func(v *store.View) error {
+			for documents := v.Documents(); n < len(untold); n++ {
+				one, err := whatToTell(v, documents, untold[n])
+				if err != nil {
+					return err
+				}
+				list = append(list, one)
+			}
+			return nil
+		})
+		if err != nil { // of the one that it came to
+			left, n = errors.Join(left, err), min(n+1, len(untold))
+		}
+		untold = untold[n:]
+	}
+	for len(list) > 0 {
+		n, rows := 0, 0
+		for n < len(list) {
+			if rows += list[n].rows(len(t.door.Channels)); rows > maxTold && n > 0 {
+				break
+			}
+			n++
+		}
+		if err := t.tell(ctx, who, list[:n]); err != nil {
+			return more, errors.Join(left, err)
+		}
+		list = list[n:]
+	}
+	return more, left
+}
+
+// tell records and tells of some roles, in one transaction. It is short, since
+// everybody who acts waits for it: all is worked out.
+func (t *Intake) tell(ctx context.Context, who serval.Principal, list []telling) error {
+	return t.act(ctx, who, serval.RoleChange, "", func(tx *store.Tx, e *serval.Event) error {
 		e.Action, e.Outcome = "", ""
 		for _, one := range list {
 			if ours, err := tx.Told(one.Key, one.Since, one.Version); err != nil {
@@ -193,33 +236,33 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 		}
 		return nil
 	})
-	return err == nil, err
 }
 
 // said is a change in words, as long as a message may be.
 func said(c insight.Change) string { return serval.Cut(strings.Join(c.Sentences, "\n"), maxSaid) }
 
 // whatToTell works out what changed of a role, and who is to be told.
-func (t *Intake) whatToTell(v *store.View, u store.Untold) (telling, error) {
+func whatToTell(v *store.View, documents *store.Documents, u store.Untold) (telling, error) {
 	one := telling{Untold: u}
-	if err := v.FillDocuments(&one.Role); err != nil {
-		return one, err
+	if u.Fault != nil {
+		return one, u.Fault
 	}
-	change, err := history.Since(v, one.Role, u.Since)
+	was, err := v.RoleVersion(u.Key, u.Since)
 	if serval.IsRefusal(err, serval.NotFound) {
 		return one, nil // nobody knows any more what it was
 	}
-	if err != nil {
+	is := u.Role // its documents are not kept with what is told
+	if err := errors.Join(err, documents.Fill(&was), documents.Fill(&is)); err != nil {
 		return one, err
 	}
-	if one.change = change; !change.Grew() {
+	if one.change = history.Between(was, is); !one.change.Grew() {
 		return one, nil
 	}
 	requests, err := v.RequestsOfRole(u.Key)
 	if err != nil {
 		return one, err
 	}
-	one.notices = notices(change, slices.DeleteFunc(requests, func(r *serval.Request) bool { return r.Status != serval.StatusApproved }))
+	one.notices = notices(one.change, slices.DeleteFunc(requests, func(r *serval.Request) bool { return r.Status != serval.StatusApproved }))
 	return one, nil
 }
 

@@ -1,6 +1,8 @@
 package intake
 
 import (
+	"database/sql"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/store"
 )
 
 // allowing returns a change of a role to one policy that allows actions.
@@ -209,5 +212,125 @@ func TestNotices(t *testing.T) {
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s: notices (-want +got):\n%s", c.name, diff)
 		}
+	}
+}
+
+// A role that cannot be read keeps nobody from hearing of the others, and is told of
+// itself once it can be.
+func TestARoleThatCannotBeRead(t *testing.T) { each(t, testARoleThatCannotBeRead) }
+
+func testARoleThatCannotBeRead(t *testing.T, w *world) {
+	const n = 70
+	w.push(prod, many(n, allowing("sqs:SendMessage"))...)
+	before := w.head()
+	w.intake.telling.Lock() // nobody is told meanwhile
+	w.clock.move(time.Minute)
+	w.push(prod, many(n, allowing("sqs:SendMessage", "sqs:PurgeQueue"))...)
+	w.intake.telling.Unlock()
+	broken := []string{"r0001", "r0002", "r0003", "r0060"}
+	set := func(column, name, value string) {
+		w.exec(`update role set ` + column + ` = ` + value + ` where arn = '` + roleARN(prod, name) + `'`)
+	}
+	set("tags", broken[0], "'{' || tags")
+	set("policies", broken[1], "'{' || policies")
+	was := func(tags string) {
+		w.exec(`update role_version set tags = ` + tags + ` where number = 1 and arn = '` + roleARN(prod, broken[2]) + `'`)
+	}
+	was("'{' || tags")
+	set("trust", broken[3], "'no such document'")
+	var failed error
+	for more := true; more; {
+		var err error
+		more, err = w.intake.Tell(t.Context())
+		failed = errors.Join(failed, err)
+	}
+	if failed == nil {
+		t.Fatal("nothing is said of roles that cannot be read")
+	}
+	for _, name := range broken[:3] {
+		if !strings.Contains(failed.Error(), roleARN(prod, name)) {
+			t.Errorf("it failed with %v; want %s named", failed, name)
+		}
+	}
+	times, _ := w.toldOf(before)
+	if len(times) != n-len(broken) {
+		t.Errorf("%d roles are told of, want %d", len(times), n-len(broken))
+	}
+	set("tags", broken[0], "substr(tags, 2)")
+	set("policies", broken[1], "substr(policies, 2)")
+	was("substr(tags, 2)")
+	set("trust", broken[3], "(select trust from role_version where role_version.role_id = role.role_id and number = 1)")
+	w.intake.tellAll(t.Context())
+	times, _ = w.toldOf(before)
+	if len(times) != n {
+		t.Errorf("%d roles are told of after all can be read, want %d", len(times), n)
+	}
+	for arn, n := range times {
+		if n != 1 {
+			t.Errorf("%s is told of %d times", arn, n)
+		}
+	}
+}
+
+// exec changes the database as somebody would who has it.
+func (w *world) exec(statement string) {
+	w.t.Helper()
+	driver, url := "pgx", w.url
+	if path, ok := strings.CutPrefix(w.url, "sqlite://"); ok {
+		driver, url = "sqlite", path
+	}
+	db, err := sql.Open(driver, url)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(w.t.Context(), statement); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// Whoever acts waits for a few rows of a telling, however much there is to tell.
+func TestTellingIsShort(t *testing.T) {
+	w := newWorld(t)
+	d := w.door(w.store)
+	d.Now = func() time.Time { w.clock.move(time.Second); return w.clock.now() } // each transaction has its own
+	taking := New(d)
+	w.intake = taking
+	w.push(prod, many(80, allowing("sqs:SendMessage"))...)
+	before := w.head()
+	w.push(prod, many(80, allowing("sqs:SendMessage", "sqs:PurgeQueue"))...)
+	together, all := map[time.Time]int{}, 0
+	for _, e := range w.events(before) {
+		if e.Action == serval.RoleChange {
+			all++
+			together[e.At]++
+		}
+	}
+	for at, n := range together {
+		if n > maxTold/2 { // beside each row there is the note that it was told
+			t.Errorf("%d rows are kept together, at %s; want at most %d", n, at, maxTold/2)
+		}
+	}
+	if all != 80 {
+		t.Errorf("%d roles are told of", all)
+	}
+}
+
+// A role has fifty versions, however often it changes, also where nobody is to be
+// told of any.
+func TestFiftyVersionsAreKept(t *testing.T) {
+	w := newWorld(t)
+	const n = 53
+	for i := range n {
+		w.clock.move(time.Minute)
+		w.push(prod, aRole(prod, "r", func(r *serval.Role) { r.Description = fmt.Sprint(i) }))
+	}
+	var kept []store.Role
+	err := w.store.Read(t.Context(), func(v *store.View) (err error) {
+		kept, err = v.RoleVersions(aRole(prod, "r").Key())
+		return err
+	})
+	if err != nil || len(kept) != 50 || kept[0].Version != n {
+		t.Errorf("%d versions are kept, %v; want 50, up to the last", len(kept), err)
 	}
 }

@@ -20,7 +20,8 @@ import (
 // An Intake takes in what workers bring. It is safe for concurrent use.
 type Intake struct {
 	door    *door.Door
-	telling sync.Mutex // held by whoever tells of changed roles
+	telling sync.Mutex     // held by whoever tells of changed roles
+	told    serval.RoleKey // the last role that was looked at for that; guarded by telling
 }
 
 // New returns an Intake behind d.

@@ -116,8 +116,9 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 	}
 	quiet := false
 	var regressed error
+	var at time.Time
 	err = t.act(ctx, who, p.what, accountID, func(tx *store.Tx, e *serval.Event) error {
-		done, quiet, regressed = Pushed{}, false, nil
+		done, quiet, regressed, at = Pushed{}, false, nil, tx.Now
 		a, err := tx.Account(accountID)
 		if serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
@@ -192,7 +193,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		t.door.Changed.Raise()
 	}
 	if done.Changed+done.Added > 0 && !done.Repeated {
-		t.tellAll(ctx)
+		t.follow(ctx, accountID, at)
 	}
 	return done, nil
 }

@@ -50,21 +50,7 @@ func scanAttempt(row scanner) (a lobby.Attempt, err error) {
 
 // keepAttempts keeps attempts in one transaction, all or none.
 func (s *Store) keepAttempts(ctx context.Context, attempts []lobby.Attempt, most lobby.Bound) error {
-	return s.noteFull(s.db.Again(ctx, func() error {
-		tx, err := s.db.BeginWrite(ctx)
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		v := &View{ctx: ctx, q: tx}
-		if err := v.keepAttempts(attempts, most); err != nil {
-			return err
-		}
-		if err := tx.Commit(); err != nil {
-			return fmt.Errorf("committing: %w", err)
-		}
-		return nil
-	}))
+	return s.noteFull(s.aside(ctx, "keeping login attempts", func(v *View) error { return v.keepAttempts(attempts, most) }))
 }
 
 func (v *View) keepAttempts(attempts []lobby.Attempt, most lobby.Bound) error {

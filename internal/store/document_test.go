@@ -187,6 +187,9 @@ func TestIdleDocumentsAreThereForADay(t *testing.T) {
 			r.TrustPolicy = documentNumber(n)
 			push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: []serval.Role{r}})
 		}
+		if err := d.GiveUpVersions(t.Context(), prod, noon, noon); err != nil {
+			t.Fatal(err)
+		}
 		left := func(at time.Duration, want int64) {
 			t.Helper()
 			for range 2 {

@@ -65,6 +65,8 @@ const roleFacts = `role_id, partition, arn, name, path, description, created_at,
 
 const roleColumns = `account_id, ` + roleFacts + `, seen_at, stale_since, stale_reason, held_since, version, changed_at`
 
+// scanRole reads a role. One whose row is there and holds what no role has is
+// returned with the fault, as no more than its key.
 func scanRole(row scanner) (Role, error) {
 	var r Role
 	var tags, boundary, shown string
@@ -86,7 +88,7 @@ func scanRole(row scanner) (Role, error) {
 		r.PermissionsBoundary = &boundary
 	}
 	if err := json.Unmarshal([]byte(tags), &r.Tags); err != nil {
-		return Role{}, fmt.Errorf("reading the tags of %s: %w", r.ARN, err)
+		return Role{Role: serval.Role{RoleID: r.RoleID}, Key: r.Key}, fmt.Errorf("reading the tags of %s: %w", r.ARN, err)
 	}
 	return r, nil
 }
@@ -362,16 +364,6 @@ type Staged struct {
 // take the chain. They and their documents become roles and documents by
 // ApplyDifference, and are dropped by DropStaged. A role id or an ARN that the push had before is refused.
 func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
-	return s.db.Again(ctx, func() error { return s.stageOnce(ctx, push, accountID, now, roles) })
-}
-
-func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
-	tx, err := s.db.BeginWrite(ctx)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback()
-	v := &View{ctx: ctx, q: tx, chain: *s.chain.Load()}
 	// A document that many roles share is staged once, and one that is kept
 	// already not at all, unless it is idle: the others are still there when the
 	// push is applied.
@@ -382,25 +374,24 @@ func (s *Store) stageOnce(ctx context.Context, push, accountID string, now time.
 		}
 	}
 	delete(documents, "")
-	for _, digest := range slices.Sorted(maps.Keys(documents)) {
-		err := v.exec("staging a document", `insert into staged_document (push, digest, body, staged_at)
-			select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as bigint)
-			where not exists (select 1 from document where digest = $2 and idle_since = 0)
-			on conflict (push, digest) do nothing`,
-			push, digest, string(documents[digest]), micros(now))
-		if err != nil {
-			return err
+	return s.aside(ctx, "staging roles", func(v *View) error {
+		for _, digest := range slices.Sorted(maps.Keys(documents)) {
+			err := v.exec("staging a document", `insert into staged_document (push, digest, body, staged_at)
+				select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as bigint)
+				where not exists (select 1 from document where digest = $2 and idle_since = 0)
+				on conflict (push, digest) do nothing`,
+				push, digest, string(documents[digest]), micros(now))
+			if err != nil {
+				return err
+			}
 		}
-	}
-	for _, r := range roles {
-		if err := v.stage(push, accountID, now, r); err != nil {
-			return err
+		for _, r := range roles {
+			if err := v.stage(push, accountID, now, r); err != nil {
+				return err
+			}
 		}
-	}
-	if err := tx.Commit(); err != nil {
-		return fmt.Errorf("staging roles: %w", err)
-	}
-	return nil
+		return nil
+	})
 }
 
 // stage keeps a role whose documents are kept.

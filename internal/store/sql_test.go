@@ -345,11 +345,12 @@ func TestHousekeepingTakesNoChain(t *testing.T) {
 	defer cancel()
 	d.act(t, noon, func(tx *Tx) error {
 		for name, f := range map[string]func() error{
-			"TouchLogin":    func() error { return d.TouchLogin(ctx, "l", noon) },
-			"WipeTokens":    func() error { return d.WipeTokens(ctx, noon, noon) },
-			"Stage":         func() error { return d.Stage(ctx, "push", prod, noon, staged(named(prod, "a"))) },
-			"DropOldStaged": func() error { return d.DropOldStaged(ctx, noon) },
-			"DropStaged":    func() error { return d.DropStaged(ctx, "push") },
+			"TouchLogin":     func() error { return d.TouchLogin(ctx, "l", noon) },
+			"WipeTokens":     func() error { return d.WipeTokens(ctx, noon, noon) },
+			"Stage":          func() error { return d.Stage(ctx, "push", prod, noon, staged(named(prod, "a"))) },
+			"DropOldStaged":  func() error { return d.DropOldStaged(ctx, noon) },
+			"DropStaged":     func() error { return d.DropStaged(ctx, "push") },
+			"GiveUpVersions": func() error { return d.GiveUpVersions(ctx, prod, noon, noon) },
 		} {
 			if err := f(); err != nil {
 				t.Errorf("%s while somebody acts: %v", name, err)

@@ -284,6 +284,25 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error,
 	return nil
 }
 
+// aside runs f in a transaction of its own, which does not take the chain. What
+// says, for an error, what was being done.
+func (s *Store) aside(ctx context.Context, what string, f func(*View) error) error {
+	return s.db.Again(ctx, func() error {
+		tx, err := s.db.BeginWrite(ctx)
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		if err := f(&View{ctx: ctx, q: tx, chain: *s.chain.Load()}); err != nil {
+			return err
+		}
+		if err := tx.Commit(); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		return nil
+	})
+}
+
 // Meta returns what is kept under name; empty where nothing is.
 func (v *View) Meta(name string) (string, error) {
 	return remember(v, source{"meta", []string{"meta"}}, name, func() (value string, err error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -8,7 +9,7 @@ import (
 )
 
 // maxVersions is how many versions of a role are kept, besides those that an open
-// request was approved for.
+// request was approved for; see GiveUpVersions.
 const maxVersions = 50
 
 const versionColumns = `account_id, ` + roleFacts + `, at, 0, '', 0, number, at`
@@ -24,7 +25,7 @@ func (t *Tx) keepUnkept(push, accountID string) error {
 }
 
 // keepVersions keeps what the roles of an account are that changed in this
-// transaction, and drops what is too old to be kept.
+// transaction, and notes those of which somebody may have to be told.
 func (t *Tx) keepVersions(accountID string, changed int) error {
 	if changed == 0 {
 		return nil
@@ -36,41 +37,40 @@ func (t *Tx) keepVersions(accountID string, changed int) error {
 	if err != nil {
 		return err
 	}
-	// Whoever was not told of the change before is told of both.
-	err = t.exec("noting what changed in account "+accountID, `insert into untold (account_id, role_id, version)
+	// With the same policies and boundary a role can do what it could. Whoever was not
+	// told of the change before is told of both. The version before is counted, by its
+	// key: PostgreSQL has planned an exists for all roles by what it knew of the tables,
+	// and compared each with each for many seconds in which everybody waits.
+	return t.exec("noting what changed in account "+accountID, `insert into untold (account_id, role_id, version)
 		select account_id, role_id, version - 1 from role where account_id = $1 and changed_at = $2 and removed_at = 0
-			and exists (select 1 from role_version as before where before.account_id = role.account_id and before.role_id = role.role_id
-				and before.number = role.version - 1)
+			and (select count(*) from role_version as before where before.account_id = role.account_id and before.role_id = role.role_id
+				and before.number = role.version - 1
+				and (before.trust <> role.trust or before.policies <> role.policies or before.boundary <> role.boundary)) = 1
 		on conflict (account_id, role_id) do nothing`, accountID, now)
-	if err != nil {
-		return err
-	}
-	type grown struct {
-		roleID  string
-		version int64
-	}
-	old, err := all(&t.View, func(row scanner) (c grown, err error) {
-		err = row.Scan(&c.roleID, &c.version)
-		return c, err
-	}, `select role_id, version from role where account_id = $1 and changed_at = $2 and removed_at = 0 and version > $3`, accountID, now, maxVersions)
-	if err != nil {
-		return fmt.Errorf("looking for old versions of account %s: %w", accountID, err)
-	}
-	// DropDocuments forgets them, with what only they refer to. One role after the
-	// other, each by its key: PostgreSQL plans a statement for all of them by what it
-	// knew of the tables, and has compared each with each.
-	for _, c := range old {
-		err := t.exec("giving up old versions of account "+accountID, `update role_version set dropped_at = $4
-			where account_id = $1 and role_id = $2 and number <= $3 and dropped_at = 0
-				and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
-					where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
-						and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
-			accountID, c.roleID, c.version-maxVersions, now)
-		if err != nil {
-			return err
+}
+
+// GiveUpVersions gives up versions of an account's roles that changed at the instant
+// or since: those that are too old to be kept, but for what an open request was
+// approved for. Under PostgreSQL nobody who acts waits for it: it takes no chain.
+func (s *Store) GiveUpVersions(ctx context.Context, accountID string, since, now time.Time) error {
+	return s.aside(ctx, "giving up old versions of account "+accountID, func(v *View) error {
+		// One role after the other, each by its key; see keepVersions. DropDocuments forgets
+		// the versions, with what only they refer to.
+		ids, err := all(v, func(row scanner) (id string, err error) { return id, row.Scan(&id) },
+			`select role_id from role where account_id = $1 and changed_at >= $2 and removed_at = 0 and version > $3`, accountID, micros(since), maxVersions)
+		for _, id := range ids {
+			if err == nil {
+				err = v.exec("giving up old versions", `update role_version set dropped_at = $4
+					where account_id = $1 and role_id = $2 and dropped_at = 0
+						and number <= (select version from role where role.account_id = $1 and role.role_id = $2) - $3
+						and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
+							where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
+								and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
+					accountID, id, maxVersions, micros(now))
+			}
 		}
-	}
-	return nil
+		return err
+	})
 }
 
 // RoleVersions returns the versions of a role that are kept, the newest first,
@@ -121,21 +121,36 @@ func (v *View) ApprovedVersion(requestID string) (Approved, error) {
 type Untold struct {
 	Role
 	Since int64 // the version that was the last to be told of
+	Fault error // why the role cannot be read; then there is no more than its key
 }
 
 // Untold returns listed roles whose change nobody was told of yet, without
-// documents, at most so many.
-func (v *View) Untold(limit int) ([]Untold, error) {
-	list, err := all(v, func(row scanner) (u Untold, err error) {
-		u.Role, err = scanRole(with{row, []any{&u.Since}})
-		return u, err
-	}, `select `+roleColumns+`, since from (select account_id as of_account, role_id as of_role, version as since from untold) as untold
-		join role on role.account_id = of_account and role.role_id = of_role
-		where removed_at = 0 order by account_id, role_id collate "C" limit $1`, limit)
-	if err != nil {
-		return nil, fmt.Errorf("listing what nobody was told of: %w", err)
+// documents, in the order of the database's own for account and id, so that an index
+// gives it. It looks through so many behind the one after, and returns the last that
+// it came to; an empty one where there are no more.
+func (v *View) Untold(after serval.RoleKey, limit int) (list []Untold, last serval.RoleKey, err error) {
+	n := 0
+	_, err = all(v, func(row scanner) (u Untold, err error) {
+		var removed int64
+		u.Role, err = scanRole(with{row, []any{&u.Since, &removed}})
+		if u.Key.RoleID == "" {
+			return u, err
+		}
+		n, last, u.Fault = n+1, u.Key, err
+		if removed == 0 {
+			list = append(list, u)
+		}
+		return u, nil
+	}, `select `+roleColumns+`, since, removed_at from (select account_id as of_account, role_id as of_role, version as since from untold
+			where (account_id, role_id) > ($1, $2) order by account_id, role_id limit $3) as untold
+		join role on account_id = of_account and role_id = of_role order by account_id, role_id`, after.AccountID, after.RoleID, limit)
+	if err != nil || n < limit {
+		last = serval.RoleKey{}
 	}
-	return list, nil
+	if err != nil {
+		return nil, last, fmt.Errorf("listing what nobody was told of: %w", err)
+	}
+	return list, last, nil
 }
 
 // Told notes that everybody was told what changed of a role from one version to
