@@ -61,7 +61,6 @@ type Request struct {
 // where the glass is broken.
 func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (made []Request, err error) {
 	var target string
-	var missing serval.RoleARN
 	if _, err := serval.ParseRoleARN(first(ask.RoleARNs)); err == nil {
 		target = ask.RoleARNs[0] // of a refusal; never another thing's name
 	}
@@ -95,7 +94,6 @@ func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (mad
 			asked[arn] = true
 			r, err := p.request(tx, who, arn, ask, batch)
 			if err != nil {
-				missing, _ = serval.ParseRoleARN(arn) // what is none has no name
 				return err
 			}
 			one, err := p.shown(&tx.View, r)
@@ -108,7 +106,7 @@ func (p *Plane) Request(ctx context.Context, who serval.Principal, ask Ask) (mad
 		return nil
 	})
 	if err != nil {
-		return nil, p.withNear(ctx, who, missing.AccountID, missing.Name, err)
+		return nil, err
 	}
 	return made, nil
 }

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/roster"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
-	"github.com/serval-bridge/serval-bridge/internal/spelling"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/trust"
 )
@@ -55,52 +53,6 @@ type RoleFilter struct {
 // is not eligible for.
 func noRole(who serval.Person) error {
 	return serval.Refuse(serval.NotFound, "There is no such role, or you are not eligible for it.%s", groupsCause(who))
-}
-
-// maxNear is how many roles are named to somebody who may have meant them.
-const maxNear = 3
-
-// withNear adds to the answer that there is no such role which of those that who
-// is eligible for they may have meant: never another's.
-func (p *Plane) withNear(ctx context.Context, who serval.Principal, accountID, name string, err error) error {
-	refused, ok := errors.AsType[*serval.Refusal](err)
-	if !ok || refused.Kind != serval.NotFound {
-		return err
-	}
-	type near struct {
-		edits int
-		words string
-	}
-	var found []near
-	most := max(1, len(name)/4)
-	looking := p.view(ctx, who, serval.RoleRead, "", func(v *store.View) error {
-		found = nil
-		policies, err := p.inForce(v)
-		if err != nil {
-			return err
-		}
-		return p.rosters.EachOf(v, policies, who.Person, "", "", func(of *roster.Roster, i int, _ *serval.AccessPolicy) (bool, error) {
-			r := &of.Roles[i]
-			n := spelling.Edits(name, r.Name, most)
-			if n > most || r.Key.AccountID == accountID && r.Name == name { // it is theirs, and something else is not there
-				return true, nil
-			}
-			if r.Key.AccountID != accountID {
-				n++ // what is right but for the account comes behind what is right
-			}
-			found = append(found, near{n, r.Name + " in " + of.Account + " (" + r.Key.AccountID + ")"})
-			return true, nil
-		})
-	})
-	if looking != nil || len(found) == 0 {
-		return err
-	}
-	slices.SortStableFunc(found, func(a, b near) int { return a.edits - b.edits })
-	var words []string
-	for _, n := range found[:min(len(found), maxNear)] {
-		words = append(words, n.words)
-	}
-	return &serval.Refusal{Kind: refused.Kind, Detail: refused.Detail, Reason: refused.Reason + " Did you mean " + strings.Join(words, ", or ") + "?"}
 }
 
 // Roles returns the roles that who is eligible for, in the order of account and
@@ -222,7 +174,7 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 		role.Card = history.Card(role.Role)
 		return nil
 	})
-	return role, p.withNear(ctx, who, accountID, name, err)
+	return role, err
 }
 
 // maxWarm is about how many roles are read ahead: those of a large company. What is
@@ -288,7 +240,7 @@ func (p *Plane) RoleHistory(ctx context.Context, who serval.Principal, accountID
 		}
 		return err
 	})
-	return h, p.withNear(ctx, who, accountID, name, err)
+	return h, err
 }
 
 // openByRole returns who's newest open request for each role.

@@ -170,37 +170,3 @@ func TestRostersAreReadOnce(t *testing.T) {
 		t.Errorf("twenty who look have %d rosters, want one", len(read))
 	}
 }
-
-// Whoever mistypes a role is told which of theirs they may have meant; what is not
-// theirs is named to nobody, and makes no difference to the answer.
-func TestNearRoles(t *testing.T) {
-	each(t, func(t *testing.T, w *world) {
-		p := w.stock(aRole(prod, "readers")).people()
-		plain := noRole(p.ana.Person).Error()
-		for _, c := range []struct {
-			who           serval.Principal
-			account, name string
-			want          string // behind the plain answer
-		}{
-			{p.ana, prod, "raeder", " Did you mean reader in prod (" + prod + "), or reader in dev (" + dev + ")?"},
-			{p.ana, prod, "READER", " Did you mean reader in prod (" + prod + "), or reader in dev (" + dev + ")?"},
-			{p.ana, dev, "admin", " Did you mean admin in prod (" + prod + ")?"},
-			{p.ana, prod, "secrte", ""}, // nobody of theirs has secret
-			{p.ana, prod, "secret", ""},
-			{p.ana, prod, "quite-another", ""},
-			{p.ana, prod, strings.Repeat("reader", 10), ""},
-			{p.guest, prod, "raeder", ""},
-			{p.guest, prod, "reader", ""},
-		} {
-			_, err := w.plane.RoleByName(t.Context(), c.who, c.account, c.name)
-			_, requested := w.plane.Request(t.Context(), c.who, Ask{RoleARNs: []string{roleARN(c.account, c.name)}, Ask: serval.Ask{Minutes: 1}})
-			_, past := w.plane.RoleHistory(t.Context(), c.who, c.account, c.name, "", "")
-			for _, err := range []error{err, requested, past} {
-				wantKind(t, c.name, err, serval.NotFound)
-				if want := strings.Replace(plain, p.ana.Person.GroupsNote, c.who.Person.GroupsNote, 1) + c.want; c.who.Person.ID == p.ana.Person.ID && err.Error() != want || strings.Contains(err.Error(), "Did you mean") != (c.want != "") {
-					t.Errorf("%s in %s: %q, want %q", c.name, c.account, err, want)
-				}
-			}
-		}
-	})
-}

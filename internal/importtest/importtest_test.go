@@ -86,7 +86,7 @@ var table = map[string]rule{
 	"internal/signin":   {ours: "serval lobby store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},
 	"internal/roster":   {ours: "serval access trust store door"},
-	"internal/control":  {ours: "serval spelling access trust insight history roster connect store door signin", theirs: zap},
+	"internal/control":  {ours: "serval access trust insight history roster connect store door signin", theirs: zap},
 	"internal/intake":   {ours: "serval insight history connect store door", theirs: zap},
 	"internal/workflow": {ours: "serval connect store door"},
 	"internal/notify": {ours: "serval store door",
