@@ -102,7 +102,7 @@ func TestNames(t *testing.T) {
 	openapi := read(t, filepath.Join(root, "api", "openapi.yaml"))
 	found := 0
 	for _, d := range all {
-		for _, m := range regexp.MustCompile("\\b(SERVAL_[A-Z_]+|serval_[a-z_]+)(\\.[a-z]|…|\\*)?").FindAllStringSubmatch(d.text, -1) {
+		for _, m := range regexp.MustCompile(`\b(SERVAL_[A-Z_]+|serval_[a-z_]+)(\.[a-z]|…|\*)?`).FindAllStringSubmatch(d.text, -1) {
 			found++
 			if strings.HasPrefix(m[1], "serval_ingestion") { // in Terraform
 				continue
