@@ -154,6 +154,9 @@ func parsePostgres(text string) (*pgx.ConnConfig, error) {
 	return config, nil
 }
 
+// maxIdle is how many connections to PostgreSQL are kept while nobody uses them.
+const maxIdle = 8
+
 func openPostgres(ctx context.Context, text string, readOnly bool) (*DB, error) {
 	config, err := parsePostgres(text)
 	if err != nil {
@@ -176,7 +179,7 @@ func openPostgres(ctx context.Context, text string, readOnly bool) (*DB, error) 
 		db = sql.OpenDB(d.connector(config))
 	}
 	db.SetMaxOpenConns(16)
-	db.SetMaxIdleConns(8)
+	db.SetMaxIdleConns(maxIdle)
 	db.SetConnMaxLifetime(30 * time.Minute)
 	d.read, d.write = db, db
 	if err := db.PingContext(ctx); err != nil {

@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -26,7 +27,8 @@ type pipeline struct {
 	waiting []statement // in their order
 	ahead   []statement // that read, behind them
 	read    []readAhead // what came of those that were sent
-	begun   bool        // something of it was sent
+	begun   bool        // the database has said so
+	failed  error       // why what waits was not done, and may not be: nothing is behind it
 	kept    bool        // it was committed
 }
 
@@ -40,8 +42,8 @@ type statement struct {
 const mostWaiting = 50
 
 // connectTries is how many connections a transaction is begun on that turn out to
-// have been cut while nobody used them.
-const connectTries = 3
+// have been cut while nobody used them: all that there are, and a new one.
+const connectTries = maxIdle + 1
 
 // endTime bounds how long a transaction takes to be undone.
 const endTime = 5 * time.Second
@@ -63,21 +65,28 @@ func away(ctx context.Context, err error) error {
 	return &Away{err}
 }
 
-// send sends what waits, and then what more adds, whose answers read reads.
+// send sends what waits, and then what more adds, whose answers read reads. Where
+// not all that waited was done nothing is sent any more: it would be by itself, if
+// the transaction did not begin, or be kept without what was lost.
 func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
-	for try := 1; ; try++ {
+	for try := 1; p.failed == nil; try++ {
 		err := p.sendOnce(ctx, more, read)
-		if err == nil || p.begun || try == connectTries || !pgconn.SafeToRetry(err) {
-			p.begun, p.waiting, p.ahead = true, nil, nil
-			return err
+		if err != nil && !p.begun && try < connectTries && pgconn.SafeToRetry(err) {
+			p.drop()
+			var conn *sql.Conn
+			if conn, err = p.db.Conn(ctx); err == nil {
+				p.conn = conn
+				continue
+			}
+			err = away(ctx, err)
 		}
-		p.drop()
-		conn, failed := p.db.Conn(ctx)
-		if failed != nil {
-			return away(ctx, failed)
+		if len(p.waiting) > 0 {
+			p.failed = err
 		}
-		p.conn = conn
+		p.ahead = nil
+		return err
 	}
+	return p.failed
 }
 
 func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
@@ -107,12 +116,17 @@ func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read fun
 func (p *pipeline) answers(ctx context.Context, conn *pgx.Conn, results pgx.BatchResults) error {
 	for i, s := range p.waiting {
 		if _, err := results.Exec(); err != nil {
-			if i == 0 && !p.begun {
+			switch {
+			case i > 0 || p.begun:
+			case isOfAnother(err, s.query):
+				return err
+			default:
 				err = away(ctx, err)
 			}
 			return fmt.Errorf("%s: %w", s.what, err)
 		}
 	}
+	p.begun, p.waiting = true, nil
 	for _, s := range p.ahead {
 		rows, err := results.Query()
 		if err != nil {
@@ -135,6 +149,14 @@ func (p *pipeline) answers(ctx context.Context, conn *pgx.Conn, results pgx.Batc
 	return nil
 }
 
+// isOfAnother reports whether the database, which is there, said err of another
+// statement than the one: those that are new are prepared before the first is run.
+func isOfAnother(err error, query string) bool {
+	prepared, ok := errors.AsType[pgx.ErrPreprocessingBatch](err)
+	said, answered := errors.AsType[*pgconn.PgError](err)
+	return ok && answered && prepared.SQL() != query && said.SeverityUnlocalized == "ERROR"
+}
+
 // Of a batch: nothing more, and one more statement.
 func nothing(*pgx.Batch)            {}
 func unread(pgx.BatchResults) error { return nil }
@@ -150,7 +172,7 @@ type readAhead struct {
 
 // isOf reports whether the statement is this one.
 func (s statement) isOf(query string, args []any) bool {
-	return s.query == query && slices.Equal(s.args, args)
+	return s.query == query && reflect.DeepEqual(s.args, args)
 }
 
 // readAhead returns the rows of a statement that Ahead was given.
@@ -203,6 +225,9 @@ func (p *pipeline) query(ctx context.Context, query string, args []any) (Rows, e
 	if found || err != nil {
 		return rows, err
 	}
+	if Changes(query) != "" {
+		p.changes()
+	}
 	if len(p.waiting) > 0 {
 		if err := p.send(ctx, nothing, unread); err != nil {
 			return nil, err
@@ -252,6 +277,8 @@ func (r pipedRow) Scan(dest ...any) error {
 		return sql.ErrNoRows
 	case found:
 		return rows.Scan(dest...)
+	case Changes(r.query) != "":
+		r.line.changes()
 	}
 	return r.line.send(r.ctx, one(r.query, r.args), func(results pgx.BatchResults) error {
 		err := results.QueryRow().Scan(dest...)

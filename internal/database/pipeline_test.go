@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
@@ -210,7 +211,28 @@ func TestAhead(t *testing.T) {
 		}
 		tx.Rollback()
 
+		tx = begun(t, d.BeginWrite)
+		tx.Ahead(one, []byte("x")) // what cannot be compared by itself
+		var got string
+		if err := tx.QueryRowContext(t.Context(), one, []byte("x")).Scan(&got); !d.Alone() && (err != nil || got != "1") {
+			t.Errorf("by bytes: x is %q, %v; want 1", got, err)
+		}
+		tx.Rollback()
+
 		for name, change := range map[string]func(*Tx) error{
+			"and read": func(tx *Tx) error {
+				return tx.QueryRowContext(t.Context(), `update word set value = '2' where name = 'x' returning name`).Scan(new(string))
+			},
+			"and read one by one": func(tx *Tx) error {
+				rows, err := tx.QueryContext(t.Context(), `update word set value = '2' where name = 'x' returning name`)
+				if err != nil {
+					return err
+				}
+				for rows.Next() {
+					// Each is to be read before the next statement.
+				}
+				return rows.Close()
+			},
 			"at once": func(tx *Tx) error { _, err := tx.ExecContext(t.Context(), `update word set value = '2'`); return err },
 			"later":   func(tx *Tx) error { return tx.Later(t.Context(), "changing all", `update word set value = '2'`) },
 		} {
@@ -245,6 +267,65 @@ func TestAhead(t *testing.T) {
 	})
 }
 
+// Where a transaction could not begin nothing is done by itself, and where what
+// waited was not sent nothing is kept without it, whoever goes on.
+func TestNothingBehindWhatFailed(t *testing.T) {
+	d := opened(t, pgtest.URL(t))
+	if _, err := d.ExecContext(t.Context(), `create table word (name text not null primary key, value text not null)`); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	for name, fail := range map[string]func(*Tx) error{
+		"it has not begun, by a statement that is none": func(tx *Tx) error {
+			return tx.QueryRowContext(t.Context(), `selekt 1`).Scan(new(string))
+		},
+		"it has not begun, by a context": func(tx *Tx) error {
+			return tx.QueryRowContext(ended, `select 1`).Scan(new(int))
+		},
+		"it has begun": func(tx *Tx) error {
+			if _, err := tx.ExecContext(t.Context(), addWord, "first", "1"); err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Later(t.Context(), "keeping a word", addWord, "later", "1"); err != nil {
+				t.Fatal(err)
+			}
+			return tx.QueryRowContext(ended, `select 1`).Scan(new(int))
+		},
+	} {
+		for next, goOn := range map[string]func(*Tx) error{
+			"a row": func(tx *Tx) error {
+				return tx.QueryRowContext(t.Context(), `insert into word (name, value) values ('x', '1') returning name`).Scan(new(string))
+			},
+			"rows": func(tx *Tx) error {
+				rows, err := tx.QueryContext(t.Context(), `insert into word (name, value) values ('x', '1') returning name`)
+				if err == nil {
+					err = rows.Close()
+				}
+				return err
+			},
+			"a change":   func(tx *Tx) error { _, err := tx.ExecContext(t.Context(), addWord, "x", "1"); return err },
+			"the commit": func(tx *Tx) error { return tx.Commit() },
+		} {
+			tx := begun(t, d.BeginWrite)
+			if err := fail(tx); err == nil || isAway(err) {
+				t.Errorf("%s: %v, want a fault that is not the database's absence", name, err)
+			}
+			if err := goOn(tx); err == nil {
+				t.Errorf("%s, then %s: done", name, next)
+			}
+			if err := tx.Commit(); err == nil {
+				t.Errorf("%s, then %s: committed", name, next)
+			}
+			tx.Rollback()
+			var words int
+			if err := d.QueryRowContext(t.Context(), `select count(*) from word`).Scan(&words); err != nil || words > 0 {
+				t.Fatalf("%s, then %s: %d words, %v; want none", name, next, words, err)
+			}
+		}
+	}
+}
+
 // Whoever goes on after a failure commits nothing.
 func TestCommitAfterFailure(t *testing.T) {
 	d := opened(t, pgtest.URL(t))
@@ -260,6 +341,27 @@ func TestCommitAfterFailure(t *testing.T) {
 	}
 	if err := tx.Commit(); err == nil {
 		t.Error("committed, want an error: the database has undone it")
+	}
+}
+
+// What the database says of another statement is no absence, and its last word is.
+func TestIsOfAnother(t *testing.T) {
+	said := func(severity string) error { return &pgconn.PgError{SeverityUnlocalized: severity} }
+	for _, test := range []struct {
+		err  error
+		want bool
+	}{
+		{errors.Join(pgx.ErrPreprocessingBatch{}, said("ERROR")), true},
+		{errors.Join(pgx.ErrPreprocessingBatch{}, said("FATAL")), false},
+		{pgx.ErrPreprocessingBatch{}, false},
+		{said("ERROR"), false},
+	} {
+		if got := isOfAnother(test.err, "begin"); got != test.want {
+			t.Errorf("%#v: %t, want %t", test.err, got, test.want)
+		}
+	}
+	if isOfAnother(errors.Join(pgx.ErrPreprocessingBatch{}, said("ERROR")), "") {
+		t.Error("of the statement itself: true")
 	}
 }
 
@@ -279,6 +381,23 @@ func TestCutWhileIdle(t *testing.T) {
 		proxy.Down(false)
 		set(t, d, "x", "2")
 	}
+	// As many as there may be, which the pool does not try first: it has just had them.
+	for range 2 {
+		var all []*Tx
+		for range maxIdle {
+			tx := begun(t, d.BeginWrite)
+			if _, err := word(t, tx, "x"); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, tx)
+		}
+		for _, tx := range all {
+			tx.Rollback()
+		}
+	}
+	proxy.Down(true)
+	proxy.Down(false)
+	set(t, d, "x", "2")
 	// Without anybody there nothing can begin, on a connection that there was or on
 	// another.
 	proxy.Down(true)
