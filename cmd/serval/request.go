@@ -85,12 +85,13 @@ func span(text string) (minutes int, err error) {
 	return minutes, nil
 }
 
-// fitting adds to a refusal of a span how one is said.
+// fitting adds to a refusal of a span, and to no other, how one is said.
 func fitting(err error, howLong string) error {
-	if howLong == "" || !serval.IsRefusal(err, serval.Invalid) {
+	refused, ok := errors.AsType[*serval.Refusal](err)
+	if howLong == "" || !ok || refused.Detail["max_minutes"] == "" {
 		return err
 	}
-	return serval.Refuse(serval.Invalid, "%s You said --for %s; it takes 90m, 2h, 1h30m or 1d.", err, serval.Clip(howLong, 40))
+	return serval.Refuse(refused.Kind, "%s You said --for %s; it takes 90m, 2h, 1h30m or 1d.", err, serval.Clip(howLong, 40))
 }
 
 // instant is a time as people say it: RFC 3339, a date and a time here, a time of

@@ -3,6 +3,7 @@ package serval
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -309,11 +310,16 @@ func (t Terms) check(minutes int, justification string) error {
 	case minutes < 1:
 		return Refuse(Invalid, "Say for how many minutes; at least 1.")
 	case minutes > t.MaxMinutes:
-		return Refuse(Invalid, "Policy %s allows at most %s.", t.Policy, Length(t.MaxMinutes))
+		return t.tooLong("Policy %s allows at most %s.")
 	case t.RequireJustification && strings.TrimSpace(justification) == "":
 		return Refuse(Invalid, "Policy %s asks for a justification.", t.Policy)
 	}
 	return checkText("A justification", justification, MaxJustification)
+}
+
+// tooLong refuses a length of time with a sentence of the policy and of the longest.
+func (t Terms) tooLong(sentence string) error {
+	return &Refusal{Kind: Invalid, Reason: fmt.Sprintf(sentence, t.Policy, Length(t.MaxMinutes)), Detail: map[string]string{"max_minutes": strconv.Itoa(t.MaxMinutes)}}
 }
 
 // Length writes minutes for people, everywhere alike: 2 h 30 min.
@@ -593,7 +599,7 @@ func (r *Request) Decide(who Principal, d Decision, expiry time.Duration, now ti
 	minutes := a.Minutes
 	if d.Approve && d.Minutes != 0 {
 		if d.Minutes < 1 || d.Minutes > r.Terms.MaxMinutes {
-			return "", Refuse(Invalid, "Policy %s allows at least 1 min and at most %s.", r.Terms.Policy, Length(r.Terms.MaxMinutes))
+			return "", r.Terms.tooLong("Policy %s allows at least 1 min and at most %s.")
 		}
 		minutes = d.Minutes
 	}
