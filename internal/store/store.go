@@ -179,16 +179,21 @@ type Tx struct {
 }
 
 // Read runs f on a consistent view. What is remembered of it was so when f
-// began, or later.
+// began, or later. After a statement of it has failed that is an error, whatever f
+// returns: under PostgreSQL it may be the first that finds the database away.
 func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 	if err := ctx.Err(); err != nil {
 		return err // memory would answer, and nobody waits for it
 	}
 	d := &snapshot{memory: &s.memory, known: &s.known, db: s.db, begun: ctx}
 	defer d.end()
-	err := f(&View{ctx: ctx, q: d, chain: *s.chain.Load(), snapshot: d})
+	v := &View{ctx: ctx, q: d, chain: *s.chain.Load(), snapshot: d}
+	err := f(v)
 	if d.failed != nil {
 		return d.failed
+	}
+	if err == nil {
+		err = v.broken
 	}
 	return err
 }

@@ -673,3 +673,20 @@ func TestPing(t *testing.T) {
 		}
 	})
 }
+
+// What was read around a statement that failed is no answer, whatever the reader
+// makes of it.
+func TestReadingAroundAFailureFails(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		err := d.Read(t.Context(), func(v *View) error {
+			_ = v.scan(`select nothing from nowhere`, nil, new(string))
+			return nil
+		})
+		if err == nil {
+			t.Error("read, want an error")
+		}
+		if err := d.Read(t.Context(), func(v *View) error { _, err := v.Person("nobody"); _ = err; return nil }); err != nil {
+			t.Errorf("what is not there: %v; want that to be no failure", err)
+		}
+	})
+}
