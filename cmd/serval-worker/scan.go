@@ -260,7 +260,11 @@ func session(seconds int) string {
 	if seconds == 0 {
 		return "unknown"
 	}
-	return serval.Length(seconds / 60)
+	text := serval.Length(seconds / 60)
+	if rest := seconds % 60; rest > 0 {
+		text += " " + strconv.Itoa(rest) + " s"
+	}
+	return text
 }
 
 // count says how many there are, or that it is not known.

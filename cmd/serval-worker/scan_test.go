@@ -65,7 +65,7 @@ func TestProgressIsForTerminalsOnly(t *testing.T) {
 }
 
 func TestSession(t *testing.T) {
-	for seconds, want := range map[int]string{0: "unknown", 3600: "1h", 14400: "4h", 5400: "1h30m", 600: "10m", 36000: "10h", 3630: "1h0m30s"} {
+	for seconds, want := range map[int]string{0: "unknown", 3600: "1 h", 14400: "4 h", 5400: "1 h 30 min", 600: "10 min", 36000: "10 h", 3630: "1 h 30 s"} {
 		if got := session(seconds); got != want {
 			t.Errorf("session(%d) = %q, want %q", seconds, got, want)
 		}
