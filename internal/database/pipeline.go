@@ -71,7 +71,7 @@ func away(ctx context.Context, err error) error {
 func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
 	for try := 1; p.failed == nil; try++ {
 		err := p.sendOnce(ctx, more, read)
-		if err != nil && !p.begun && try < connectTries && pgconn.SafeToRetry(err) {
+		if err != nil && !p.begun && try < connectTries && ctx.Err() == nil && pgconn.SafeToRetry(err) {
 			p.drop()
 			var conn *sql.Conn
 			if conn, err = p.db.Conn(ctx); err == nil {

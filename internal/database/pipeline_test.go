@@ -326,6 +326,29 @@ func TestNothingBehindWhatFailed(t *testing.T) {
 	}
 }
 
+// Whoever gives up before anything is sent costs no connection.
+func TestGivenUpBefore(t *testing.T) {
+	d := opened(t, pgtest.URL(t))
+	session := func() (pid int) {
+		t.Helper()
+		if err := d.QueryRowContext(t.Context(), `select pg_backend_pid()`).Scan(&pid); err != nil {
+			t.Fatal(err)
+		}
+		return pid
+	}
+	before := session()
+	tx := begun(t, d.BeginWrite)
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := tx.QueryRowContext(ended, `select 1`).Scan(new(int)); !errors.Is(err, context.Canceled) {
+		t.Errorf("given up before it began: %v", err)
+	}
+	tx.Rollback()
+	if after := session(); after != before {
+		t.Error("the connection was closed")
+	}
+}
+
 // Whoever goes on after a failure commits nothing.
 func TestCommitAfterFailure(t *testing.T) {
 	d := opened(t, pgtest.URL(t))
