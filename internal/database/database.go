@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -27,6 +28,8 @@ type DB struct {
 	reads   *seats        // and some
 	log     *checkpointer // of SQLite that is written to
 	unlock  func() error
+
+	migrating sync.Mutex // held while this process migrates
 
 	login atomic.Pointer[login] // who connects, where that can change
 	place string                // of PostgreSQL, without who connects there

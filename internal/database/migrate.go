@@ -14,13 +14,15 @@ import (
 
 // Migrate brings the database to the schema that migrations end in. They are
 // goose's, in the folders common, sqlite and postgres: those of the first and
-// those of this database count as one. Under PostgreSQL it takes an advisory lock,
-// so that several replicas may start at once.
+// those of this database count as one. One does it at a time, be it called at once
+// here or, under PostgreSQL, which has an advisory lock for that, by several replicas.
 func (d *DB) Migrate(ctx context.Context, migrations fs.FS) error {
 	p, err := d.provider(migrations)
 	if err != nil {
 		return err
 	}
+	d.migrating.Lock()
+	defer d.migrating.Unlock()
 	if _, err := p.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the database: %w", err)
 	}
