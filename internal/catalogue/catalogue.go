@@ -10,7 +10,6 @@ import (
 	"github.com/sahilm/fuzzy"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
-	"github.com/serval-bridge/serval-bridge/internal/spelling"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -87,13 +86,13 @@ func Near(text string, entries []Entry) []Entry {
 // text's at most, the nearest first.
 func mistyped(text string, entries []Entry) (found []Entry) {
 	most := max(1, len(text)/4)
-	edits := map[string]int{}
+	nearness := map[string]int{}
 	for _, e := range entries {
-		if n := min(spelling.Edits(text, e.Label(), most), spelling.Edits(text, e.Name, most)); n <= most {
-			edits[e.ARN] = n
+		if n := min(edits(text, e.Label(), most), edits(text, e.Name, most)); n <= most {
+			nearness[e.ARN] = n
 			found = append(found, e)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b Entry) int { return edits[a.ARN] - edits[b.ARN] })
+	slices.SortStableFunc(found, func(a, b Entry) int { return nearness[a.ARN] - nearness[b.ARN] })
 	return found
 }

@@ -56,11 +56,10 @@ var table = map[string]rule{
 	"internal/wire":   {ours: "serval"},
 	"internal/shell":  {},
 
-	"internal/access":   {ours: "serval", theirs: strict},
-	"internal/trust":    {ours: "serval", theirs: strict},
-	"internal/insight":  {ours: "serval", theirs: strict},
-	"internal/connect":  {ours: "serval", theirs: strict},
-	"internal/spelling": {ours: "serval"},
+	"internal/access":  {ours: "serval", theirs: strict},
+	"internal/trust":   {ours: "serval", theirs: strict},
+	"internal/insight": {ours: "serval", theirs: strict},
+	"internal/connect": {ours: "serval", theirs: strict},
 
 	"internal/probe":    {theirs: metrics + zap},
 	"internal/trace":    {theirs: "go.opentelemetry.io/otel go.opentelemetry.io/proto/otlp google.golang.org/protobuf"},
@@ -100,7 +99,7 @@ var table = map[string]rule{
 	"internal/client":    {ours: "serval wire"},
 	"internal/keep":      {ours: "serval", theirs: "github.com/gofrs/flock github.com/zalando/go-keyring"},
 	"internal/wallet":    {ours: "serval wire keep"},
-	"internal/catalogue": {ours: "serval spelling wire", theirs: "github.com/sahilm/fuzzy"},
+	"internal/catalogue": {ours: "serval wire", theirs: "github.com/sahilm/fuzzy"},
 	"internal/profile":   {ours: "serval"},
 
 	"internal/bridge":   {ours: pure + bridgeRooms, theirs: wiring + metrics},

@@ -1,12 +1,11 @@
-// Package spelling finds what somebody meant who has mistyped it. It is pure.
-package spelling
+package catalogue
 
 import "github.com/serval-bridge/serval-bridge/internal/serval"
 
-// Edits returns how many letters have to be put in, left out, changed or swapped
+// edits returns how many letters have to be put in, left out, changed or swapped
 // with the next to make one text of the other, without regard to ASCII case; more
 // than most where it takes more than those.
-func Edits(a, b string, most int) int {
+func edits(a, b string, most int) int {
 	if diff := len(a) - len(b); diff > most || -diff > most {
 		return most + 1
 	}
