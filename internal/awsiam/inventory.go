@@ -104,7 +104,7 @@ type listed struct {
 // name is the last part of the role's ARN.
 func (l listed) name() string { return path.Base(l.arn) }
 
-// Packed are listed roles that wait to be looked at one by one, in one piece: the
+// packed are listed roles that wait to be looked at one by one, in one piece: the
 // lists are the most that readings keep meanwhile.
 type packed struct {
 	text string // ARN and RoleId of each

@@ -58,18 +58,21 @@ func (s *Store) GiveUpVersions(ctx context.Context, accountID string, since, now
 		// the versions, with what only they refer to.
 		ids, err := all(v, func(row scanner) (id string, err error) { return id, row.Scan(&id) },
 			`select role_id from role where account_id = $1 and changed_at >= $2 and removed_at = 0 and version > $3`, accountID, micros(since), maxVersions)
+		if err != nil {
+			return err
+		}
 		for _, id := range ids {
-			if err == nil {
-				err = v.exec("giving up old versions", `update role_version set dropped_at = $4
-					where account_id = $1 and role_id = $2 and dropped_at = 0
-						and number <= (select version from role where role.account_id = $1 and role.role_id = $2) - $3
-						and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
-							where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
-								and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
-					accountID, id, maxVersions, micros(now))
+			if err := v.exec("giving up old versions", `update role_version set dropped_at = $4
+				where account_id = $1 and role_id = $2 and dropped_at = 0
+					and number <= (select version from role where role.account_id = $1 and role.role_id = $2) - $3
+					and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
+						where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
+							and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
+				accountID, id, maxVersions, micros(now)); err != nil {
+				return err
 			}
 		}
-		return err
+		return nil
 	})
 }
 
