@@ -35,7 +35,7 @@ type rule struct {
 // Rooms by whom they serve. What is in neither serves both.
 const (
 	pure        = "serval access trust insight connect wire shell probe settings checkup api "
-	bridgeRooms = "trace awssts tokenreview login database lobby store history roster door signin control intake workflow notify edge shape pages web bridge "
+	bridgeRooms = "trace awssts tokenreview login database lobby memory dossier store history roster door signin control intake workflow notify edge shape pages web bridge "
 	workerRooms = "pace awsiam awsorg lease upstream worker workerd "
 	laptopRooms = "client keep wallet catalogue profile "
 	fakes       = "awstest idptest kubetest pgtest policytest sqlitetest "
@@ -80,7 +80,9 @@ var table = map[string]rule{
 	"internal/database": {ours: "serval",
 		theirs: "modernc.org/sqlite github.com/jackc/pgx/v5 github.com/pressly/goose/v3 github.com/gofrs/flock"},
 	"internal/lobby":    {},
-	"internal/store":    {ours: "serval database lobby"},
+	"internal/memory":   {},
+	"internal/dossier":  {ours: "serval"},
+	"internal/store":    {ours: "serval database lobby memory dossier"},
 	"internal/door":     {ours: "serval store", theirs: zap},
 	"internal/signin":   {ours: "serval lobby store door", theirs: zap},
 	"internal/history":  {ours: "serval insight store"},

@@ -2,12 +2,12 @@ package store
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/dossier"
 )
 
 // A document is kept while anything refers to it by its digest: a role, listed or
@@ -56,17 +56,8 @@ type reference struct {
 	trust, policies string
 }
 
-// digests returns the digests of the documents: in the text of policies whatever is
-// quoted and as long as one, so that no kind of policy is forgotten here.
-func (r reference) digests() []string {
-	digests := []string{r.trust}
-	for quoted := range strings.SplitSeq(r.policies, `"`) {
-		if len(quoted) == 2*sha256.Size {
-			digests = append(digests, quoted)
-		}
-	}
-	return digests
-}
+// digests returns the digests of the documents.
+func (r reference) digests() []string { return append(dossier.Digests(r.policies), r.trust) }
 
 // A givenUp is a version that was given up.
 type givenUp struct {

@@ -98,7 +98,7 @@ func (v *View) EndsWith(h Head) (bool, error) {
 		return false, nil
 	case v.taken != nil:
 		return *v.taken == h, nil
-	case v.snapshot.memory.on.Load():
+	case v.snapshot.memory.IsOn():
 		last := v.snapshot.known.Load()
 		return last != nil && *last == h, nil
 	}

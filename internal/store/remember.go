@@ -3,11 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/database"
+	"github.com/serval-bridge/serval-bridge/internal/memory"
 )
 
 // What is read again and again (who holds a cookie, which roles there are) is
@@ -16,83 +16,6 @@ import (
 // ours is noted by its table before it is acknowledged. Under PostgreSQL other
 // replicas write too, and nothing is remembered. A Tx reads the database itself:
 // what decides is never remembered.
-
-// How long something is remembered at most, so that what somebody changes in the
-// file by hand counts soon too, and how much.
-const (
-	rememberFor  = time.Second
-	rememberMost = 4096
-)
-
-// A memory remembers what was read. The zero value remembers nothing.
-type memory struct {
-	on atomic.Bool
-
-	mu      sync.Mutex
-	writes  uint64            // that were noted so far
-	touched map[string]uint64 // the last of them, by table
-	known   map[memoryKey]memoryEntry
-}
-
-type memoryKey struct{ what, of string }
-
-type memoryEntry struct {
-	value any
-	asOf  uint64 // the writes that it knows of: all up to this one
-	at    time.Time
-}
-
-// written notes that tables were written to.
-func (m *memory) written(tables ...string) {
-	if !m.on.Load() {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.touched == nil {
-		m.touched = map[string]uint64{}
-	}
-	m.writes++
-	for _, t := range tables {
-		m.touched[t] = m.writes
-		if !aside[t] {
-			m.touched[everything] = m.writes
-		}
-	}
-}
-
-// now returns the last write that was noted.
-func (m *memory) now() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.writes
-}
-
-// get returns what is remembered under a key, if it still holds.
-func (m *memory) get(key memoryKey, tables []string) (value any, holds bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e, found := m.known[key]
-	if !found || time.Since(e.at) >= rememberFor {
-		return nil, false
-	}
-	for _, t := range tables {
-		if m.touched[t] > e.asOf {
-			return nil, false
-		}
-	}
-	return e.value, true
-}
-
-// put remembers a value.
-func (m *memory) put(key memoryKey, e memoryEntry) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.known == nil || len(m.known) >= rememberMost {
-		m.known = map[memoryKey]memoryEntry{} // begun anew: what is used comes back
-	}
-	m.known[key] = e
-}
 
 // A source is what a remembered value is called, and the tables it is read from.
 type source struct {
@@ -105,30 +28,27 @@ type source struct {
 // and must hold no more than what may lie in memory for a second. Whoever gets it
 // must not change it.
 func Remember[T any](v *View, what, of string, read func() (T, error)) (T, error) {
-	return remember(v, source{"answer " + what, []string{everything}}, of, read)
+	return remember(v, source{"answer " + what, []string{memory.Everything}}, of, read)
 }
 
-// everything stands for all tables but those of sign-ins that are under way, of
-// what a login was last used for, of pushes that were not accepted, and of the
-// chain's row, which every transaction takes.
-const everything = "*"
-
-// aside are the tables that everything leaves out.
+// aside are the tables of sign-ins that are under way, of what a login was last
+// used for, of pushes that were not accepted, and of the chain's row, which every
+// transaction takes.
 var aside = map[string]bool{"chain": true, "login_attempt": true, "client_attempt": true, "login": true, "id_token": true, "staged_role": true, "staged_document": true}
 
 // remember returns what read would. Whoever gets it must not change it.
 func remember[T any](v *View, from source, of string, read func() (T, error)) (T, error) {
-	if v.snapshot == nil || !v.snapshot.memory.on.Load() {
+	if v.snapshot == nil || !v.snapshot.memory.IsOn() {
 		return read()
 	}
-	m, key := v.snapshot.memory, memoryKey{from.what, of}
-	if value, holds := m.get(key, from.tables); holds {
+	m, key := v.snapshot.memory, memory.Key{What: from.what, Of: of}
+	if value, holds := m.Get(key, from.tables); holds {
 		return value.(T), nil
 	}
 	began := time.Now()
 	value, err := read()
 	if err == nil {
-		m.put(key, memoryEntry{value, v.snapshot.asOf, began})
+		m.Put(key, value, v.snapshot.asOf, began)
 	}
 	return value, err
 }
@@ -145,7 +65,7 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 		return err
 	}
 	if changed > 0 {
-		s.memory.written(database.Changes(query))
+		s.memory.Written(database.Changes(query))
 	}
 	return nil
 }
@@ -153,7 +73,7 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 // A snapshot is the transaction of a view. It begins with the first statement:
 // a view whose every answer is remembered has none.
 type snapshot struct {
-	memory *memory
+	memory *memory.Memory
 	known  *atomic.Pointer[Head]
 	db     *database.DB
 	begun  context.Context // what the view was asked for with
@@ -166,7 +86,7 @@ type snapshot struct {
 // there is no transaction to run it in.
 func (d *snapshot) querier(ctx context.Context) (querier, context.Context) {
 	if d.tx == nil && d.failed == nil {
-		d.asOf = d.memory.now()
+		d.asOf = d.memory.Now()
 		d.tx, d.failed = d.db.BeginRead(d.begun)
 	}
 	if d.failed != nil {

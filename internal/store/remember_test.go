@@ -1,13 +1,11 @@
 package store
 
 import (
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -132,63 +130,11 @@ func TestOldSnapshotIsNotRemembered(t *testing.T) {
 	}
 }
 
-// What is remembered is so for a second, in bounded number, and only where this
-// process alone writes.
-func TestMemory(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		reads := 0
-		read := func(m *memory, of string) {
-			v := &View{ctx: context.Background(), snapshot: &snapshot{memory: m}}
-			if _, err := remember(v, source{"x", []string{"a", "b"}}, of, func() (int, error) { reads++; return reads, nil }); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want := func(what string, n int) {
-			t.Helper()
-			if reads != n {
-				t.Errorf("%s: read %d times, want %d", what, reads, n)
-			}
-		}
-		m := &memory{}
-		m.on.Store(true)
-		read(m, "1")
-		read(m, "1")
-		want("twice", 1)
-		read(m, "2")
-		want("another", 2)
-		m.written("c")
-		read(m, "1")
-		want("another table was written to", 2)
-		m.written("b")
-		read(m, "1")
-		want("its table was written to", 3)
-		time.Sleep(rememberFor - 1)
-		v := &View{ctx: context.Background(), snapshot: &snapshot{memory: m, asOf: m.now()}}
-		if _, err := remember(v, source{"x", []string{"a", "b"}}, "1", func() (int, error) { reads++; return reads, nil }); err != nil {
-			t.Fatal(err)
-		}
-		want("written to before, and read by a view that knows", 4)
-		time.Sleep(rememberFor - 1)
-		read(m, "1")
-		want("just below a second", 4)
-		time.Sleep(time.Nanosecond)
-		read(m, "1")
-		want("a second", 5)
-		for i := range 2 * rememberMost {
-			m.put(memoryKey{"x", string(rune(i))}, memoryEntry{})
-		}
-		if len(m.known) > rememberMost {
-			t.Errorf("%d values are remembered, want at most %d", len(m.known), rememberMost)
-		}
-		reads = 0
-		off := &memory{}
-		read(off, "1")
-		read(off, "1")
-		want("switched off", 2)
-	})
+// Something is remembered only where this process alone writes.
+func TestRememberAlone(t *testing.T) {
 	each(t, func(t *testing.T, d place) {
-		if d.memory.on.Load() != d.isSQLite() {
-			t.Errorf("something is remembered: %t", d.memory.on.Load())
+		if d.memory.IsOn() != d.isSQLite() {
+			t.Errorf("something is remembered: %t", d.memory.IsOn())
 		}
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/dossier"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -28,35 +29,7 @@ type Role struct {
 	ChangedAt   time.Time // when it did last; zero where that is not known
 
 	trust    string // digest of the document
-	policies string // rolePolicies, as text: who lists roles does not look into it
-}
-
-// rolePolicies is what is kept of a role's policies: the lists, with documents
-// by digest.
-type rolePolicies struct {
-	Inline   policyList   `json:"inline"`
-	Managed  policyList   `json:"managed"`
-	Boundary *boundaryRef `json:"boundary,omitempty"`
-}
-
-type boundaryRef struct {
-	Status   serval.ListStatus `json:"status"`
-	Action   string            `json:"action,omitempty"`
-	Version  string            `json:"version,omitempty"`
-	Document string            `json:"document,omitempty"` // digest
-}
-
-type policyList struct {
-	Status   serval.ListStatus `json:"status"`
-	Action   string            `json:"action,omitempty"`
-	Policies []policyRef       `json:"policies,omitempty"`
-}
-
-type policyRef struct {
-	ARN      string `json:"arn,omitempty"`
-	Name     string `json:"name"`
-	Version  string `json:"version,omitempty"`
-	Document string `json:"document,omitempty"` // digest
+	policies string // as they are kept; see dossier
 }
 
 // The columns that a staged role and a role share.
@@ -222,35 +195,7 @@ func (of *Documents) Fill(r *Role) error {
 	if r.TrustPolicy, err = document(r.trust); err != nil {
 		return err
 	}
-	var policies rolePolicies
-	if err := json.Unmarshal([]byte(r.policies), &policies); err != nil {
-		return fmt.Errorf("reading the policies of %s: %w", r.ARN, err)
-	}
-	inline, managed := policies.Inline, policies.Managed
-	r.InlinePolicies = serval.InlinePolicies{Status: inline.Status, Action: inline.Action, Policies: []serval.InlinePolicy{}}
-	for _, p := range inline.Policies {
-		d, err := document(p.Document)
-		if err != nil {
-			return err
-		}
-		r.InlinePolicies.Policies = append(r.InlinePolicies.Policies, serval.InlinePolicy{Name: p.Name, Document: d})
-	}
-	r.ManagedPolicies = serval.ManagedPolicies{Status: managed.Status, Action: managed.Action, Policies: []serval.ManagedPolicy{}}
-	for _, p := range managed.Policies {
-		d, err := document(p.Document)
-		if err != nil {
-			return err
-		}
-		r.ManagedPolicies.Policies = append(r.ManagedPolicies.Policies, serval.ManagedPolicy{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: d})
-	}
-	if b := policies.Boundary; b != nil {
-		d, err := document(b.Document)
-		if err != nil {
-			return err
-		}
-		r.BoundaryPolicy = &serval.BoundaryPolicy{Status: b.Status, Action: b.Action, Version: b.Version, Document: d}
-	}
-	return nil
+	return dossier.Fill(&r.Role, r.policies, document)
 }
 
 func (v *View) document(digest string) (serval.Document, error) {
@@ -396,22 +341,9 @@ func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time
 
 // stage keeps a role whose documents are kept.
 func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
-	refs := rolePolicies{
-		Inline:  policyList{Status: r.InlinePolicies.Status, Action: r.InlinePolicies.Action},
-		Managed: policyList{Status: r.ManagedPolicies.Status, Action: r.ManagedPolicies.Action},
-	}
-	for _, p := range r.InlinePolicies.Policies {
-		refs.Inline.Policies = append(refs.Inline.Policies, policyRef{Name: p.Name, Document: p.Document.Digest()})
-	}
-	for _, p := range r.ManagedPolicies.Policies {
-		refs.Managed.Policies = append(refs.Managed.Policies, policyRef{ARN: p.ARN, Name: p.Name, Version: p.Version, Document: p.Document.Digest()})
-	}
-	if b := r.BoundaryPolicy; b != nil {
-		refs.Boundary = &boundaryRef{b.Status, b.Action, b.Version, b.Document.Digest()}
-	}
-	policies, err := json.Marshal(refs)
+	policies, err := dossier.Of(r.Role)
 	if err != nil {
-		return fmt.Errorf("encoding policies: %w", err)
+		return err
 	}
 	tags := r.Tags
 	if tags == nil {
@@ -433,7 +365,7 @@ func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		on conflict do nothing`,
 		push, accountID, micros(now), r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
-		string(tagText), r.TrustPolicy.Digest(), boundary, used, string(policies), flag(r.PoliciesComplete()), r.Digest, r.Shown(), r.Ability)
+		string(tagText), r.TrustPolicy.Digest(), boundary, used, policies, flag(r.PoliciesComplete()), r.Digest, r.Shown(), r.Ability)
 	if err == nil && n == 0 {
 		return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/lobby"
+	"github.com/serval-bridge/serval-bridge/internal/memory"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -50,7 +51,7 @@ type Store struct {
 	head   atomic.Pointer[Head]
 	known  atomic.Pointer[Head] // head; nil while it is being moved, and where nobody knows whether it was
 	full   atomic.Bool          // the last Write found no space
-	memory memory
+	memory memory.Memory
 
 	lobby      lobby.Lobby       // who is on the way to sign in, of SQLite
 	departures *lobby.Departures // and those who leave, of PostgreSQL
@@ -85,7 +86,8 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	s := &Store{db: db, told: c.Recorded, departures: lobby.Depart()}
 	s.chain.Store(&c.Chain)
-	s.memory.on.Store(db.Alone() && !c.ReadOnly)
+	s.memory.Aside = aside
+	s.memory.Switch(db.Alone() && !c.ReadOnly)
 	return s, nil
 }
 
@@ -105,7 +107,7 @@ func (s *Store) Rotate(ctx context.Context, u serval.Secret) error { return s.db
 // Close closes the database and lets another process serve it. Nothing else may be
 // called any more.
 func (s *Store) Close() error {
-	s.memory.on.Store(false)
+	s.memory.Switch(false)
 	return errors.Join(s.closeLobby(), s.db.Close())
 }
 
@@ -273,7 +275,7 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error,
 		}
 	}
 	err = tx.Commit()
-	s.memory.written(tx.Changed()...) // also where it cannot be told whether it was
+	s.memory.Written(tx.Changed()...) // also where it cannot be told whether it was
 	if err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
