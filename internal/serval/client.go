@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
-	"strings"
 )
 
 // A ClientAsk is a client on somebody's machine that asks to be let in under
@@ -93,35 +92,6 @@ func Challenge(verifier Secret) string {
 	}
 	sum := sha256.Sum256([]byte(verifier.Reveal()))
 	return base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-// TypedAlphabet are the letters of what is typed for a device: none that is
-// read for another, and no vowels, which make words (RFC 8628, section 6.1).
-const TypedAlphabet = "BCDFGHJKLMNPQRSTVWXZ"
-
-// TypedLength is how many of them there are.
-const TypedLength = 8
-
-// FoldTyped returns what a person typed for a device as it was made: without
-// spaces and dashes, and in capitals. It is empty where that cannot be it.
-func FoldTyped(text string) string {
-	var b strings.Builder
-	for _, c := range []byte(text) {
-		if 'a' <= c && c <= 'z' {
-			c -= 'a' - 'A'
-		}
-		switch {
-		case c == ' ' || c == '-':
-		case strings.IndexByte(TypedAlphabet, c) < 0 || b.Len() == TypedLength:
-			return ""
-		default:
-			b.WriteByte(c)
-		}
-	}
-	if b.Len() != TypedLength {
-		return ""
-	}
-	return b.String()
 }
 
 // NetworkOf returns what is counted as one line to the internet: an IPv4

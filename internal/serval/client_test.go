@@ -101,17 +101,6 @@ func TestChallenge(t *testing.T) {
 	}
 }
 
-func TestFoldTyped(t *testing.T) {
-	for text, want := range map[string]string{
-		"BCDFGHJK": "BCDFGHJK", "bcdf-ghjk": "BCDFGHJK", " b c d f – ": "", " bcdf ghjk ": "BCDFGHJK", "BCDFGHJ": "", "BCDFGHJKL": "", "": "", "ABCDFGHJ": "", "BCDF-GHJ1": "", "BCDF_GHJK": "",
-		"bcdfghj\u212a": "", // the Kelvin sign
-	} {
-		if got := FoldTyped(text); got != want {
-			t.Errorf("FoldTyped(%q) is %q, want %q", text, got, want)
-		}
-	}
-}
-
 func TestNetworks(t *testing.T) {
 	for _, c := range []struct {
 		a, b       string

@@ -163,12 +163,12 @@ func (s *Logins) StartDevice(ctx context.Context, who serval.Principal, ask serv
 
 // newTyped returns what a device shows: some 34 bits, for five minutes.
 func newTyped() string {
-	typed := make([]byte, 0, serval.TypedLength)
-	for len(typed) < serval.TypedLength {
+	typed := make([]byte, 0, TypedLength)
+	for len(typed) < TypedLength {
 		var b [1]byte
 		rand.Read(b[:]) // never fails
-		if int(b[0]) < 256/len(serval.TypedAlphabet)*len(serval.TypedAlphabet) {
-			typed = append(typed, serval.TypedAlphabet[int(b[0])%len(serval.TypedAlphabet)])
+		if int(b[0]) < 256/len(typedAlphabet)*len(typedAlphabet) {
+			typed = append(typed, typedAlphabet[int(b[0])%len(typedAlphabet)])
 		}
 	}
 	return string(typed)
@@ -198,7 +198,7 @@ func (s *Logins) Device(ctx context.Context, who serval.Principal, typed string)
 // waitingDevice returns the device that was typed for, if nobody has decided.
 func waitingDevice(v *store.View, typed string, now time.Time) (store.ClientAttempt, error) {
 	refused := serval.Refuse(serval.NotFound, "No device shows this code, or it has expired. Start again on the device.")
-	folded := serval.FoldTyped(typed)
+	folded := foldTyped(typed)
 	if folded == "" {
 		return store.ClientAttempt{}, refused
 	}

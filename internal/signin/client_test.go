@@ -194,7 +194,7 @@ func testDevice(t *testing.T, w *world) {
 	before := w.head()
 	d, err := w.logins.StartDevice(t.Context(), stranger(), l.device())
 	must(t, err)
-	if serval.FoldTyped(d.Typed) != d.Typed || !d.EndsAt.Equal(w.clock.now().Add(5*time.Minute)) || d.Interval != 5*time.Second {
+	if foldTyped(d.Typed) != d.Typed || !d.EndsAt.Equal(w.clock.now().Add(5*time.Minute)) || d.Interval != 5*time.Second {
 		t.Errorf("the device shows %q until %s", d.Typed, d.EndsAt)
 	}
 	poll := func(verifier serval.Secret) (SignedIn, string, string) {

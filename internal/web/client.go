@@ -150,7 +150,7 @@ func (s *Server) startDevice(w http.ResponseWriter, r *http.Request, v *visit) e
 		return err
 	}
 	return edge.WriteJSON(w, http.StatusOK, wire.Device{
-		DeviceCode: d.Code.Reveal(), UserCode: d.Typed[:serval.TypedLength/2] + "-" + d.Typed[serval.TypedLength/2:],
+		DeviceCode: d.Code.Reveal(), UserCode: d.Typed[:signin.TypedLength/2] + "-" + d.Typed[signin.TypedLength/2:],
 		VerificationURI: s.origin.String() + "/device", ExpiresIn: int(d.EndsAt.Sub(s.c.Now()).Seconds()), Interval: int(d.Interval.Seconds()),
 	})
 }
