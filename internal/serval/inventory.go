@@ -40,6 +40,8 @@ type Inventory struct {
 	// successful GetRole showed without the tag. It is the difference between
 	// "not listed" and "seen, and not ours any more".
 	Untagged []string `json:"untagged,omitempty"`
+
+	OIDCProvider *OIDCProvider `json:"oidc_provider,omitempty"` // nil where nobody asked
 }
 
 // An Unreadable is a role that could not be looked at. What was known of it

@@ -127,6 +127,7 @@ const (
 	ListDenied    ListStatus = "denied"    // AWS refused the action
 	ListThrottled ListStatus = "throttled" // AWS kept asking us to slow down
 	ListFailed    ListStatus = "failed"
+	ListAbsent    ListStatus = "absent" // of what is no list: there is none
 )
 
 // InlinePolicies are the policies embedded in a role. Where the status is not

@@ -138,10 +138,10 @@ func (m Mint) Check(a Minted, issuer, audience, subject string, asked, now time.
 	}
 	// An issuer may end in a slash (Auth0's does); IAM's provider may have been
 	// created with or without it.
-	bare := strings.TrimPrefix(strings.TrimPrefix(issuer, "https://"), "http://")
-	trimmed := strings.TrimSuffix(bare, "/")
-	provider := "arn:" + arn.Partition + ":iam::" + arn.AccountID + ":oidc-provider/"
-	providers := []string{issuer, bare, trimmed, provider + bare, provider + trimmed}
+	providers := []string{issuer}
+	for _, form := range []string{issuer, strings.TrimSuffix(issuer, "/")} {
+		providers = append(providers, ProviderName(form), ProviderARN(arn.Partition, arn.AccountID, form))
+	}
 	switch {
 	case a.AccessKeyID == "" || a.SecretAccessKey.Empty() || a.SessionToken.Empty():
 		return fmt.Errorf("STS answered without credentials")

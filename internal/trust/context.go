@@ -3,6 +3,8 @@ package trust
 import (
 	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // A Value is what is known of one thing in a request: nothing (the zero Value),
@@ -274,7 +276,7 @@ func (c *Context) check() error {
 	}
 	if c.operation() == withWebIdentity {
 		_, url, ok := strings.Cut(c.ProviderARN.text(), ":oidc-provider/")
-		if issuer := trimScheme(c.Issuer.text()); ok && issuer != "" && !sameButForm(url, issuer) {
+		if issuer := serval.ProviderName(c.Issuer.text()); ok && issuer != "" && !sameButForm(url, issuer) {
 			return refuse("issuer and provider_arn: the provider's ARN ends in the issuer without its scheme.")
 		}
 	}

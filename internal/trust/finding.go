@@ -110,8 +110,8 @@ const (
 
 // Findings returns what is to be known about the policy, the gravest first.
 func (p *Policy) Findings(ours Provider) []Finding {
-	l := lint{Provider: ours, policy: p, issuer: trimScheme(ours.Issuer)}
-	l.arn = providerARN(cmp.Or(ours.Partition, "aws"), ours.AccountID, l.issuer)
+	l := lint{Provider: ours, policy: p, issuer: serval.ProviderName(ours.Issuer)}
+	l.arn = serval.ProviderARN(cmp.Or(ours.Partition, "aws"), ours.AccountID, l.issuer)
 	for i := range p.statements {
 		if len(l.findings) > maxFindings {
 			break

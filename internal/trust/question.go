@@ -3,6 +3,8 @@ package trust
 import (
 	"strings"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 // A question is one attempt, ready to be put to statements.
@@ -46,29 +48,14 @@ func newQuestion(c Context, p *Policy, steps *budget) *question {
 	if q.operation != withWebIdentity {
 		return q
 	}
-	q.issuer = trimScheme(c.Issuer.text())
+	q.issuer = serval.ProviderName(c.Issuer.text())
 	if q.issuer == "" {
 		_, q.issuer, _ = strings.Cut(q.provider, ":oidc-provider/")
 	}
 	if q.provider == "" && !q.noProvider && q.issuer != "" && q.role.account != "" {
 		// The provider is in the role's account, and named for its URL (IAM User
 		// Guide, "Create an OpenID Connect (OIDC) identity provider in IAM").
-		q.provider, q.derived = providerARN(q.partition, q.role.account, q.issuer), true
+		q.provider, q.derived = serval.ProviderARN(q.partition, q.role.account, q.issuer), true
 	}
 	return q
-}
-
-func providerARN(partition, account, issuer string) string {
-	return "arn:" + partition + ":iam::" + account + ":oidc-provider/" + issuer
-}
-
-// trimScheme returns an issuer as providers and keys name it. Only a rehearsal
-// on loopback has another scheme than https.
-func trimScheme(issuer string) string {
-	for _, scheme := range []string{"https://", "http://"} {
-		if len(issuer) >= len(scheme) && strings.EqualFold(issuer[:len(scheme)], scheme) {
-			return issuer[len(scheme):]
-		}
-	}
-	return issuer
 }
