@@ -124,7 +124,7 @@ func (p *program) scan(ctx context.Context, a serval.Account, to reach, output s
 	}
 	var inv serval.Inventory
 	if err = reader.Guard(ctx, a); err == nil {
-		inv, err = reader.Inventory(ctx, a, nil, m.advanced)
+		inv, err = reader.Inventory(ctx, a, nil, people.issuer, m.advanced)
 	}
 	m.done()
 	if err != nil {

@@ -22,6 +22,9 @@
 // the pages of both, and two for each policy of AWS's own; the inventory is the
 // same, and only says that it was read by authorization details.
 //
+// Where an issuer is told, GetOpenIDConnectProvider asks once for its provider; see
+// provider.go.
+//
 // Between two such readings Delta looks for what is new, gone or changed, for as
 // many calls as it is given; see delta.go.
 //
@@ -57,7 +60,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// The actions that are asked of IAM: serval.IngestionActions, and one that is
+// The actions that are asked of IAM: serval.IngestionActions, and two that are
 // tried.
 const (
 	listRoles                = "iam:ListRoles"
@@ -68,6 +71,7 @@ const (
 	getPolicy                = "iam:GetPolicy"
 	getPolicyVersion         = "iam:GetPolicyVersion"
 	getDetails               = "iam:GetAccountAuthorizationDetails" // tried, and never needed
+	getProvider              = "iam:GetOpenIDConnectProvider"       // the same, where an issuer is told
 
 	assumeRole        = "sts:AssumeRole"
 	getCallerIdentity = "sts:GetCallerIdentity"
@@ -301,7 +305,7 @@ func (r *Reader) gate(accountID string) *gate {
 	defer r.mu.Unlock()
 	g := r.gates[accountID]
 	if g == nil {
-		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, pace: pace.New()}
+		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, provider: &refusal{}, pace: pace.New()}
 		for range r.config.Concurrency / notAtFirst {
 			g.slots <- struct{}{}
 		}

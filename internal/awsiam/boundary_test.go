@@ -39,7 +39,7 @@ func TestBoundaries(t *testing.T) {
 					allowDetails(owner)
 				}
 				e.ResetCalls()
-				inv, err := r.Inventory(t.Context(), a, nil, nil)
+				inv, err := r.Inventory(t.Context(), a, nil, "", nil)
 				if err != nil || !inv.Complete || len(inv.Roles) != 5 || len(inv.Problems) != 0 || inv.ReadBy != by {
 					t.Fatalf("account %s: %v, complete %v, %d roles by %s, problems %v", id, err, inv.Complete, len(inv.Roles), inv.ReadBy, inv.Problems)
 				}

@@ -101,11 +101,12 @@ type line struct {
 
 // A gate bounds and paces the calls that land in one account.
 type gate struct {
-	account string
-	slots   chan struct{}
-	good    atomic.Int64 // answers
-	tried   *tried
-	pace    *pace.Account
+	account  string
+	slots    chan struct{}
+	good     atomic.Int64 // answers
+	tried    *tried
+	provider *refusal
+	pace     *pace.Account
 }
 
 // ask makes one call, as often as it takes. It returns the answer, a *callError,

@@ -93,7 +93,7 @@ func TestFailuresAreExplained(t *testing.T) {
 					text = strings.ReplaceAll(text, strings.TrimSuffix(name, ")"), "SESSION")
 				}
 				golden(t, tt.name, text)
-				_, err := r.Inventory(t.Context(), a, nil, nil)
+				_, err := r.Inventory(t.Context(), a, nil, "", nil)
 				if g := failureOf(t, err); g.Check != f.Check || g.Code != f.Code {
 					t.Errorf("Inventory says %s %s, Check says %s %s", g.Check, g.Code, f.Check, f.Code)
 				}
@@ -149,7 +149,7 @@ func TestChain(t *testing.T) {
 		a.Via = []serval.Hop{{RoleARN: "arn:aws:iam::" + between + ":role/hop", ExternalID: "hop-id"}}
 		r := e.reader(t)
 		for range 2 {
-			inv, err := r.Inventory(t.Context(), a, nil, nil)
+			inv, err := r.Inventory(t.Context(), a, nil, "", nil)
 			if err != nil || len(inv.Roles) != 6 {
 				t.Fatalf("%v, %v; want all six", names(inv), err)
 			}
@@ -294,7 +294,7 @@ func TestForeignPartition(t *testing.T) {
 		a.Partition, a.RoleARN = "aws-cn", "arn:aws-cn:iam::"+spoke+":role/serval-ingest"
 		r := e.reader(t)
 		for range 2 {
-			_, err := r.Inventory(t.Context(), a, nil, nil)
+			_, err := r.Inventory(t.Context(), a, nil, "", nil)
 			if !serval.IsRefusal(err, serval.FailedPrecondition) || !strings.Contains(err.Error(), "aws-cn") {
 				t.Errorf("error %v, want a refusal that names the partition", err)
 			}

@@ -36,7 +36,7 @@ func remember(t testing.TB, e *estate, a serval.Account) *memory {
 
 func (m *memory) full() {
 	m.t.Helper()
-	inv, err := m.reader.Inventory(m.t.Context(), m.a, nil, nil)
+	inv, err := m.reader.Inventory(m.t.Context(), m.a, nil, "", nil)
 	if err != nil || !inv.Complete {
 		m.t.Fatalf("reading in full: %v, problems %v", err, inv.Problems)
 	}

@@ -24,28 +24,33 @@ import (
 // role that the upstream knows and that has no tag here, is asked of GetRole:
 // it has the last word wherever the two could disagree.
 
-// detailsAgain is how long an account's refusal is remembered.
-const detailsAgain = 12 * time.Hour
+// refusedFor is how long an account's refusal is remembered.
+const refusedFor = 12 * time.Hour
 
-// A tried is what an account remembers of its details between readings.
-type tried struct {
+// A refusal is remembered of an action that a reading does not rely on.
+type refusal struct {
 	mu    sync.Mutex
 	role  string // whose session was refused: another role may be allowed
 	until time.Time
+}
+
+// worth reports whether the action is to be tried with sessions of the role.
+func (r *refusal) worth(role string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.role != role || !now.Before(r.until)
+}
+
+func (r *refusal) failed(role string, now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.role, r.until = role, now.Add(refusedFor)
+}
+
+// A tried is what an account remembers of its details between readings.
+type tried struct {
+	refusal
 	large bool // roles and policies did not fit one page
-}
-
-// worth reports whether the details are to be tried with sessions of the role.
-func (t *tried) worth(role string, now time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.role != role || !now.Before(t.until)
-}
-
-func (t *tried) failed(role string, now time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.role, t.until = role, now.Add(detailsAgain)
 }
 
 // lists returns which lists are read each on its own: one after the other in one

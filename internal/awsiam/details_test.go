@@ -141,7 +141,7 @@ func TestBothWaysGiveTheSameBytes(t *testing.T) {
 				}
 				again := e.reader(t)
 				for range 2 { // the second time the lists are read apart
-					inv, err := again.Inventory(t.Context(), a, known, nil)
+					inv, err := again.Inventory(t.Context(), a, known, "", nil)
 					if err != nil || withoutWay(t, inv) != withoutWay(t, byRoles) {
 						t.Errorf("read again it differs: %v", err)
 					}
@@ -200,7 +200,7 @@ func TestCallsWithDetails(t *testing.T) {
 				want := tt.want
 				for range 2 {
 					e.ResetCalls()
-					inv, err := r.Inventory(t.Context(), a, nil, nil)
+					inv, err := r.Inventory(t.Context(), a, nil, "", nil)
 					if err != nil || !inv.Complete || len(inv.Roles) != tt.shape.tagged || inv.ReadBy != serval.ByAuthorizationDetails || len(inv.Problems) != 0 {
 						t.Fatalf("%v, complete %v, %d roles, by %s, problems %v", err, inv.Complete, len(inv.Roles), inv.ReadBy, inv.Problems)
 					}
@@ -235,7 +235,7 @@ func TestRefusalOfDetailsIsRemembered(t *testing.T) {
 		r := e.reader(t)
 		read := func(by string, tried int) {
 			t.Helper()
-			inv, err := r.Inventory(t.Context(), a, nil, nil)
+			inv, err := r.Inventory(t.Context(), a, nil, "", nil)
 			if err != nil || inv.ReadBy != by || !inv.Complete || len(inv.Problems) != 0 || len(inv.Roles) != 6 {
 				t.Errorf("%v, by %s, complete %v, problems %v, %d roles; want all six by %s", err, inv.ReadBy, inv.Complete, inv.Problems, len(inv.Roles), by)
 			}
@@ -405,7 +405,7 @@ func TestDetailsWithoutListing(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
 		owner.SetInline("serval-ingest", "read", allow("iam:GetRole", "iam:GetPolicy", "iam:GetPolicyVersion"))
 		allowDetails(owner)
-		_, err := e.reader(t).Inventory(t.Context(), a, nil, nil)
+		_, err := e.reader(t).Inventory(t.Context(), a, nil, "", nil)
 		if f := failureOf(t, err); f.Text != serval.TextNoListRoles {
 			t.Errorf("%v, want the text of a missing iam:ListRoles", f)
 		}

@@ -100,7 +100,7 @@ func (e *estate) reader(t testing.TB) *awsiam.Reader {
 
 func (e *estate) inventory(t testing.TB, a serval.Account, known ...string) serval.Inventory {
 	t.Helper()
-	inv, err := e.reader(t).Inventory(t.Context(), a, known, nil)
+	inv, err := e.reader(t).Inventory(t.Context(), a, known, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +149,7 @@ func readAll(t testing.TB, r *awsiam.Reader, accounts []serval.Account) {
 	var g errgroup.Group
 	for _, a := range accounts {
 		g.Go(func() error {
-			inv, err := r.Inventory(context.Background(), a, nil, nil)
+			inv, err := r.Inventory(context.Background(), a, nil, "", nil)
 			if err == nil && (!inv.Complete || len(inv.Problems) != 0) {
 				err = fmt.Errorf("account %s: complete %v, problems %v", a.ID, inv.Complete, inv.Problems)
 			}

@@ -52,7 +52,7 @@ func TestEachPageFailingInTurn(t *testing.T) {
 		inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
 			e.ShortPages(2)
 			e.Inject(awstest.Fault{Action: "ListRoles", After: page, Status: 500, Code: "ServiceFailure", Message: "try later"})
-			inv, err := e.reader(t).Inventory(t.Context(), a, nil, nil)
+			inv, err := e.reader(t).Inventory(t.Context(), a, nil, "", nil)
 			if page == 0 {
 				if f := failureOf(t, err); f.Check != awsiam.StageList || f.Code != "ServiceFailure" {
 					t.Errorf("failure %+v, want one of the listing", f)
@@ -110,7 +110,7 @@ func TestListingThatIsNotWhole(t *testing.T) {
 			inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
 				e.ShortPages(3)
 				e.Inject(tt.fault)
-				inv, err := e.reader(t).Inventory(t.Context(), a, nil, nil)
+				inv, err := e.reader(t).Inventory(t.Context(), a, nil, "", nil)
 				if tt.roles < 0 {
 					if f := failureOf(t, err); f.Code != tt.code {
 						t.Errorf("code %s, want %s: %v", f.Code, tt.code, err)
@@ -139,7 +139,7 @@ func TestWrongAccount(t *testing.T) {
 					allowDetails(owner)
 				}
 				e.Inject(awstest.Fault{Action: action, Mutate: swap})
-				inv, err := e.reader(t).Inventory(t.Context(), a, nil, nil)
+				inv, err := e.reader(t).Inventory(t.Context(), a, nil, "", nil)
 				if f := failureOf(t, err); f.Code != "WrongAccount" || len(inv.Roles) != 0 {
 					t.Errorf("%v with roles %v, want WrongAccount and nothing else", err, names(inv))
 				}
@@ -148,7 +148,7 @@ func TestWrongAccount(t *testing.T) {
 	}
 	inBubble(t, func(t *testing.T, e *estate, _ *awstest.Account, a serval.Account) {
 		a.ID = other
-		_, err := e.reader(t).Inventory(t.Context(), a, nil, nil)
+		_, err := e.reader(t).Inventory(t.Context(), a, nil, "", nil)
 		if !serval.IsRefusal(err, serval.Invalid) || e.CountCalls("") != 0 {
 			t.Errorf("%v after %d calls, want a refusal before the first", err, e.CountCalls(""))
 		}
@@ -423,7 +423,7 @@ func TestAccountThatHangs(t *testing.T) {
 		e.Inject(awstest.Fault{Action: "GetRole", Hang: true})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := e.reader(t).Inventory(ctx, a, nil, nil); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := e.reader(t).Inventory(ctx, a, nil, "", nil); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want the caller's own deadline", err)
 		}
 	})
@@ -510,7 +510,7 @@ func TestSameBytesAndSharedPolicies(t *testing.T) {
 		shape{roles: 40, tagged: 20, inline: 2, attached: 3, aws: 5}.fill(e, owner)
 		var last string
 		for range 2 {
-			inv, err := r.Inventory(t.Context(), a, nil, nil)
+			inv, err := r.Inventory(t.Context(), a, nil, "", nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -545,7 +545,7 @@ func TestOnlyTheActions(t *testing.T) {
 		e.config.Concurrency = 1 // Observe is called one by one
 		r := e.reader(t)
 		var last awsiam.Progress
-		if _, err := r.Inventory(t.Context(), a, nil, func(p awsiam.Progress) { last = p }); err != nil {
+		if _, err := r.Inventory(t.Context(), a, nil, "", func(p awsiam.Progress) { last = p }); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range e.Calls() {

@@ -198,7 +198,7 @@ func read(c awsiam.Config, accounts []serval.Account, rounds int) (results []res
 		var all sync.WaitGroup
 		for _, a := range accounts {
 			all.Go(func() {
-				inv, err := r.Inventory(context.Background(), a, nil, nil)
+				inv, err := r.Inventory(context.Background(), a, nil, "", nil)
 				mu.Lock()
 				defer mu.Unlock()
 				now.Roles += len(inv.Roles)

@@ -38,10 +38,11 @@ type Progress struct {
 // read: a *Failure, a *serval.Refusal, or the context's error.
 //
 // known are the ids of roles that the upstream lists; those seen without the tag
-// are in Untagged. progress, unless nil, is called often and must be quick.
+// are in Untagged. issuer, unless empty, is whose OIDC provider is asked for in the
+// account. progress, unless nil, is called often and must be quick.
 // Reading an account again when nothing changed gives the same bytes but for
 // the two times.
-func (r *Reader) Inventory(ctx context.Context, a serval.Account, known []string, progress func(Progress)) (serval.Inventory, error) {
+func (r *Reader) Inventory(ctx context.Context, a serval.Account, known []string, issuer string, progress func(Progress)) (serval.Inventory, error) {
 	outer := ctx
 	ctx, cancel := context.WithTimeout(ctx, accountDeadline)
 	defer cancel()
@@ -63,7 +64,7 @@ func (r *Reader) Inventory(ctx context.Context, a serval.Account, known []string
 		AccountID: a.ID, AccountName: a.Name, StartedAt: started, Complete: true, ReadBy: serval.ByRoles,
 	}
 	rd.gate.pace.Begin()
-	err = rd.run(ctx)
+	err = rd.run(ctx, issuer)
 	if outer.Err() != nil {
 		return serval.Inventory{}, fmt.Errorf("reading account %s: %w", a.ID, outer.Err())
 	}
@@ -141,9 +142,14 @@ func (p packed) role(i int) listed {
 
 // run lists the roles, with the details beside them where they can be had, and
 // reads what these do not tell while it lists on.
-func (rd *reading) run(ctx context.Context) error {
+func (rd *reading) run(ctx context.Context, issuer string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	if issuer != "" {
+		beside.Go(func() { rd.askProvider(ctx, issuer) })
+	}
 
 	pages := make(chan []listed, 16)
 	var lister, detailer errgroup.Group

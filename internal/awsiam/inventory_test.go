@@ -96,7 +96,7 @@ func TestPace(t *testing.T) {
 				}
 				start := time.Now()
 				r := e.reader(t)
-				inv, err := r.Inventory(t.Context(), account, nil, nil)
+				inv, err := r.Inventory(t.Context(), account, nil, "", nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -118,7 +118,7 @@ func TestPace(t *testing.T) {
 				// By now the pace is known.
 				e.ResetCalls()
 				start = time.Now()
-				if inv, err = r.Inventory(t.Context(), account, nil, nil); err != nil || !inv.Complete {
+				if inv, err = r.Inventory(t.Context(), account, nil, "", nil); err != nil || !inv.Complete {
 					t.Fatalf("complete %v: %v", inv.Complete, err)
 				}
 				again := 0

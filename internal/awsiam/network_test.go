@@ -48,7 +48,7 @@ func TestFewLongAnswersAreReadAtOnce(t *testing.T) {
 			most int
 			read func(serval.Account) error
 		}{
-			{"readings", 2, func(a serval.Account) error { _, err := r.Inventory(t.Context(), a, nil, nil); return err }},
+			{"readings", 2, func(a serval.Account) error { _, err := r.Inventory(t.Context(), a, nil, "", nil); return err }},
 			{"deltas", 1, func(a serval.Account) error {
 				_, err := r.Delta(t.Context(), a, nil, time.Time{}, plenty)
 				return err

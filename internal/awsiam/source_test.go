@@ -171,7 +171,7 @@ func TestCredentialSources(t *testing.T) {
 			a.STS.Endpoint = e.config.STSEndpoint // also where the case has an STS of its own for web identities
 			tt.set(t, e, &e.config, user, session)
 			r := e.reader(t)
-			inv, err := r.Inventory(t.Context(), a, nil, nil)
+			inv, err := r.Inventory(t.Context(), a, nil, "", nil)
 			if err != nil || !inv.Complete {
 				t.Fatalf("complete %v: %v", inv.Complete, err)
 			}

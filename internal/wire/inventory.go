@@ -101,8 +101,9 @@ func readInventory(r io.Reader, most, mostRole int64, role func(serval.Role) err
 		lists: map[string]func(*json.Decoder, *source) error{
 			"unreadable": listInto(&inv.Unreadable, "unreadable", textsOfUnreadable), "near_misses": listInto(&inv.NearMisses, "near_misses", textsOfNearMiss),
 			"problems": listInto(&inv.Problems, "problems", textsOfProblem), "untagged": listInto(&inv.Untagged, "untagged", textsOfUntagged),
+			"oidc_provider": func(d *json.Decoder, src *source) error { return readProvider(d, src, &inv.OIDCProvider) },
 		},
-		optional: []string{"untagged"},
+		optional: []string{"untagged", "oidc_provider"},
 	})
 	if err != nil {
 		return serval.Inventory{}, err
@@ -117,7 +118,7 @@ type push struct {
 	most, mostRole int64 // bytes
 	head           head
 	role           func(serval.Role) error
-	lists          map[string]func(*json.Decoder, *source) error // beside the roles
+	lists          map[string]func(*json.Decoder, *source) error // beside the roles, and what else is bounded by itself
 	optional       []string                                      // of all fields
 }
 
@@ -296,6 +297,27 @@ func readList[T any](d *json.Decoder, src *source, name string, texts func(T) []
 		return nil, src.explain("%s breaks off or is malformed", name)
 	}
 	return list, nil
+}
+
+// readProvider reads an OIDC provider into to.
+func readProvider(d *json.Decoder, src *source, to **serval.OIDCProvider) error {
+	src.allow(d, MaxEntryBytes)
+	var text json.RawMessage
+	if err := d.Decode(&text); err != nil {
+		return src.explain("oidc_provider breaks off or is malformed")
+	}
+	strict := json.NewDecoder(bytes.NewReader(text))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(to); err != nil {
+		return src.explain("oidc_provider: %s", clip(err.Error()))
+	}
+	if *to == nil {
+		return src.explain("oidc_provider is null: it is left out where nobody asked for one")
+	}
+	if longest(append((*to).ClientIDs, (*to).Issuer, (*to).ARN, string((*to).Status))...) > MaxText {
+		return src.explain("oidc_provider: a text of it has more than %d bytes", MaxText)
+	}
+	return nil
 }
 
 func textsOfUnreadable(u serval.Unreadable) []string {

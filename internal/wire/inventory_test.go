@@ -245,6 +245,11 @@ func TestReadInventory_refuses(t *testing.T) {
 		{"an unknown field of an unreadable", replace(`"unreadable":[]`, `"unreadable":[{},{"x":1}]`), `unreadable[1]: json: unknown field "x"`},
 		{"an unknown field of a near miss", replace(`"near_misses":[]`, `"near_misses":[{"x":1}]`), `near_misses[0]: json: unknown field "x"`},
 		{"an unknown field of a problem", replace(`"problems":[]`, `"problems":[{"x":1}]`), `problems[0]: json: unknown field "x"`},
+		{"a provider that is null", withProvider("null"), "oidc_provider is null"},
+		{"a provider that is none", withProvider("[]"), "oidc_provider: json"},
+		{"an unknown field of a provider", withProvider(`{"x":1}`), `oidc_provider: json: unknown field "x"`},
+		{"a provider that breaks off", withProvider(`{"arn":}`), "oidc_provider breaks off or is malformed"},
+		{"a provider twice", withProvider(`{},"oidc_provider":{}`), `field "oidc_provider" comes twice`},
 		{"an untagged that is no text", replace(`"problems":[]`, `"problems":[],"untagged":[1]`), "untagged[0]: json"},
 		{"a problem that is null", replace(`"problems":[]`, `"problems":[null]`), "problems[0] is null"},
 		{"no comma between problems", replace(`"problems":[]`, `"problems":[{}{}]`), "problems[1] breaks off or is malformed"},
@@ -264,6 +269,17 @@ func TestReadInventory_refuses(t *testing.T) {
 			if _, err := collect(strings.NewReader(withList(list, strings.Replace(entry, "xx", "x", 1)))); err != nil {
 				t.Errorf("%s, of as many bytes as are taken: %v", name, err)
 			}
+		}
+	}
+	for _, field := range []string{`"issuer":"`, `"arn":"`, `"status":"`, `"client_ids":["a","`} {
+		end := `"}`
+		if strings.Contains(field, "[") {
+			end = `"]}`
+		}
+		name := "a long text in a provider: " + field
+		cases = append(cases, struct{ name, text, want string }{name, withProvider("{" + field + long + end), "oidc_provider: a text of it has more than 2048 bytes"})
+		if _, err := collect(strings.NewReader(withProvider("{" + field + long[1:] + end))); err != nil {
+			t.Errorf("%s, of as many bytes as are taken: %v", name, err)
 		}
 	}
 	for _, field := range []string{"account_id", "account_name", "read_by"} {
@@ -313,6 +329,44 @@ func withList(list string, entries ...string) string {
 	text := strings.Replace(small, `"`+list+`":[],`, "", 1)
 	text = strings.TrimSuffix(strings.Replace(text, `,"`+list+`":[]`, "", 1), "}")
 	return text + `,"` + list + `":[` + strings.Join(entries, ",") + "]}"
+}
+
+// withProvider returns small with an OIDC provider.
+func withProvider(text string) string {
+	return small[:len(small)-1] + `,"oidc_provider":` + text + "}"
+}
+
+// The provider that an account was asked for is there only where it was, and all of it comes back.
+func TestInventory_provider(t *testing.T) {
+	for name, ids := range map[string][]string{"provider": {"0oa1", "0oa2"}, "provider without ids": {}} {
+		inv := testInventory()
+		plain := written(t, inv)
+		inv.OIDCProvider = &serval.OIDCProvider{Issuer: "https://acme.okta.com", ARN: "arn:aws:iam::111122223333:oidc-provider/acme.okta.com", Status: serval.ListRead, ClientIDs: ids}
+		text := written(t, inv)
+		golden(t, "inventory-"+strings.ReplaceAll(name, " ", "-")+".json", pretty(t, rawText(text)))
+		back, err := collect(strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(inv, back); diff != "" {
+			t.Errorf("it does not come back as it was (-want +got):\n%s", diff)
+		}
+		if without, _, _ := strings.Cut(text, `,"oidc_provider"`); !strings.HasPrefix(plain, without) || strings.Contains(plain, "oidc_provider") {
+			t.Errorf("the provider changes what is beside it:\n%s", text)
+		}
+	}
+}
+
+// More than AWS lets a provider have is bounded before it is held.
+func TestReadInventory_longProvider(t *testing.T) {
+	ids := strings.Repeat(`"`+strings.Repeat("x", 1000)+`",`, 70)
+	_, err := collect(strings.NewReader(withProvider(`{"client_ids":[` + ids + `"x"]}`)))
+	if kindOf(err) != serval.TooLarge {
+		t.Errorf("got %v, want it refused as too large", err)
+	}
+	if _, err := collect(strings.NewReader(withProvider(`{"client_ids":[` + ids[:60*1003] + `"x"]}`))); err != nil {
+		t.Errorf("of almost as many bytes as are taken: %v", err)
+	}
 }
 
 // A few bytes of gzip unfold to lists without end: they are bounded in number

@@ -59,6 +59,9 @@ type Sync struct {
 	// TakesBoundaries says that roles may have permissions_boundary_policy. An
 	// upstream of before that field refuses what it does not know.
 	TakesBoundaries bool `json:"takes_boundaries"`
+	// Issuer is whose OIDC provider a full sync asks for: the inventory may have
+	// oidc_provider then. Absent where it may not.
+	Issuer string `json:"issuer,omitempty"`
 }
 
 // A Push answers an accepted inventory or delta.

@@ -164,7 +164,7 @@ func shapes() map[string]any {
 			serval.STS{Region: "us-west-1", Endpoint: "https://sts.us-west-1.amazonaws.com", Dial: "nlb:443", HTTPProxy: "http://proxy:3128"},
 			"arn:aws:iam::111122223333:role/w", 7, at(0), true}}},
 		"open-sync": OpenSync{"hub", serval.SyncDelta},
-		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}, true},
+		"sync":      Sync{8, at(20), at(0), []serval.KnownRole{{RoleID: "AROA1", ARN: roleARN, Digest: "0a", Shown: "0b"}}, true, "https://acme.okta.com"},
 		"push":      Push{8, true, 1, 2, 3, 4, 5},
 
 		"start-check":  StartCheck{serval.CheckOrganization},

@@ -36,6 +36,7 @@ type far struct {
 
 	// What is asked before each call; an error is the call's answer.
 	away   func() error
+	issuer string // is told with each sync
 	onOpen func(id string) error
 	onPush func(inv serval.Inventory) error
 	// onPushed is asked after a push was taken: it happened, and failed.
@@ -143,7 +144,7 @@ func (f *far) OpenSync(ctx context.Context, id, name string, kind serval.SyncKin
 	if kind == serval.SyncDelta {
 		r.until = time.Now().Add(10 * time.Minute)
 	}
-	return worker.Opened{Generation: r.opened, LookedAt: r.lookedAt, Known: known}, nil
+	return worker.Opened{Generation: r.opened, LookedAt: r.lookedAt, Known: known, Issuer: f.issuer}, nil
 }
 
 func (f *far) Push(ctx context.Context, inv serval.Inventory) (worker.Pushed, error) {
@@ -353,7 +354,7 @@ func (n *near) Delta(ctx context.Context, a serval.Account, known []serval.Known
 	return d, nil
 }
 
-func (n *near) Inventory(ctx context.Context, a serval.Account, known []string) (serval.Inventory, error) {
+func (n *near) Inventory(ctx context.Context, a serval.Account, known []string, issuer string) (serval.Inventory, error) {
 	defer n.enter(a.ID, "a full sync")()
 	n.mu.Lock()
 	if n.reads == nil {
@@ -379,8 +380,12 @@ func (n *near) Inventory(ctx context.Context, a serval.Account, known []string) 
 	case <-ctx.Done():
 		return serval.Inventory{}, ctx.Err()
 	}
+	var provider *serval.OIDCProvider
+	if issuer != "" {
+		provider = &serval.OIDCProvider{Issuer: issuer}
+	}
 	return serval.Inventory{
-		AccountID: a.ID, AccountName: a.Name, StartedAt: started, FinishedAt: time.Now(), Complete: true, ReadBy: serval.ByRoles,
+		AccountID: a.ID, AccountName: a.Name, StartedAt: started, FinishedAt: time.Now(), Complete: true, ReadBy: serval.ByRoles, OIDCProvider: provider,
 		Roles: []serval.Role{{ARN: "arn:aws:iam::" + a.ID + ":role/dev", RoleID: "AROADEV", Name: "dev", Path: "/"}},
 	}, nil
 }

@@ -199,7 +199,7 @@ func (s *syncing) run(ctx context.Context) error {
 	for i, k := range opened.Known {
 		known[i] = k.RoleID
 	}
-	inv, err := s.Reader.Inventory(ctx, s.account.Account, known)
+	inv, err := s.Reader.Inventory(ctx, s.account.Account, known, opened.Issuer)
 	s.reading = s.Now().Sub(s.out.StartedAt)
 	if ctx.Err() != nil {
 		return ctx.Err() // what was read so far is not an inventory

@@ -40,7 +40,8 @@ import (
 // that says it is not all of them. It returns an error only where nothing could
 // be read; an *Unread says more than others.
 type Reader interface {
-	Inventory(ctx context.Context, a serval.Account, known []string) (serval.Inventory, error)
+	// It asks for the OIDC provider of the issuer, unless that is empty.
+	Inventory(ctx context.Context, a serval.Account, known []string, issuer string) (serval.Inventory, error)
 	// Delta looks for what is not as known, with about budget calls of AWS. since
 	// is when the account was last looked at.
 	Delta(ctx context.Context, a serval.Account, known []serval.KnownRole, since time.Time, budget int) (serval.Delta, error)
@@ -73,6 +74,7 @@ type Opened struct {
 	Generation int64
 	LookedAt   time.Time          // when the account was last looked at, by a sync of either kind; zero for never
 	Known      []serval.KnownRole // the roles that the upstream lists
+	Issuer     string             // whose OIDC provider is to be asked for; empty: none
 }
 
 // A Pushed is what became of a push.

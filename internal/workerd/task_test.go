@@ -90,7 +90,7 @@ func TestPerform(t *testing.T) {
 		}
 	}
 	// What it made can be found by tag, and assumed by who bears a token of ours only.
-	inv, err := p.AWS.Inventory(t.Context(), a, nil, nil)
+	inv, err := p.AWS.Inventory(t.Context(), a, nil, "", nil)
 	if err != nil || len(inv.Roles) != 1 || inv.Roles[0].ARN != r.Role.ARN || !strings.Contains(string(inv.Roles[0].TrustPolicy), "login.example.com:aud") {
 		t.Errorf("inventory %+v (%v), want the role that was made", inv.Roles, err)
 	}

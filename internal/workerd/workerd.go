@@ -276,9 +276,9 @@ func serveAdmin(c *Config, p *probe.Probe, cancel context.CancelCauseFunc) (stop
 type reader struct{ aws *awsiam.Reader }
 
 // Inventory reads the account, unless its ingestion role is open to others.
-func (r reader) Inventory(ctx context.Context, a serval.Account, known []string) (inv serval.Inventory, err error) {
+func (r reader) Inventory(ctx context.Context, a serval.Account, known []string, issuer string) (inv serval.Inventory, err error) {
 	if err = r.aws.Guard(ctx, a); err == nil {
-		inv, err = r.aws.Inventory(ctx, a, known, nil)
+		inv, err = r.aws.Inventory(ctx, a, known, issuer, nil)
 	}
 	if f, ok := errors.AsType[*awsiam.Failure](err); ok {
 		err = &worker.Unread{
@@ -325,7 +325,7 @@ func (f far) OpenSync(ctx context.Context, accountID, name string, kind serval.S
 	if b, ok := errors.AsType[*upstream.Busy](err); ok {
 		return worker.Opened{}, &worker.Busy{Until: b.Until}
 	}
-	return worker.Opened{Generation: sync.Generation, LookedAt: sync.LookedAt.Time, Known: sync.Known}, err
+	return worker.Opened{Generation: sync.Generation, LookedAt: sync.LookedAt.Time, Known: sync.Known, Issuer: sync.Issuer}, err
 }
 
 // Push puts an inventory.
