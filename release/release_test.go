@@ -151,7 +151,7 @@ func TestImages(t *testing.T) {
 		command      []string
 		files        []string
 	}{
-		{"serval-bridge", version + "\n", []string{"serve"}, []string{"LICENCES.txt", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "serval-bridge", "var", "var/lib", "var/lib/serval"}},
+		{"serval-bridge", "serval-bridge " + version + " ", []string{"serve"}, []string{"LICENCES.txt", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "serval-bridge", "var", "var/lib", "var/lib/serval"}},
 		{"serval-worker", "serval-worker " + version + " ", []string{"run"}, []string{"LICENCES.txt", "etc", "etc/ssl", "etc/ssl/certs", "etc/ssl/certs/ca-certificates.crt", "serval-worker"}},
 	} {
 		t.Run(c.target, func(t *testing.T) {

@@ -13,7 +13,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -61,14 +60,15 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		SilenceErrors: true,
 		Version:       version(),
 	}
+	root.SetVersionTemplate("serval-bridge {{.Version}}\n")
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return exit{exitUsage, err} })
 	root.AddCommand(serve(environ), migrate(environ), backup(environ), restored(environ), doctor(environ), audit(environ), configuration(environ), explain(),
-		&cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error {
-			fmt.Fprintln(c.OutOrStdout(), version())
-			return nil
+		&cobra.Command{Use: "version", Short: "Say which build this is", Args: noArgs, RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(c.OutOrStdout(), "serval-bridge %s\n", version())
+			return err
 		}})
 
 	err := root.ExecuteContext(ctx)
@@ -95,26 +95,11 @@ func noArgs(c *cobra.Command, args []string) error {
 // stamped is the version that a release is built as; the linker sets it.
 var stamped string
 
-// version returns the version that was stamped, the module's, or the commit it
-// was built from.
-func version() string {
-	if stamped != "" {
-		return stamped
-	}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	if v := info.Main.Version; v != "" && v != "(devel)" {
-		return v
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
-	}
-	return "devel"
-}
+// version says which build this is.
+func version() string { return settings.Version(stamped) }
+
+// release is the version alone, for where there is room for no more.
+func release() string { return strings.Fields(version())[0] }
 
 // wrong returns all faults as one error.
 func wrong(faults []string) error {
@@ -140,7 +125,7 @@ func serve(environ []string) *cobra.Command {
 		defer log.Sync() // it has said what it could
 		config.Level, config.LogSink = &atomic, sink
 		if trace.Wanted(func(name string) string { return lookup(environ, name) }) {
-			tracer, err := trace.Start(command.Context(), version())
+			tracer, err := trace.Start(command.Context(), release())
 			if err != nil {
 				return exit{exitUsage, err}
 			}
@@ -151,7 +136,7 @@ func serve(environ []string) *cobra.Command {
 				tracer.Stop(ctx) // what cannot be sent is dropped
 			}()
 		}
-		config.Log, config.Version, config.AcceptNewExternalIDs = log, version(), accept
+		config.Log, config.Version, config.AcceptNewExternalIDs = log, release(), accept
 		if config.Workers != nil {
 			log.Info("taking service-account tokens of the worker", zap.String("subject", config.Workers.Subject), zap.String("audience", audience))
 		} else {

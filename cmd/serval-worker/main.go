@@ -50,9 +50,11 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 		RunE: func(*cobra.Command, []string) error {
 			return errors.New("say what to do: run, scan, check, doctor or version")
 		},
+		Version:       version(),
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
+	root.SetVersionTemplate("serval-worker {{.Version}}\n")
 	root.AddCommand(p.runCommand(), p.scanCommand(), p.checkCommand(), p.doctorCommand(), p.versionCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -68,9 +68,11 @@ A ROLE is an ARN, account/role, an alias, a role's name where one account alone 
 		RunE: func(c *cobra.Command, _ []string) error {
 			return c.Help()
 		},
+		Version:       version(),
 		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return p.prepare(c) },
 	}
+	root.SetVersionTemplate("serval {{.Version}}\n")
 	settings.Flags(root.PersistentFlags(), &Config{})
 	root.PersistentFlags().StringVarP(&p.output, "output", "o", "table", "table or json")
 	root.AddCommand(p.loginCommand(), p.logoutCommand(), p.whoamiCommand(),
