@@ -204,9 +204,9 @@ const mintMargin = time.Minute
 func (i Identity) UsableAt(now time.Time) bool { return i.ExpiresAt.Sub(now) > mintMargin }
 
 // Refresh trades a refresh token for a fresh identity of the same person. The
-// new ID token must keep issuer, subject and audience, and the time of the
-// original sign-in (OpenID Connect Core 1.0, section 12.2). Providers that
-// rotate refresh tokens answer with a new one: keep Identity.RefreshToken, the
+// new ID token must keep issuer, subject and audience (OpenID Connect Core 1.0,
+// section 12.2); the time of the sign-in stays the original one, whatever it
+// says. Providers that rotate refresh tokens answer with a new one: keep Identity.RefreshToken, the
 // old one is then dead. It refuses with kind LoginRequired when the provider
 // no longer honours the token, as after a deactivation.
 func (p *Provider) Refresh(ctx context.Context, token serval.Secret, was Identity) (Identity, error) {
