@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
@@ -149,20 +150,32 @@ type Account struct {
 
 // An AccountFilter chooses a page of the accounts.
 type AccountFilter struct {
-	After string // the id of an account: those behind it
-	Limit int    // 0: all
+	ByName bool   // in the order of their names, without regard to ASCII case
+	After  string // the place of an account: those behind it
+	Limit  int    // 0: all
 }
 
-// Accounts returns the connected accounts in the order of their ids, and whether
-// there are more.
+// Place returns where an account stands in the order, for After.
+func (f AccountFilter) Place(a serval.Account) string {
+	if f.ByName {
+		return serval.FoldEmail(a.Name) + "\x00" + a.ID
+	}
+	return a.ID
+}
+
+// Accounts returns the connected accounts in the order of their ids, unless asked
+// for by name, and whether there are more.
 func (p *Plane) Accounts(ctx context.Context, who serval.Principal, f AccountFilter) (list []Account, more bool, err error) {
 	err = p.view(ctx, who, serval.AccountRead, "", func(v *store.View) error {
 		accounts, err := v.Accounts()
 		if err != nil {
 			return err
 		}
+		slices.SortFunc(accounts, func(a, b store.Account) int {
+			return strings.Compare(f.Place(a.Account), f.Place(b.Account))
+		})
 		for _, a := range accounts {
-			if a.ID <= f.After {
+			if f.Place(a.Account) <= f.After {
 				continue
 			}
 			if f.Limit > 0 && len(list) == f.Limit {

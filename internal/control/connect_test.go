@@ -382,6 +382,16 @@ func TestAccountsInPages(t *testing.T) {
 	if err != nil || more || len(second) != 1 || second[0].ID != dev {
 		t.Fatalf("the second page: %v, %t, %v", second, more, err)
 	}
+
+	// By name, they come in the other order.
+	by := AccountFilter{ByName: true, Limit: 1}
+	for i, want := range []string{dev, prod} {
+		page, more, err := w.plane.Accounts(ctx, adm, by)
+		if err != nil || more != (i == 0) || len(page) != 1 || page[0].ID != want {
+			t.Fatalf("page %d by name: %v, %t, %v; want %s", i, page, more, err, want)
+		}
+		by.After = by.Place(page[0].Account.Account)
+	}
 }
 
 func TestAccountsAreBounded(t *testing.T) {

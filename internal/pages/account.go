@@ -56,13 +56,14 @@ func (p *Pages) viewAccount(a control.Account) accountView {
 	return one
 }
 
-// Accounts shows the connected accounts and how their syncs went.
+// Accounts shows the connected accounts by name, and how their syncs went.
 func (p *Pages) Accounts(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	_, after, err := edge.Page(url.Values{"page_token": r.URL.Query()["page_token"]})
 	if err != nil {
 		return err
 	}
-	connected, more, err := p.c.Plane.Accounts(r.Context(), v.Who, control.AccountFilter{After: after, Limit: pageAccounts})
+	by := control.AccountFilter{ByName: true, After: after, Limit: pageAccounts}
+	connected, more, err := p.c.Plane.Accounts(r.Context(), v.Who, by)
 	if err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func (p *Pages) Accounts(w http.ResponseWriter, r *http.Request, v *Visit) error
 		view.Accounts = append(view.Accounts, p.viewAccount(a))
 	}
 	if more {
-		view.Next = edge.PageToken(more, connected[len(connected)-1].ID)
+		view.Next = edge.PageToken(more, by.Place(connected[len(connected)-1].Account.Account))
 	}
 	return p.show(w, v, http.StatusOK, "accounts", "Accounts", view)
 }
