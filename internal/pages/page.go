@@ -208,8 +208,6 @@ type errorView struct {
 	SignIn  string // where to sign in and come back from; empty where that does not help
 	Back    string
 	Detail  []fact
-
-	RequestID string
 }
 
 // next says what to do about each kind of refusal.
@@ -222,7 +220,7 @@ var next = map[string]string{
 	string(serval.TooLarge):           "Send less.",
 	string(serval.FailedPrecondition): "Nothing was changed. Once what is named above is mended, try again.",
 	string(serval.Exhausted):          "Wait a minute, then try again.",
-	string(serval.Unavailable):        "Nothing was changed. Try again in a minute.",
+	string(serval.Unavailable):        "Try again in a minute.",
 	edge.CodeInternal:                 "Try again. If it happens again, tell an admin and give them the request id below.",
 }
 
@@ -244,7 +242,6 @@ type Way struct {
 func (p *Pages) ShowError(w http.ResponseWriter, v *Visit, status int, e wire.Error, way Way) error {
 	view := errorView{
 		Heading: titles[e.Code], Message: e.Message, Next: cmp.Or(way.Next, next[e.Code]), SignIn: way.SignIn, Back: way.Back,
-		RequestID: v.Who.RequestID,
 	}
 	if code := e.Detail["code"]; code != "" {
 		view.Detail = append(view.Detail, fact{"AWS says", code})
