@@ -28,6 +28,7 @@ type credentialsView struct {
 	SessionName string
 	RequestPath string
 	EndsAt      wire.Time
+	Left        string // until then
 	RenewAt     wire.Time
 	Note        string
 	Narrowed    []string
@@ -66,7 +67,7 @@ func (p *Pages) OpenSession(w http.ResponseWriter, r *http.Request, v *Visit) er
 	return p.show(w, v, http.StatusOK, "credentials", "Credentials", credentialsView{
 		Console: console, Fields: f,
 		RoleARN: c.RoleARN, SessionName: c.SessionName, RequestPath: edge.Path("/requests/%s", opened.Session.RequestID),
-		EndsAt: c.EndsAt, RenewAt: c.RenewAt, Note: opened.Note, Narrowed: narrowedWords(f), Bare: p.c.NoSessionPolicy, Forms: forms,
+		EndsAt: c.EndsAt, Left: p.left(c.EndsAt.Time), RenewAt: c.RenewAt, Note: opened.Note, Narrowed: narrowedWords(f), Bare: p.c.NoSessionPolicy, Forms: forms,
 	})
 }
 

@@ -179,7 +179,7 @@ func TestStoryByPages(t *testing.T) {
 	}
 	res, text = ana.do("POST", "/sessions", url.Values{"request_id": {strings.TrimPrefix(at, "/requests/")}, "no_chaining": {"1"}})
 	for _, want := range []string{"export AWS_ACCESS_KEY_ID=", "set -gx AWS_SECRET_ACCESS_KEY", "$Env:AWS_SESSION_TOKEN", "aws_session_token = ",
-		"&#34;Version&#34;: 1", "After the end AWS authorises no new call", "ana@example.com"} {
+		"&#34;Version&#34;: 1", "After the end AWS authorises no new call", "ana@example.com", " min</span><br>"} {
 		if res.StatusCode != 200 || !strings.Contains(text, want) {
 			t.Errorf("the credentials' page (%d) lacks %q", res.StatusCode, want)
 		}
