@@ -38,7 +38,8 @@ type rolesView struct {
 	Next     string // page token
 	Groups   []string
 	GroupsAt wire.Time
-	Admin    bool // the reader is
+	NoGroups string // why they are not known; empty where they are
+	Admin    bool   // the reader is
 	Auditor  bool
 }
 
@@ -102,7 +103,7 @@ func (p *Pages) Roles(w http.ResponseWriter, r *http.Request, v *Visit) error {
 	view := rolesView{
 		Query: serval.Clip(q.Get("q"), 200), Account: serval.Clip(q.Get("account_id"), 40), Tag: serval.Clip(q.Get("tag"), 400),
 		Ability: serval.Clip(q.Get("ability"), 400), Unused: serval.Clip(q.Get("unused_days"), 10),
-		Groups: v.Who.Person.Groups, GroupsAt: wire.Time{Time: v.Who.Person.GroupsAt}, Admin: v.Who.Admin, Auditor: v.Who.Auditor,
+		Groups: v.Who.Person.Groups, GroupsAt: wire.Time{Time: v.Who.Person.GroupsAt}, NoGroups: v.Who.Person.GroupsNote, Admin: v.Who.Admin, Auditor: v.Who.Auditor,
 	}
 	unused, err := edge.Days(view.Unused)
 	if err != nil {

@@ -420,3 +420,31 @@ func FuzzReturnTo(f *testing.F) {
 		}
 	})
 }
+
+// A catalogue that is empty for want of groups says what withholds them, on the
+// page as in a refusal.
+func TestMissingGroupsAreTheCause(t *testing.T) {
+	for name, c := range map[string]struct {
+		token func(map[string]any)
+		want  string
+	}{
+		"no claim": {func(map[string]any) {}, `sends no claim &#34;groups&#34;`},
+		"too many": {func(c map[string]any) { c["hasgroups"] = true }, "You are in more groups than"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.idp.Misbehave(func(m *idptest.Misbehaviour) {
+				m.Claims = func(claims map[string]any) {
+					delete(claims, "groups")
+					c.token(claims)
+				}
+				m.UserInfo = func(claims map[string]any) { delete(claims, "groups") }
+			})
+			ana := w.browser()
+			ana.signIn("ana@example.com")
+			if page := ana.page("/roles", 200); !strings.Contains(page, "Your groups are not known") || !strings.Contains(page, c.want) {
+				t.Errorf("the empty catalogue does not say that %q: %s", c.want, page)
+			}
+		})
+	}
+}
