@@ -74,9 +74,9 @@ func Between(before, after store.Role) insight.Change {
 	return insight.AWS().Compare(before.Role, after.Role)
 }
 
-// Since returns what changed of a role, with its documents, since one of its
+// since returns what changed of a role, with its documents, since one of its
 // versions; NotFound where that is not kept any more.
-func Since(v *store.View, role store.Role, version int64) (insight.Change, error) {
+func since(v *store.View, role store.Role, version int64) (insight.Change, error) {
 	if version == role.Version {
 		return insight.Change{}, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -233,7 +234,13 @@ func testVersions(t *testing.T, w *world) {
 		}
 	}
 	n := len(states)
-	versions := history("", "").Versions()
+	whole := history("", "")
+	for _, k := range whole.kept {
+		if slices.ContainsFunc(k.Documents(), func(d serval.Document) bool { return d != "" }) {
+			t.Errorf("version %d is held with its documents", k.Version)
+		}
+	}
+	versions := whole.Versions()
 	if len(versions) != maxShown {
 		t.Fatalf("%d versions are shown, want %d", len(versions), maxShown)
 	}
@@ -484,7 +491,7 @@ func TestFaultsAreNoAnswers(t *testing.T) {
 		_, err1 := Before(v, r)
 		_, err2 := Explaining(v).Explain(r, Earlier{})
 		_, err3 := Of(v, kept, "", "")
-		_, err4 := Since(v, kept, 0)
+		_, err4 := since(v, kept, 0)
 		err5 := Escalated(v, r, admin, serval.AccessPolicy{})
 		for i, err := range []error{err1, err2, err3, err4, err5} {
 			if err == nil || serval.IsRefusal(err) {

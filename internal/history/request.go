@@ -109,7 +109,7 @@ func (x *Explainer) Explain(r *serval.Request, before Earlier) (*Explained, erro
 	if err != nil {
 		return nil, err
 	}
-	change, err := Since(x.v, *is.role, approved.Version)
+	change, err := since(x.v, *is.role, approved.Version)
 	if serval.IsRefusal(err, serval.NotFound) {
 		return e, nil
 	}
