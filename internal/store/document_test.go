@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -242,5 +243,42 @@ func TestALatePushFindsItsDocuments(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// Of the documents that were read only so much is kept for the next role: those
+// who go through many versions of a role, each as large as AWS allows, hold two.
+func TestDocumentsKeepSoMuch(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		declare(t, d, prod)
+		var inv serval.Inventory
+		inv.Complete = true
+		const long = maxShared / 5 * 2
+		for n := range 4 {
+			r := role(prod, fmt.Sprintf("AROA%d", n), fmt.Sprintf("role%d", n))
+			r.InlinePolicies.Policies = []serval.InlinePolicy{{Name: "a", Document: serval.Document(`"` + strings.Repeat(strconv.Itoa(n), long) + `"`)}}
+			inv.Roles = append(inv.Roles, r)
+		}
+		push(t, d, prod, noon, inv)
+		roles := look(t, d, func(v *View) ([]Role, error) { return v.Roles(prod) })
+		look(t, d, func(v *View) (none struct{}, err error) {
+			documents := v.Documents()
+			for _, r := range roles {
+				if err := documents.Fill(&r); err != nil {
+					return none, err
+				}
+				if got := len(r.InlinePolicies.Policies[0].Document); got != long+2 {
+					t.Errorf("%s has a document of %d bytes, want %d", r.Name, got, long+2)
+				}
+				kept := 0
+				for _, d := range documents.read {
+					kept += len(d)
+				}
+				if kept > maxShared {
+					t.Errorf("behind %s %d bytes are kept, want at most %d", r.Name, kept, maxShared)
+				}
+			}
+			return none, nil
+		})
 	})
 }
