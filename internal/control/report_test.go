@@ -1,6 +1,7 @@
 package control
 
 import (
+	"database/sql"
 	"fmt"
 	"slices"
 	"strings"
@@ -163,5 +164,28 @@ func TestAccessReportOfMany(t *testing.T) {
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("roles (-want +got):\n%s", d)
+	}
+}
+
+// Nobody reads more for a page than its roles and the one that says that another
+// page follows: what is behind cannot even be read here.
+func TestAccessReportReadsItsPage(t *testing.T) {
+	w := newWorld(t)
+	p := w.people()
+	w.push(prod, aRole(prod, "areader"), aRole(prod, "breader"), aRole(prod, "creader"), aRole(prod, "dreader"))
+	db, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite://"))
+	must(t, err)
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), `update role set tags = '{' where name = 'dreader'`); err != nil {
+		t.Fatal(err)
+	}
+	f := ReportFilter{From: w.clock.now().Add(-time.Hour), To: w.clock.now(), Limit: 2}
+	list, next, err := w.plane.AccessReport(t.Context(), p.aud, f)
+	if err != nil || len(list) != 2 || list[1].Role.ARN != roleARN(prod, "breader") || next == "" {
+		t.Errorf("the first page: %v, next %q, %v", list, next, err)
+	}
+	f.After = next
+	if _, _, err := w.plane.AccessReport(t.Context(), p.aud, f); err == nil || serval.IsRefusal(err) {
+		t.Errorf("the second page: %v, want a fault", err)
 	}
 }
