@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
@@ -62,8 +63,9 @@ func (s *Logins) DenyClient(ctx context.Context, who serval.Principal, ask serva
 }
 
 // roomForDevice refuses one more device where too many of its network are under
-// way. Where the house is full the oldest that waits goes, of the network that has
-// the most: strangers push out their own, and nobody who is signed in.
+// way. Where the house is full the oldest that waits goes, of the sites that have the
+// most: strangers push out their own, from however many networks of theirs, and
+// nobody who is signed in.
 func (s *Logins) roomForDevice(tx *store.Tx, who serval.Principal) error {
 	all, here, err := tx.CountDevices(serval.NetworkOf(who.Address), tx.Now)
 	if err == nil && here >= maxDevicesHere {
@@ -72,10 +74,21 @@ func (s *Logins) roomForDevice(tx *store.Tx, who serval.Principal) error {
 	if err != nil || all < s.mostDevices {
 		return err
 	}
-	dropped, err := tx.DropDevice()
-	if err == nil && !dropped {
-		err = tooManyClients()
+	waiting, err := tx.WaitingDevices(tx.Now)
+	if err != nil {
+		return err
 	}
+	if len(waiting) == 0 {
+		return tooManyClients()
+	}
+	of, most := map[string]int{}, 0
+	for _, a := range waiting {
+		site := serval.SiteOf(a.StartedFrom)
+		of[site]++
+		most = max(most, of[site])
+	}
+	oldest := slices.IndexFunc(waiting, func(a store.ClientAttempt) bool { return of[serval.SiteOf(a.StartedFrom)] == most })
+	_, err = tx.TakeClientAttempt(waiting[oldest].Code)
 	return err
 }
 

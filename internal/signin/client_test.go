@@ -181,6 +181,20 @@ func testDevicesAreBounded(t *testing.T, w *world) {
 	}
 	_, err = w.logins.ApproveClient(t.Context(), w.engineer("ana@example.com"), l.ask)
 	wantKind(t, "a client, in a house full of devices", err, "")
+
+	// Whoever has a /48 has 65,536 networks: each of them begins one.
+	w.clock.move(deviceLife)
+	first, err = start("2001:db8:1::7")
+	must(t, err)
+	theirs = nil
+	for n := range 2 * w.logins.mostDevices {
+		d, err := start(fmt.Sprintf("2001:db8:2:%x::7", n))
+		must(t, err)
+		theirs = append(theirs, d)
+	}
+	wantKind(t, "an older one of another site", shown(first), "")
+	wantKind(t, "their last", shown(theirs[len(theirs)-1]), "")
+	wantKind(t, "their first", shown(theirs[0]), serval.NotFound)
 }
 
 // S-63: a device waits until somebody near it has typed what it shows, and only

@@ -101,13 +101,8 @@ func (v *View) CountApproved(loginID string, now time.Time) (n int, err error) {
 	return n, nil
 }
 
-// DropDevice drops the oldest device that nobody has decided on, of the network
-// that has the most of them, and reports whether there was one.
-func (t *Tx) DropDevice() (bool, error) {
-	n, err := t.execCount("dropping a network's oldest device", `delete from client_attempt where code in
-		(select code from client_attempt where typed <> '' and outcome = '' and address in
-			(select address from client_attempt where typed <> '' and outcome = ''
-				group by address order by count(*) desc, address collate "C" limit 1)
-		order by created_at, code limit 1)`)
-	return n > 0, err
+// WaitingDevices returns the devices that nobody has decided on, the oldest first.
+func (v *View) WaitingDevices(now time.Time) ([]ClientAttempt, error) {
+	return all(v, scanClientAttempt, `select `+clientAttemptColumns+` from client_attempt
+		where typed <> '' and outcome = '' and expires_at > $1 order by created_at, code`, micros(now))
 }
