@@ -29,7 +29,7 @@ func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Sessi
 	recording, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	err = p.act(recording, who, serval.SessionSignIn, s.RequestID, func(tx *store.Tx, e *serval.Event) error {
-		seen = before
+		seen, seen.behind = before, store.Look{}
 		e.Detail = map[string]string{
 			"session_id": s.ID, "access_key_id": s.AccessKeyID, "assumed_role_id": s.AssumedRoleID, "role_arn": s.Role.ARN,
 		}
@@ -42,6 +42,7 @@ func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Sessi
 		if cause == nil {
 			same, err := tx.EndsWith(seen.asOf)
 			if err == nil && same {
+				seen.behind = tx.LookBehind()
 				err = seen.keep(tx, e)
 			}
 			return err
@@ -53,7 +54,7 @@ func (p *Plane) signIn(ctx context.Context, who serval.Principal, s serval.Sessi
 			e.Detail["signin_"+name] = value
 		}
 		return tx.SaveSession(dropped)
-	})
+	}, func(tx *store.Tx) { tx.DecidedAt(before.asOf) })
 	if cause != nil {
 		if err != nil {
 			p.door.Log.Error("a failed console sign-in could not be recorded", zap.String("session", s.ID), zap.Error(err))

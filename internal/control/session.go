@@ -70,7 +70,9 @@ const recordTime = 10 * time.Second
 //
 // The outcome is recorded and, with the first, the clock started; then the
 // grant is looked at once more, and only then are the credentials returned. If
-// the outcome cannot be recorded they are not.
+// the outcome cannot be recorded they are not. Under PostgreSQL that look goes there
+// with the record, and is made once it is kept: it sees whether anything was recorded
+// since, and all is read anew where it was.
 func (p *Plane) Open(ctx context.Context, who serval.Principal, ask Opening) (Opened, error) {
 	return p.open(ctx, who, ask.RequestID, func(*store.Tx) (Opening, error) { return ask, nil }, func(*store.Tx) error { return nil })
 }
@@ -108,7 +110,10 @@ func (p *Plane) open(ctx context.Context, who serval.Principal, target string, a
 			}
 			e.Target, e.Outcome, e.Detail = i.session.RequestID, serval.OutcomeStarted, i.detail()
 			return i.seen.keep(tx, e)
-		}, func(tx *store.Tx) { tx.ExpectOpening(target, who.Person.ID, who.LoginID, tx.Now.Add(-time.Minute)) })
+		}, func(tx *store.Tx) {
+			tx.ExpectOpening(target, who.Person.ID, who.LoginID)
+			tx.ExpectCount(who.Person.ID, tx.Now.Add(-time.Minute))
+		})
 		if err == nil && i.stale && trade > maxTrades {
 			err = serval.Refuse(serval.Unavailable, "The identity provider was asked several times, and each answer was old when it came. Try again.")
 		} else if err == nil && i.stale {
@@ -388,6 +393,7 @@ type mintable struct {
 	policy  serval.AccessPolicy
 	login   store.Login
 	asOf    store.Head // the last row of the audit log that it knows of
+	behind  store.Look // at the end of the log, when that row had been kept
 }
 
 // keep appends e, so that Act does not, and has m know of it.
@@ -505,8 +511,11 @@ func (p *Plane) issue(ctx context.Context, who serval.Principal, i *intent, mint
 		if err := conclude(tx, s, i.clamped); err != nil {
 			return err
 		}
-		seen, seen.request = m, r
+		seen, seen.request, seen.behind = m, r, tx.LookBehind()
 		return seen.keep(tx, e)
+	}, func(tx *store.Tx) {
+		tx.DecidedAt(i.seen.asOf)
+		tx.ExpectOpening(i.session.RequestID, who.Person.ID, who.LoginID) // where that is not the end any more
 	})
 	if err == nil {
 		err, i.seen = dropped, seen
@@ -532,14 +541,18 @@ func conclude(tx *store.Tx, s serval.Session, clamped bool) error {
 func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Session, seen mintable) error {
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
-	var refused error // kept apart: the drop is its record
-	err := p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
-		_, err := p.mintableStill(v, who, seen, s.RequestID, p.now())
-		if serval.IsRefusal(err) {
-			refused, err = err, nil
-		}
-		return err
-	})
+	var err, refused error // kept apart: the drop is its record
+	if seen.behind.SawEnd(seen.asOf) {
+		refused = seen.check(p.now())
+	} else {
+		err = p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
+			_, err := p.mintableStill(v, who, seen, s.RequestID, p.now())
+			if serval.IsRefusal(err) {
+				refused, err = err, nil
+			}
+			return err
+		})
+	}
 	if err == nil {
 		err = refused
 	}

@@ -60,6 +60,10 @@ func (d *DB) Alone() bool { return d.dialect.alone }
 // IsFull reports whether err says that there is no space.
 func (d *DB) IsFull(err error) bool { return err != nil && d.dialect.full(err) }
 
+// IsUnset reports whether err says that a statement left a column without the value
+// that it has to have. So a statement can make a condition of the whole transaction.
+func (d *DB) IsUnset(err error) bool { return err != nil && d.dialect.unset(err) }
+
 // BeginRead begins a transaction that sees the database as it is at one instant,
 // and writes nothing.
 func (d *DB) BeginRead(ctx context.Context) (*Tx, error) {

@@ -19,6 +19,7 @@ type dialect struct {
 	read, write string // how a transaction begins, where no seat begins it
 	retryable   func(error) bool
 	full        func(error) bool // there is no space
+	unset       func(error) bool // there is no value where one has to be
 	alone       bool             // no other process writes
 }
 
@@ -33,6 +34,10 @@ var sqliteDialect = dialect{
 	full: func(err error) bool { // the file, or the index of its log
 		e, ok := errors.AsType[*sqlite.Error](err)
 		return ok && (e.Code()&0xff == sqlite3.SQLITE_FULL || e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE)
+	},
+	unset: func(err error) bool {
+		e, ok := errors.AsType[*sqlite.Error](err)
+		return ok && e.Code() == sqlite3.SQLITE_CONSTRAINT_NOTNULL
 	},
 }
 
@@ -51,6 +56,10 @@ var postgresDialect = dialect{
 	full: func(err error) bool { // disk_full
 		e, ok := errors.AsType[*pgconn.PgError](err)
 		return ok && e.Code == "53100"
+	},
+	unset: func(err error) bool { // not_null_violation
+		e, ok := errors.AsType[*pgconn.PgError](err)
+		return ok && e.Code == "23502"
 	},
 }
 

@@ -27,6 +27,9 @@ type pipeline struct {
 	waiting []statement // in their order
 	ahead   []statement // that read, behind them
 	read    []readAhead // what came of those that were sent
+	behind  []*behind   // what is read once it was committed
+	held    bool        // nothing is sent before the commit
+	ending  bool        // which is being sent
 	begun   bool        // the database has said so
 	failed  error       // why what waits was not done, and may not be: nothing is behind it
 	kept    bool        // it was committed
@@ -37,6 +40,10 @@ type statement struct {
 	what, query string
 	args        []any
 }
+
+// ErrHeld is the error of a statement that somebody waits for, in a transaction that
+// is held.
+var ErrHeld = errors.New("nothing is sent before the transaction is committed")
 
 // mostWaiting bounds what waits to be sent.
 const mostWaiting = 50
@@ -68,7 +75,10 @@ func away(ctx context.Context, err error) error {
 // send sends what waits, and then what more adds, whose answers read reads. Where
 // not all that waited was done nothing is sent any more: it would be by itself, if
 // the transaction did not begin, or be kept without what was lost.
-func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
+func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*pgx.Conn, pgx.BatchResults) error) error {
+	if p.held && !p.ending && p.failed == nil {
+		p.failed = ErrHeld
+	}
 	for try := 1; p.failed == nil; try++ {
 		err := p.sendOnce(ctx, more, read)
 		if err != nil && !p.begun && try < connectTries && ctx.Err() == nil && pgconn.SafeToRetry(err) {
@@ -89,7 +99,7 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(pg
 	return p.failed
 }
 
-func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(pgx.BatchResults) error) error {
+func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(*pgx.Conn, pgx.BatchResults) error) error {
 	batch := &pgx.Batch{}
 	for _, s := range p.waiting {
 		batch.Queue(s.query, s.args...)
@@ -103,9 +113,9 @@ func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read fun
 		results := conn.SendBatch(ctx, batch)
 		err := p.answers(ctx, conn, results)
 		if err == nil {
-			err = read(results)
+			err = read(conn, results)
 		}
-		if closing := results.Close(); err == nil {
+		if closing := results.Close(); err == nil && !p.kept { // what fails behind the commit undoes nothing
 			err = closing
 		}
 		return err
@@ -120,33 +130,41 @@ func (p *pipeline) answers(ctx context.Context, conn *pgx.Conn, results pgx.Batc
 			case i > 0 || p.begun:
 			case isOfAnother(err, s.query):
 				return err
+			case p.held && isLost(err): // the commit may have arrived
 			default:
 				err = away(ctx, err)
 			}
 			return fmt.Errorf("%s: %w", s.what, err)
 		}
+		p.begun = true
 	}
-	p.begun, p.waiting = true, nil
+	p.waiting = nil
 	for _, s := range p.ahead {
-		rows, err := results.Query()
+		rows, err := hold(conn, results)
 		if err != nil {
 			return err
 		}
-		one := readAhead{statement: s, rows: heldRows{types: conn.TypeMap(), fields: slices.Clone(rows.FieldDescriptions())}}
-		for rows.Next() {
-			row := make([][]byte, len(one.rows.fields))
-			for i, value := range rows.RawValues() {
-				row[i] = bytes.Clone(value)
-			}
-			one.rows.values = append(one.rows.values, row)
-		}
-		rows.Close()
-		if err := rows.Err(); err != nil {
-			return err
-		}
-		p.read = append(p.read, one)
+		p.read = append(p.read, readAhead{s, rows})
 	}
 	return nil
+}
+
+// hold returns the rows of the next statement of a batch.
+func hold(conn *pgx.Conn, results pgx.BatchResults) (heldRows, error) {
+	rows, err := results.Query()
+	if err != nil {
+		return heldRows{}, err
+	}
+	held := heldRows{types: conn.TypeMap(), fields: slices.Clone(rows.FieldDescriptions())}
+	for rows.Next() {
+		row := make([][]byte, len(held.fields))
+		for i, value := range rows.RawValues() {
+			row[i] = bytes.Clone(value)
+		}
+		held.values = append(held.values, row)
+	}
+	rows.Close()
+	return held, rows.Err()
 }
 
 // isOfAnother reports whether the database, which is there, said err of another
@@ -157,9 +175,17 @@ func isOfAnother(err error, query string) bool {
 	return ok && answered && prepared.SQL() != query && said.SeverityUnlocalized == "ERROR"
 }
 
+// isLost reports whether nobody knows what the database did of a batch: it was sent,
+// and no answer came.
+func isLost(err error) bool {
+	_, prepared := errors.AsType[pgx.ErrPreprocessingBatch](err) // nothing was sent but texts
+	_, answered := errors.AsType[*pgconn.PgError](err)
+	return !prepared && !answered && !pgconn.SafeToRetry(err)
+}
+
 // Of a batch: nothing more, and one more statement.
-func nothing(*pgx.Batch)            {}
-func unread(pgx.BatchResults) error { return nil }
+func nothing(*pgx.Batch)                       {}
+func unread(*pgx.Conn, pgx.BatchResults) error { return nil }
 func one(query string, args []any) func(*pgx.Batch) {
 	return func(b *pgx.Batch) { b.Queue(query, args...) }
 }
@@ -219,6 +245,21 @@ func (r *heldRows) Err() error { return nil }
 // Close does nothing.
 func (r *heldRows) Close() error { return nil }
 
+// A behind is a statement that reads once the transaction is committed, and what came
+// of it: no rows before, and where it failed, which undoes nothing any more.
+type behind struct {
+	statement
+	rows heldRows
+}
+
+// Scan reads the one row.
+func (b *behind) Scan(dest ...any) error {
+	if !b.rows.Next() {
+		return sql.ErrNoRows
+	}
+	return b.rows.Scan(dest...)
+}
+
 // query runs a statement whose rows are read one by one.
 func (p *pipeline) query(ctx context.Context, query string, args []any) (Rows, error) {
 	rows, found, err := p.readAhead(ctx, query, args)
@@ -249,10 +290,16 @@ func (p *pipeline) wait(ctx context.Context, what, query string, args []any) err
 	return nil
 }
 
+// sooner is wait for what is done before all else of a transaction that is held.
+func (p *pipeline) sooner(what, query string, args []any) {
+	p.changes()
+	p.waiting = slices.Insert(p.waiting, 1, statement{what, query, args}) // it begins first
+}
+
 func (p *pipeline) exec(ctx context.Context, query string, args []any) (sql.Result, error) {
 	p.changes()
 	var tag pgconn.CommandTag
-	err := p.send(ctx, one(query, args), func(results pgx.BatchResults) (err error) {
+	err := p.send(ctx, one(query, args), func(_ *pgx.Conn, results pgx.BatchResults) (err error) {
 		tag, err = results.Exec()
 		return err
 	})
@@ -280,7 +327,7 @@ func (r pipedRow) Scan(dest ...any) error {
 	case Changes(r.query) != "":
 		r.line.changes()
 	}
-	return r.line.send(r.ctx, one(r.query, r.args), func(results pgx.BatchResults) error {
+	return r.line.send(r.ctx, one(r.query, r.args), func(_ *pgx.Conn, results pgx.BatchResults) error {
 		err := results.QueryRow().Scan(dest...)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return sql.ErrNoRows
@@ -291,18 +338,31 @@ func (r pipedRow) Scan(dest ...any) error {
 
 func (p *pipeline) commit(ctx context.Context) error {
 	p.changes()
-	if !p.begun { // what fails to begin is not what may have been committed
+	if !p.begun && !p.held { // what fails to begin is not what may have been committed
 		if err := p.send(ctx, nothing, unread); err != nil {
 			return err
 		}
 	}
-	return p.send(ctx, one(`commit`, nil), func(results pgx.BatchResults) error {
+	p.ending = true
+	return p.send(ctx, func(b *pgx.Batch) {
+		b.Queue(`commit`)
+		for _, s := range p.behind {
+			b.Queue(s.query, s.args...)
+		}
+	}, func(conn *pgx.Conn, results pgx.BatchResults) error {
 		tag, err := results.Exec()
 		if err == nil && tag.String() != "COMMIT" {
 			err = pgx.ErrTxCommitRollback // a statement had failed, and somebody went on
 		}
-		p.kept = err == nil
-		return err
+		if p.kept = err == nil; !p.kept {
+			return err
+		}
+		for _, s := range p.behind {
+			if rows, failed := hold(conn, results); failed == nil {
+				s.rows = rows
+			}
+		}
+		return nil
 	})
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -35,16 +34,22 @@ type Tx struct {
 	kept bool // it was committed
 }
 
-// changing is the form of a statement that changes a table.
-var changing = regexp.MustCompile(`^\s*(?:insert into|update|delete from)\s+(\w+)`)
-
 // Changes returns the table that a statement changes; empty where it only reads.
 func Changes(query string) string {
-	if m := changing.FindStringSubmatch(query); m != nil {
-		return m[1]
+	query = strings.TrimLeft(query, spaces)
+	for _, verb := range [...]string{"insert into ", "update ", "delete from "} {
+		if rest, changes := strings.CutPrefix(query, verb); changes {
+			rest = strings.TrimLeft(rest, spaces)
+			if end := strings.IndexAny(rest, spaces+"("); end >= 0 {
+				rest = rest[:end]
+			}
+			return rest
+		}
 	}
 	return ""
 }
+
+const spaces = " \t\r\n"
 
 // Changed returns the tables that statements of t were run on to change them; of
 // those that are known to have changed no row, none.
@@ -179,4 +184,38 @@ func (t *Tx) Later(ctx context.Context, what, query string, args ...any) error {
 		return fmt.Errorf("%s: %w", what, err)
 	}
 	return nil
+}
+
+// Hold has nothing be sent before Commit, and reports whether there is anything to be
+// gained by that: under PostgreSQL the whole transaction goes there at once then, and
+// whoever waits for a statement of it has ErrHeld instead, and nothing is kept. Call it
+// before any statement. Of a Commit that fails it can be told by the database's own
+// error alone that nothing was kept.
+func (t *Tx) Hold() bool {
+	if t.line != nil {
+		t.line.held = true
+	}
+	return t.line != nil
+}
+
+// Sooner is Later for what is done before all else that the transaction does, where
+// it is held. Elsewhere it is Later.
+func (t *Tx) Sooner(ctx context.Context, what, query string, args ...any) error {
+	if t.line == nil || !t.line.held {
+		return t.Later(ctx, what, query, args...)
+	}
+	t.note(query)
+	t.line.sooner(what, query, args)
+	return nil
+}
+
+// Behind has a statement be run once the transaction is committed, in the same way to
+// the database and back, and returns its row, to be read after Commit: sql.ErrNoRows where it could not be read. Under
+// SQLite, where nobody waits for an answer, it never is.
+func (t *Tx) Behind(query string, args ...any) Row {
+	b := &behind{statement: statement{query: query, args: args}}
+	if t.line != nil {
+		t.line.behind = append(t.line.behind, b)
+	}
+	return b
 }

@@ -10,6 +10,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -54,10 +55,12 @@ func scanEvent(row scanner) (serval.Link, error) {
 	return l, nil
 }
 
+const chainHead = `select seq, hash from chain where id = 1`
+
 // ChainHead returns the last row of the audit chain.
 func (v *View) ChainHead() (Head, error) {
 	var h Head
-	if err := v.scan(`select seq, hash from chain where id = 1`, nil, &h.Seq, &h.Hash); err != nil {
+	if err := v.scan(chainHead, nil, &h.Seq, &h.Hash); err != nil {
 		return Head{}, fmt.Errorf("reading the chain's head: %w", err)
 	}
 	return h, nil
@@ -100,7 +103,7 @@ func (v *View) EndsWith(h Head) (bool, error) {
 		return *v.taken == h, nil
 	case v.snapshot.memory.IsOn():
 		last := v.snapshot.known.Load()
-		return last != nil && *last == h, nil
+		return last != nil && last.Head == h, nil
 	}
 	only := *v
 	if d := v.snapshot; d.tx == nil && d.failed == nil {
@@ -108,6 +111,20 @@ func (v *View) EndsWith(h Head) (bool, error) {
 	}
 	last, err := only.ChainHead()
 	return last == h, v.breaks(err)
+}
+
+// A Look is one at the end of the audit log, right behind the commit of a Tx.
+type Look struct{ row database.Row }
+
+// LookBehind has the end of the audit log be looked at once t is committed, in the same
+// way to the database and back: ask what was seen after Write.
+func (t *Tx) LookBehind() Look { return Look{t.tx.Behind(chainHead)} }
+
+// SawEnd reports whether h was seen to be the last row, which is asked once. Under
+// SQLite it never was: EndsWith costs nothing there.
+func (l Look) SawEnd(h Head) bool {
+	var last Head
+	return l.row != nil && l.row.Scan(&last.Seq, &last.Hash) == nil && last == h
 }
 
 // An EventFilter chooses rows of the audit log; empty fields choose all.

@@ -11,8 +11,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/database"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 func verify(t *testing.T, d place, published Head) (head Head, err error) {
 	t.Helper()
@@ -480,6 +488,217 @@ func TestUntold(t *testing.T) {
 				}
 				return err
 			})
+		}
+	})
+}
+
+// appending returns what keeps an event and counts how often it ran.
+func appending(runs *int) func(*Tx) error {
+	return func(tx *Tx) error {
+		*runs++
+		return tx.Append(serval.Event{Action: serval.PolicyDeclare})
+	}
+}
+
+// Who knows where the chain ends goes on from there; where that is not so, by another
+// replica or by hand, what was done is undone and done behind what came first, and for a
+// while the chain is taken.
+func TestMovedChain(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		runs, now := 0, noon
+		decided := func(what string, by Head, want int) {
+			t.Helper()
+			runs = 0
+			if err := d.Write(t.Context(), now, appending(&runs), func(tx *Tx) { tx.DecidedAt(by) }); err != nil || runs != want {
+				t.Errorf("%s: ran %d times, %v; want %d", what, runs, err, want)
+			}
+		}
+		last := func() Head { h, _ := d.Head(); return h }
+		decided("the first", Head{}, 1)
+		decided("the next", last(), 1)
+		decided("what an older end decided", Head{Seq: 1, Hash: "x"}, 1)
+		if got := look(t, d, (*View).ChainHead); got != last() || got.Seq != 3 {
+			t.Errorf("the chain ends at %v, and %v was told", got, last())
+		}
+		for _, s := range d.replicas(t)[1:] {
+			must(t, s.Write(t.Context(), now, appending(&runs)))
+			decided("another replica was first", last(), 2)
+			now = now.Add(othersCount / 2)
+			must(t, s.Write(t.Context(), now, appending(&runs)))
+			decided("another replica was first again", last(), 1)
+			now = now.Add(othersCount)
+		}
+		before := last()
+		// By hand: the row is there as another would have written it, and then it is not.
+		hand := func(query string, args ...any) {
+			t.Helper()
+			if _, err := d.db.ExecContext(t.Context(), query, args...); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hand(`update chain set hash = 'by hand' where id = 1`)
+		decided("another hash", before, 2)
+		if got := last(); got.Seq != before.Seq+1 {
+			t.Errorf("the chain ends at %v", got)
+		}
+		if _, err := verify(t, d, Head{}); err == nil {
+			t.Error("a chain whose head was changed by hand holds")
+		}
+	})
+}
+
+// What is wrong with what f does is told as it is, whether the chain was taken first or
+// not; and nothing of it is kept.
+func TestFailingBehindAKnownEnd(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		runs := 0
+		must(t, d.Write(t.Context(), noon, appending(&runs)))
+		last, _ := d.Head()
+		for name, f := range map[string]func(*Tx) error{
+			"a refusal":              func(*Tx) error { return serval.Refuse(serval.Conflict, "no") },
+			"a value that is not":    func(tx *Tx) error { return tx.later("failing", `update meta set value = null`) },
+			"what is there":          func(tx *Tx) error { return tx.later("failing", `insert into meta (name, value) values ('a', 'b')`) },
+			"a failure that is read": func(tx *Tx) error { _ = tx.scan(`select nothing from meta`, nil, new(int)); return nil },
+		} {
+			must(t, d.Write(t.Context(), noon, func(tx *Tx) error { return tx.SetMeta("a", "b") }))
+			err := d.Write(t.Context(), noon, func(tx *Tx) error {
+				return errors.Join(tx.Append(serval.Event{Action: serval.PolicyDeclare}), f(tx))
+			}, func(tx *Tx) { tx.DecidedAt(last) })
+			if err == nil || errors.Is(err, errMoved) || errors.Is(err, database.ErrHeld) || serval.IsRefusal(err) != (name == "a refusal") {
+				t.Errorf("%s: %v, want what it is", name, err)
+			}
+			if got := look(t, d, (*View).ChainHead); got != last {
+				t.Errorf("%s: the chain ends at %v, want %v", name, got, last)
+			}
+		}
+		// What reads is done with the chain taken.
+		var read string
+		must(t, d.Write(t.Context(), noon, func(tx *Tx) (err error) {
+			read, err = tx.Meta("a")
+			return errors.Join(err, tx.Append(serval.Event{Action: serval.PolicyDeclare, Reason: read}))
+		}, func(tx *Tx) { tx.DecidedAt(last) }))
+		if h, _ := d.Head(); read != "b" || h.Seq != last.Seq+1 {
+			t.Errorf("read %q, and the chain ends at %d", read, h.Seq)
+		}
+		if _, err := verify(t, d, Head{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// R-50: the latest instant counts that any replica has seen, and it moves with what is
+// done from a known end, too.
+func TestClockGoesBackBehindAKnownEnd(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		runs := 0
+		must(t, d.Write(t.Context(), noon, appending(&runs)))
+		last, _ := d.Head()
+		act := func(at time.Time) error {
+			return d.Write(t.Context(), at, appending(&runs), func(tx *Tx) { tx.DecidedAt(last) })
+		}
+		stores := d.replicas(t)
+		must(t, stores[len(stores)-1].Write(t.Context(), noon.Add(time.Hour), func(*Tx) error { return nil }))
+		refused(t, "an act an hour back", act(noon), serval.Unavailable)
+		must(t, act(noon.Add(2*time.Hour)))
+		if at := d.number(t, `select at from chain`); at != micros(noon.Add(2*time.Hour)) {
+			t.Errorf("the latest instant is %v", instant(at))
+		}
+		last, _ = d.Head()
+		must(t, act(noon.Add(2*time.Hour-time.Minute))) // no more than may be
+		if at := d.number(t, `select at from chain`); at != micros(noon.Add(2*time.Hour)) {
+			t.Errorf("the latest instant went back to %v", instant(at))
+		}
+		for _, s := range stores {
+			refused(t, "an act an hour back", s.Write(t.Context(), noon.Add(time.Hour), appending(&runs)), serval.Unavailable)
+		}
+	})
+}
+
+// A look behind the commit sees the end as it is then.
+func TestLookBehind(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		var seen Look
+		var last Head
+		act := func() {
+			t.Helper()
+			must(t, d.Write(t.Context(), noon, func(tx *Tx) error {
+				seen = tx.LookBehind()
+				err := tx.Append(serval.Event{Action: serval.LoginCreate})
+				last = tx.Head()
+				return err
+			}, func(tx *Tx) { tx.DecidedAt(last) }))
+		}
+		for range 2 { // with the chain taken, and from a known end
+			if act(); seen.SawEnd(last) == d.db.Alone() {
+				t.Errorf("saw the end: %t", d.db.Alone())
+			}
+		}
+		if act(); seen.SawEnd(Head{last.Seq, "another"}) || (Look{}).SawEnd(Head{}) {
+			t.Error("another end was seen, or one without looking")
+		}
+		if d.db.Alone() {
+			return
+		}
+		// Another row is there before the look.
+		for _, s := range []string{
+			`create function other() returns trigger language plpgsql as $$ begin update chain set seq = seq + 1; return null; end $$`,
+			`create constraint trigger other after insert on event deferrable initially deferred for each row execute function other()`,
+		} {
+			if _, err := d.db.ExecContext(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if act(); seen.SawEnd(last) {
+			t.Error("the end was seen behind which there is another row")
+		}
+	})
+}
+
+// S-75: a session that was concluded meanwhile stays so, also where that left no row.
+func TestConcludedMeanwhile(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		declare(t, d, prod)
+		push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: named(prod, "a")})
+		r := newRequest(t, d, "r1")
+		s := serval.Session{ID: "s1", RequestID: r.ID, PersonID: r.PersonID, Kind: serval.ForCredentials, State: serval.SessionStarted, Role: r.Role, StartedAt: noon}
+		begin := func() (last Head) {
+			t.Helper()
+			must(t, d.Write(t.Context(), noon, func(tx *Tx) error {
+				err := errors.Join(tx.SaveSession(s), tx.Append(serval.Event{Action: serval.SessionOpen}))
+				last = tx.Head()
+				return err
+			}))
+			return last
+		}
+		conclude := func(last Head) (open bool, runs int) {
+			t.Helper()
+			must(t, d.Write(t.Context(), noon, func(tx *Tx) (err error) {
+				runs++
+				s := s
+				s.State, s.AccessKeyID = serval.SessionIssued, fmt.Sprint("key ", runs)
+				if open, err = tx.ConcludeSession(s); err == nil {
+					err = tx.Append(serval.Event{Action: serval.SessionIssue})
+				}
+				return err
+			}, func(tx *Tx) { tx.DecidedAt(last) }))
+			return open, runs
+		}
+		if open, runs := conclude(begin()); !open || runs != 1 {
+			t.Errorf("the first: open %t, ran %d times", open, runs)
+		}
+		if got := look(t, d, func(v *View) (serval.Session, error) { return v.Session("s1") }); got.State != serval.SessionIssued || got.AccessKeyID != "key 1" {
+			t.Errorf("kept %+v", got)
+		}
+		s.ID = "s2"
+		last := begin()
+		if _, err := d.db.ExecContext(t.Context(), `update session set state = 'unknown' where id = 's2'`); err != nil {
+			t.Fatal(err)
+		}
+		if open, _ := conclude(last); open {
+			t.Error("it was open once it was concluded")
+		}
+		if got := look(t, d, func(v *View) (serval.Session, error) { return v.Session("s2") }); got.State != serval.SessionUnknown || got.AccessKeyID != "" {
+			t.Errorf("kept %+v, want it to stay unknown", got)
 		}
 	})
 }

@@ -49,7 +49,7 @@ func (t *Tx) CreateNotice(n serval.Notice) error {
 	if n.RequestID != "" {
 		request = n.RequestID
 	}
-	return t.exec("keeping a notice", `insert into notice (`+noticeColumns+`)
+	return t.later("keeping a notice", `insert into notice (`+noticeColumns+`)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
 		n.ID, n.Kind, n.Purpose, request, n.Channel, string(to), string(facts), micros(n.CreatedAt), n.State, n.Attempts,
 		micros(n.NextAt), micros(n.EndedAt), n.Error)

@@ -74,7 +74,7 @@ func (s *Store) alone(ctx context.Context, query string, args ...any) error {
 // a view whose every answer is remembered has none.
 type snapshot struct {
 	memory *memory.Memory
-	known  *atomic.Pointer[Head]
+	known  *atomic.Pointer[end]
 	db     *database.DB
 	begun  context.Context // what the view was asked for with
 	tx     *database.Tx

@@ -246,7 +246,7 @@ func (t *Tx) SaveRequest(r *serval.Request) error {
 		_, at, _ := r.Due(t.Now)
 		due = micros(at)
 	}
-	err = t.exec("keeping request "+r.ID, `insert into request (`+requestColumns+`, due_at)
+	err = t.later("keeping request "+r.ID, `insert into request (`+requestColumns+`, due_at)
 		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 		on conflict (id) do update set person_id = excluded.person_id, email = excluded.email, status = excluded.status, ended_by = excluded.ended_by, start_at = excluded.start_at,
 			expires_at = excluded.expires_at, ended_at = excluded.ended_at, clock_started_at = excluded.clock_started_at,
@@ -263,7 +263,7 @@ func (t *Tx) SaveRequest(r *serval.Request) error {
 		if err != nil {
 			return fmt.Errorf("encoding steps: %w", err)
 		}
-		err = t.exec("keeping an allocation of request "+r.ID, `insert into allocation
+		err = t.later("keeping an allocation of request "+r.ID, `insert into allocation
 			(request_id, number, minutes, state, justification, asked_at, decided_by, decided_at, superseded_at, reason, break_glass, steps)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 			on conflict (request_id, number) do update set minutes = excluded.minutes, state = excluded.state,

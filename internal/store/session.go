@@ -39,12 +39,16 @@ func (t *Tx) SaveSession(s serval.Session) error {
 // ConcludeSession keeps the outcome of a session that was begun. It reports
 // whether there was none yet; else that stays.
 func (t *Tx) ConcludeSession(s serval.Session) (open bool, err error) {
-	n, err := t.execCount("concluding session "+s.ID, `update session set state = $2, seconds = $3, finished_at = $4,
-			access_key_id = $5, assumed_role_id = $6, expiration = $7, ends_at = $8, error = $9
-		where id = $1 and state = 'started'`,
-		s.ID, s.State, s.Seconds, micros(s.FinishedAt), s.AccessKeyID, s.AssumedRoleID, micros(s.Expiration), micros(s.EndsAt), s.Error)
+	what, args := "concluding session "+s.ID, []any{
+		s.ID, s.State, s.Seconds, micros(s.FinishedAt), s.AccessKeyID, s.AssumedRoleID, micros(s.Expiration), micros(s.EndsAt), s.Error}
+	if t.held { // one that was concluded gets no state, and that undoes the transaction
+		return true, t.later(what, `update session set state = case when state = 'started' then $2 end`+concluded+` where id = $1`, args...)
+	}
+	n, err := t.execCount(what, `update session set state = $2`+concluded+` where id = $1 and state = 'started'`, args...)
 	return n == 1, err
 }
+
+const concluded = `, seconds = $3, finished_at = $4, access_key_id = $5, assumed_role_id = $6, expiration = $7, ends_at = $8, error = $9`
 
 // Session returns the session with the id.
 func (v *View) Session(id string) (serval.Session, error) {
@@ -151,16 +155,21 @@ const (
 )
 
 // ExpectOpening says that a session of the person's is about to be opened under the
-// request and the login, with those since an instant counted: what is read for that
-// comes with the next answer of the database.
-func (t *Tx) ExpectOpening(requestID, personID, loginID string, counted time.Time) {
+// request and the login, or that it was, and what that needs is looked at once more:
+// what is read for it comes with the next answer of the database.
+func (t *Tx) ExpectOpening(requestID, personID, loginID string) {
 	t.tx.Ahead(requestByID, requestID)
 	t.tx.Ahead(allocationsOfRequest, requestID)
 	t.tx.Ahead(personByID, personID)
 	t.tx.Ahead(loginOfPerson, loginID, personID)
 	t.tx.Ahead(roleOfRequest, requestID)
 	t.tx.Ahead(metaByName, policyVersion)
-	t.tx.Ahead(countSessions, personID, micros(counted))
+}
+
+// ExpectCount says that the person's sessions since an instant are about to be counted,
+// as ExpectOpening does of what it is about.
+func (t *Tx) ExpectCount(personID string, after time.Time) {
+	t.tx.Ahead(countSessions, personID, micros(after))
 }
 
 // CountSessions returns how many sessions the person began after the instant.

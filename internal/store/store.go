@@ -49,8 +49,9 @@ type Store struct {
 	chain  atomic.Pointer[serval.Chain]
 	told   func(serval.Event)
 	head   atomic.Pointer[Head]
-	known  atomic.Pointer[Head] // head; nil while it is being moved, and where nobody knows whether it was
-	full   atomic.Bool          // the last Write found no space
+	known  atomic.Pointer[end] // of the chain; nil while it is being moved, and where nobody knows whether it was
+	others atomic.Int64        // the latest instant at which another process was seen to have moved the chain
+	full   atomic.Bool         // the last Write found no space
 	memory memory.Memory
 
 	lobby      lobby.Lobby       // who is on the way to sign in, of SQLite
@@ -64,6 +65,12 @@ type Store struct {
 type Head struct {
 	Seq  int64
 	Hash string
+}
+
+// An end is that of the chain: its head, and the latest instant that was seen.
+type end struct {
+	Head
+	at int64
 }
 
 // maxBackward is by how much an act may lie before the latest that was seen.
@@ -176,6 +183,8 @@ type Tx struct {
 	View
 	Now      time.Time
 	head     Head
+	decided  *Head // see DecidedAt
+	held     bool  // nobody waits for what it does before it is committed
 	appended []serval.Event
 	tx       *database.Tx
 }
@@ -211,11 +220,23 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 // minute before it is refused: a clock that was set back would lengthen
 // approved time.
 //
-// Expect may say what f is going to read (see ExpectOpening), and does nothing else.
+// Expect may say what f is going to read (see ExpectOpening), or what it was decided
+// on (see DecidedAt), and does nothing else.
 func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error, expect ...func(*Tx)) error {
 	now = now.UTC().Truncate(time.Microsecond)
-	return s.noteFull(s.db.Again(ctx, func() error { return s.writeOnce(ctx, now, f, expect) }))
+	taking := false
+	return s.noteFull(s.db.Again(ctx, func() error {
+		err := s.writeOnce(ctx, now, f, expect, taking)
+		if errors.Is(err, errMoved) {
+			taking = true
+			err = s.writeOnce(ctx, now, f, expect, taking)
+		}
+		return err
+	}))
 }
+
+// errMoved is why a transaction that did not take the chain first came to nothing.
+var errMoved = errors.New("the chain was moved meanwhile")
 
 // noteFull notes whether a write found no space, and makes a refusal of that.
 func (s *Store) noteFull(err error) error {
@@ -237,10 +258,19 @@ func (s *Store) Full(ctx context.Context, now time.Time) bool {
 	return s.full.Load()
 }
 
-// takeChain takes the row of the chain, which all writers take.
-const takeChain = `update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`
+// A writer takes the row of the chain first and moves it in the end. Where it knows
+// where the chain ends it does both at once: one that ends elsewhere by then, or has
+// seen a later instant than it may, gets no number, and that undoes the transaction.
+const (
+	takeChain = `update chain set at = case when at < $1 then $1 else at end where id = 1 returning seq, hash, at`
+	moveTaken = `update chain set seq = $1, hash = $2 where id = 1`
+	moveChain = `update chain set seq = case when seq = $1 and hash = $2 and at <= $3 then cast($4 as bigint) end,
+		hash = $5, at = case when at < $6 then $6 else at end where id = 1`
+)
 
-func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error, expect []func(*Tx)) error {
+// writeOnce is one try of Write. Unless it takes the chain first it may end with
+// errMoved, and nothing is kept.
+func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error, expect []func(*Tx), taking bool) error {
 	tx, err := s.db.BeginWrite(ctx)
 	if err != nil {
 		return err
@@ -248,41 +278,57 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error,
 	defer tx.Rollback()
 	t := &Tx{View: View{ctx: ctx, q: tx, chain: *s.chain.Load()}, Now: now, tx: tx}
 	t.taken = &t.head
-	var latest int64
 	tx.Ahead(takeChain, micros(now)) // what is expected is read behind it
 	for _, tell := range expect {
 		tell(t)
 	}
-	err = tx.QueryRowContext(ctx, takeChain, micros(now)).Scan(&t.head.Seq, &t.head.Hash, &latest)
-	if err != nil {
-		return fmt.Errorf("taking the chain: %w", err)
+	last := s.end(t)
+	if taking = taking || last == nil; taking {
+		last = new(end)
+		if err := tx.QueryRowContext(ctx, takeChain, micros(now)).Scan(&last.Seq, &last.Hash, &last.at); err != nil {
+			return fmt.Errorf("taking the chain: %w", err)
+		}
+		if left := s.known.Load(); left != nil && left.Head != last.Head {
+			s.others.Store(micros(now))
+		}
+	} else {
+		t.held = tx.Hold()
 	}
-	if back := instant(latest).Sub(now); back > maxBackward {
+	if back := instant(last.at).Sub(now); back > maxBackward {
 		return &serval.Refusal{Kind: serval.Unavailable, Detail: map[string]string{"cause": ClockWentBack}, Reason: fmt.Sprintf(
 			"The clock of this server went back by %s; nothing is changed until it is right again.", back.Round(time.Second))}
 	}
-	before := t.head
-	if err := f(t); err != nil {
+	t.head = last.Head
+	if err = f(t); err == nil {
+		err = t.broken
+	}
+	switch {
+	case err != nil && t.held: // an answer was wanted; or that there is none was decided by what may not be so any more
+		return errMoved
+	case err != nil:
 		return err
-	}
-	if t.broken != nil {
-		return t.broken
-	}
-	if t.head != before {
+	case !taking:
 		s.known.Store(nil)
-		if err := tx.Later(ctx, "moving the chain", `update chain set seq = $1, hash = $2 where id = 1`, t.head.Seq, t.head.Hash); err != nil {
-			return err
-		}
+		err = tx.Sooner(ctx, "moving the chain", moveChain, last.Seq, last.Hash, micros(now.Add(maxBackward)), t.head.Seq, t.head.Hash, micros(now))
+	case t.head != last.Head:
+		s.known.Store(nil)
+		err = tx.Later(ctx, "moving the chain", moveTaken, t.head.Seq, t.head.Hash)
 	}
-	err = tx.Commit()
-	s.memory.Written(tx.Changed()...) // also where it cannot be told whether it was
+	if err == nil {
+		err = tx.Commit()
+		s.memory.Written(tx.Changed()...) // also where it cannot be told whether it was
+	}
+	if !taking && s.db.IsUnset(err) {
+		s.others.Store(micros(now))
+		return errMoved
+	}
 	if err != nil {
 		return fmt.Errorf("committing: %w", err)
 	}
-	if t.head != before {
+	if t.head != last.Head {
 		s.head.Store(&t.head)
-		s.known.Store(&t.head)
 	}
+	s.known.Store(&end{t.head, max(last.at, micros(now))})
 	if s.told != nil {
 		for _, e := range t.appended {
 			s.told(e)
@@ -290,6 +336,26 @@ func (s *Store) writeOnce(ctx context.Context, now time.Time, f func(*Tx) error,
 	}
 	return nil
 }
+
+// othersCount is for how long another process that has moved the chain is expected to do
+// so again: to be wrong about where it ends costs more than to ask.
+const othersCount = 10 * time.Second
+
+// end returns where the chain ends, as far as t may begin there without asking: this
+// process alone writes, or what t does was decided by that end, and nobody else was seen
+// to write of late. It is nil otherwise.
+func (s *Store) end(t *Tx) *end {
+	last := s.known.Load()
+	if last == nil || !s.db.Alone() && (t.decided == nil || *t.decided != last.Head || t.Now.Sub(instant(s.others.Load())) < othersCount) {
+		return nil
+	}
+	return last
+}
+
+// DecidedAt says that what is about to be done was decided when h was the last row of
+// the audit log: where that is still so, as far as this process knows, and nothing is
+// read for it, it goes to the database at once.
+func (t *Tx) DecidedAt(h Head) { t.decided = &h }
 
 // aside runs f in a transaction of its own, which does not take the chain. What
 // says, for an error, what was being done.
@@ -337,8 +403,8 @@ func (v *View) exec(what, query string, args ...any) error {
 	return err
 }
 
-// later is exec for a statement that changes something in any case: where it fails,
-// the next one does, or the end of the transaction.
+// later is exec for a statement that nobody asks whether it changed anything: where it
+// fails, the next one does, or the end of the transaction.
 func (t *Tx) later(what, query string, args ...any) error {
 	if t.broken != nil || !database.Storable(args) {
 		return t.exec(what, query, args...) // which says why not

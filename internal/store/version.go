@@ -103,7 +103,7 @@ type Approved struct {
 // noteApproved keeps which version of its role an allocation of r was approved
 // for, once. Where the role has changed since, nobody knows, and nothing is kept.
 func (t *Tx) noteApproved(r *serval.Request, number int, decided time.Time) error {
-	return t.exec("keeping what request "+r.ID+" was approved for", `insert into approved_version (request_id, number, account_id, role_id, version, ability)
+	return t.later("keeping what request "+r.ID+" was approved for", `insert into approved_version (request_id, number, account_id, role_id, version, ability)
 		select cast($1 as text), cast($2 as bigint), account_id, role_id, version, ability from role
 		where account_id = $3 and role_id = $4 and changed_at <= $5
 		on conflict (request_id, number) do nothing`, r.ID, number, r.Role.AccountID, r.Role.RoleID, micros(decided))
