@@ -81,6 +81,7 @@ type Context struct {
 	RoleARN        string
 	Issuer         Value // the token's iss, a URL; of SAML the assertion's issuer
 	ProviderARN    Value // of IAM's provider; from Issuer and RoleARN where it is not known
+	ClientIDs      Value // of IAM's provider: the audiences that it takes
 	Audience       Value // aud; several where the token has several
 	Subject        Value // sub
 	Email          Value
@@ -113,6 +114,8 @@ func (c *Context) field(name string) *Value {
 		return &c.Issuer
 	case "provider_arn":
 		return &c.ProviderARN
+	case "client_ids":
+		return &c.ClientIDs
 	case "audience":
 		return &c.Audience
 	case "subject":
@@ -147,7 +150,7 @@ func (c *Context) field(name string) *Value {
 // name twice, and values that contradict each other are refused, with kind
 // Invalid.
 //
-// A value is a text or null; audience and amr also a list. passes_tags is true,
+// A value is a text or null; audience, client_ids and amr also a list. passes_tags is true,
 // false, null or an object of tags; transitive_tags is true, false, null or a
 // list of keys; now is an RFC 3339 time.
 func ParseContext(data []byte) (Context, error) {
@@ -241,7 +244,7 @@ func (c *Context) set(name string, n *node) error {
 		*v = Absent()
 	case n.kind == '"' && len(n.text) <= maxText:
 		*v = Of(n.text)
-	case n.kind == '[' && (name == "audience" || name == "amr"):
+	case n.kind == '[' && (name == "audience" || name == "client_ids" || name == "amr"):
 		list, err := n.texts(name)
 		if err != nil {
 			return err
@@ -280,6 +283,9 @@ func (c *Context) check() error {
 			return refuse("issuer and provider_arn: the provider's ARN ends in the issuer without its scheme.")
 		}
 	}
+	if c.ProviderARN.IsAbsent() && len(c.ClientIDs.list) > 0 {
+		return refuse("provider_arn and client_ids: a provider that is not there lists none.")
+	}
 	if id := identify(c.CallerARN.text()); id.account != "" && c.CallerAccount.text() != "" && id.account != c.CallerAccount.text() {
 		return refuse("caller_arn and caller_account: they name different accounts.")
 	}
@@ -296,7 +302,7 @@ func (c Context) MarshalJSON() ([]byte, error) {
 		root.put("role_arn", text(c.RoleARN))
 	}
 	for _, name := range []string{
-		"issuer", "provider_arn", "audience", "subject", "email", "amr", "azp", "session_name", "source_ip", "source_vpce",
+		"issuer", "provider_arn", "client_ids", "audience", "subject", "email", "amr", "azp", "session_name", "source_ip", "source_vpce",
 		"external_id", "caller_arn", "caller_account", "org_id", "passes_tags", "transitive_tags", "source_identity",
 	} {
 		switch name {

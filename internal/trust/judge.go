@@ -14,14 +14,16 @@ const (
 )
 
 // A Verdict says whether the trust policy lets an attempt through. It is about
-// the trust policy alone; NotChecked names what else AWS asks.
+// the trust policy, and IAM's provider where the context tells of it; NotChecked
+// names what else AWS asks.
 type Verdict struct {
 	Verdict    string   `json:"verdict"`   // Works, Fails or Unknown
 	Reason     string   `json:"reason"`    // one sentence
 	Statement  string   `json:"statement"` // that decided; empty where none did
 	Condition  string   `json:"condition"` // of it, that decided; empty where none did
 	NotChecked []string `json:"not_checked"`
-	Mend       *Mend    `json:"mend"` // where the verdict is Fails and there is one; else null
+	Mend       *Mend    `json:"mend"`               // where the policy refuses and there is one; else null
+	Provider   *Lack    `json:"provider,omitempty"` // where IAM's provider refuses; the verdict is Fails then
 }
 
 // A Mend is the whole policy, changed as little as makes the attempt work.
@@ -38,10 +40,12 @@ type Mend struct {
 // assumed roles").
 func (p *Policy) Judge(c Context) Verdict {
 	steps := maxSteps
-	v, _ := p.judge(newQuestion(c, p, &steps))
+	q := newQuestion(c, p, &steps)
+	v, _ := p.judge(q)
 	if v.Verdict == Fails {
 		v.Mend = p.mend(c, &steps)
 	}
+	q.provided(&v)
 	return v
 }
 
@@ -188,7 +192,7 @@ func (p *Policy) judge(q *question) (Verdict, *ruling) {
 func (q *question) notChecked() []string {
 	switch q.operation {
 	case withWebIdentity:
-		return []string{"the IAM OIDC provider and its audiences", "resource control policies"}
+		return []string{providerUnseen, "resource control policies"}
 	case withSAML:
 		return []string{"the IAM SAML provider", "resource control policies"}
 	}

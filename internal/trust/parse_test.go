@@ -72,9 +72,9 @@ func TestParseContext(t *testing.T) {
 		"provider_arn": null, "audience": ["a", "b"], "subject": "s", "email": "e", "amr": ["pwd"], "azp": "z", "session_name": "n",
 		"source_ip": null, "source_vpce": "vpce-1", "external_id": "x", "caller_arn": "arn:aws:iam::444455556666:user/ana",
 		"caller_account": "444455556666", "org_id": "o-1", "passes_tags": {"team": "a"}, "transitive_tags": ["team"],
-		"source_identity": "ana", "now": "2026-03-01T12:00:00Z"}`
+		"source_identity": "ana", "client_ids": null, "now": "2026-03-01T12:00:00Z"}`
 	want := Context{
-		Action: "sts:AssumeRole", RoleARN: ourRole, Issuer: Of("https://x.okta.com"), ProviderARN: Absent(), Audience: Of("a", "b"),
+		Action: "sts:AssumeRole", RoleARN: ourRole, Issuer: Of("https://x.okta.com"), ProviderARN: Absent(), ClientIDs: Absent(), Audience: Of("a", "b"),
 		Subject: Of("s"), Email: Of("e"), AMR: Of("pwd"), AZP: Of("z"), SessionName: Of("n"), SourceIP: Absent(), SourceVPCE: Of("vpce-1"),
 		ExternalID: Of("x"), CallerARN: Of("arn:aws:iam::444455556666:user/ana"), CallerAccount: Of("444455556666"), OrgID: Of("o-1"),
 		PassesTags: TheTags(map[string]string{"team": "a"}), TransitiveTags: TheKeys("team"), SourceIdentity: Of("ana"),
@@ -88,7 +88,7 @@ func TestParseContext(t *testing.T) {
 	if diff := cmp.Diff(want, got, inside); diff != "" {
 		t.Errorf("a full context (-want +got):\n%s", diff)
 	}
-	for _, c := range []Context{want, {}, {PassesTags: SomeTags(), TransitiveTags: SomeKeys()}, {PassesTags: NoTags(), TransitiveTags: NoKeys(), AZP: Absent()}} {
+	for _, c := range []Context{want, {}, {PassesTags: SomeTags(), TransitiveTags: SomeKeys()}, {PassesTags: NoTags(), TransitiveTags: NoKeys(), AZP: Absent()}, {ClientIDs: Of("a", "b")}} {
 		b, err := c.MarshalJSON()
 		if err != nil {
 			t.Fatal(err)
@@ -119,6 +119,7 @@ func TestParseContext(t *testing.T) {
 		{`{"transitive_tags": {}}`, "transitive_tags: true, false, null or a list of keys, not an object."},
 		{`{"source_ip": "1.2.3.4", "source_vpce": "vpce-1"}`, "source_ip and source_vpce: AWS sets"},
 		{`{"action": "sts:AssumeRoleWithWebIdentity", "issuer": "https://x.okta.com", "provider_arn": "arn:aws:iam::111122223333:oidc-provider/y.okta.com"}`, "issuer and provider_arn:"},
+		{`{"provider_arn": null, "client_ids": "a"}`, "provider_arn and client_ids:"},
 		{`{"caller_arn": "arn:aws:iam::444455556666:user/ana", "caller_account": "111122223333"}`, "caller_arn and caller_account:"},
 		{`{"subject": "` + strings.Repeat("x", 2049) + `"}`, "subject: a text of at most 2048 bytes"},
 	} {

@@ -251,7 +251,7 @@ func (q *question) isFederated(p *principal) truth {
 		}
 		return unknown
 	}
-	if q.noProvider {
+	if q.noProvider && q.provider == "" {
 		return no
 	}
 	if q.provider != "" {

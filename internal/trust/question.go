@@ -16,7 +16,7 @@ type question struct {
 
 	issuer     string // without its scheme; "" where it is not known
 	provider   string // the provider's ARN; "" where it is not known
-	noProvider bool   // there is none
+	noProvider bool   // there is none; provider is then how it would be called
 	derived    bool   // the provider was derived
 
 	callerARN string
@@ -52,7 +52,7 @@ func newQuestion(c Context, p *Policy, steps *budget) *question {
 	if q.issuer == "" {
 		_, q.issuer, _ = strings.Cut(q.provider, ":oidc-provider/")
 	}
-	if q.provider == "" && !q.noProvider && q.issuer != "" && q.role.account != "" {
+	if q.provider == "" && q.issuer != "" && q.role.account != "" {
 		// The provider is in the role's account, and named for its URL (IAM User
 		// Guide, "Create an OpenID Connect (OIDC) identity provider in IAM").
 		q.provider, q.derived = serval.ProviderARN(q.partition, q.role.account, q.issuer), true
