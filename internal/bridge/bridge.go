@@ -390,9 +390,13 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("putting the configuration into force: %w", err)
 	}
 	taking := intake.New(d)
+	providerIssuer := ""
+	if trust.NeedsProvider(c.OIDC.Issuer) {
+		providerIssuer = c.OIDC.Issuer
+	}
 	edge, err := web.New(web.Config{
 		Logins: logins, Plane: plane, Intake: taking, Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		UpstreamTokens: file.upstreamTokens, Workload: workload, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
+		UpstreamTokens: file.upstreamTokens, Workload: workload, ProviderIssuer: providerIssuer, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		Crowded: newCrowd().Full, Served: count.served, Log: c.Log, Version: c.Version, Now: c.Now,
 	})

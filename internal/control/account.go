@@ -10,6 +10,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
+	"github.com/serval-bridge/serval-bridge/internal/trust"
 )
 
 // maxAccounts is how many accounts may be connected over the API.
@@ -146,6 +147,7 @@ type Account struct {
 	Roles, Held, Stale int
 	Connect            Connect     // what to paste; only where one account was asked for
 	LastCheck          *serval.Run // that came to an end; nil where there is none
+	Lack               *trust.Lack // of its OIDC provider; nil where nothing is known to be lacking
 }
 
 // An AccountFilter chooses a page of the accounts.
@@ -182,7 +184,7 @@ func (p *Plane) Accounts(ctx context.Context, who serval.Principal, f AccountFil
 				more = true
 				break
 			}
-			account, err := fill(v, a)
+			account, err := p.fill(v, a)
 			if err != nil {
 				return err
 			}
@@ -200,7 +202,7 @@ func (p *Plane) AccountByID(ctx context.Context, who serval.Principal, id string
 		if err != nil {
 			return err
 		}
-		if a, err = fill(v, kept); err != nil {
+		if a, err = p.fill(v, kept); err != nil {
 			return err
 		}
 		a.Connect, err = p.connect(v, a.Account.Account)
@@ -209,7 +211,7 @@ func (p *Plane) AccountByID(ctx context.Context, who serval.Principal, id string
 	return a, err
 }
 
-func fill(v *store.View, a store.Account) (Account, error) {
+func (p *Plane) fill(v *store.View, a store.Account) (Account, error) {
 	if err := v.FillLastSync(&a); err != nil {
 		return Account{}, err
 	}
@@ -218,6 +220,9 @@ func fill(v *store.View, a store.Account) (Account, error) {
 	if account.Roles, account.Held, account.Stale, err = v.CountRoles(a.ID); err != nil {
 		return Account{}, err
 	}
+	account.Lack = trust.Context{
+		Action: webIdentity, RoleARN: a.RoleARN, Issuer: trust.Of(p.settings.Issuer), Audience: trust.Of(p.settings.ClientID), AZP: trust.Absent(),
+	}.WithProvider(a.OIDCProvider).Lack()
 	account.LastCheck, err = v.LastCheck(a.ID)
 	return account, err
 }

@@ -75,7 +75,11 @@ func (p *Plane) Explain(ctx context.Context, who serval.Principal, email, arn st
 		}
 		x.Findings = access.Explain(policies.List, access.Target{AccountID: x.ARN.AccountID, ARN: arn, Tags: role.Tags}, x.Person)
 		if x.Person.ID != "" && x.State != RoleUnknown && x.State != RoleRemoved {
-			verdict, err := p.judge(v, role, x.Person)
+			provider, err := v.OIDCProvider(x.ARN.AccountID)
+			if err != nil {
+				return err
+			}
+			verdict, err := p.judge(v, role, provider, x.Person)
 			if err != nil {
 				return err
 			}

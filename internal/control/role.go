@@ -125,7 +125,7 @@ func (p *Plane) catalogue(v *store.View, who serval.Principal, f RoleFilter) (ro
 			more = true
 			return false, nil
 		}
-		verdict, err := p.judge(v, r.Role, who.Person)
+		verdict, err := p.judge(v, r.Role, of.Provider, who.Person)
 		if err != nil {
 			return false, err
 		}
@@ -159,7 +159,11 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 			return err
 		}
 		role.MyRequest = mine[role.Key]
-		if role.Trust, err = p.judge(v, role.Role, who.Person); err != nil {
+		provider, err := v.OIDCProvider(accountID)
+		if err != nil {
+			return err
+		}
+		if role.Trust, err = p.judge(v, role.Role, provider, who.Person); err != nil {
 			return err
 		}
 		if role.Blocked, err = p.whyBlocked(v, role.Role); err != nil {

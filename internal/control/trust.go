@@ -234,7 +234,8 @@ func (p *Plane) explainDenied(ctx context.Context, who serval.Principal, i inten
 		if seen, err = lastRead(v, r); err != nil {
 			return err
 		}
-		verdict, err = p.judge(v, r, who.Person)
+		// A provider that refuses has another code.
+		verdict, err = p.judge(v, r, nil, who.Person)
 		return err
 	})
 	if err != nil {
@@ -276,9 +277,12 @@ func lastRead(v *store.View, r store.Role) (time.Time, error) {
 // sentence returns text with a full stop at its end.
 func sentence(text string) string { return strings.TrimRight(text, ". ") + "." }
 
-// judge says whether the role's trust policy accepts the ID token that the
-// person's sessions are opened with.
-func (p *Plane) judge(v *store.View, r store.Role, who serval.Person) (trust.Verdict, error) {
+// webIdentity is what sessions are opened with.
+const webIdentity = "sts:AssumeRoleWithWebIdentity"
+
+// judge says whether the role's trust policy, and the OIDC provider of its account
+// where that is known, accept the ID token that the person's sessions are opened with.
+func (p *Plane) judge(v *store.View, r store.Role, provider *serval.OIDCProvider, who serval.Person) (trust.Verdict, error) {
 	policy, err := p.trustPolicy(v, r)
 	if serval.IsRefusal(err) {
 		return trust.Verdict{Verdict: trust.Unknown, Reason: "cannot tell: " + err.Error()}, nil
@@ -290,13 +294,14 @@ func (p *Plane) judge(v *store.View, r store.Role, who serval.Person) (trust.Ver
 	if who.AuthorizedParty != "" {
 		azp = trust.Of(who.AuthorizedParty)
 	}
-	return policy.Judge(trust.Context{
-		Action: "sts:AssumeRoleWithWebIdentity", RoleARN: r.ARN, Issuer: trust.Of(p.settings.Issuer),
+	attempt := trust.Context{
+		Action: webIdentity, RoleARN: r.ARN, Issuer: trust.Of(p.settings.Issuer),
 		Audience: trust.Of(p.settings.ClientID), AZP: azp,
 		Subject: trust.Of(who.Subject), Email: trust.Of(who.Email), SessionName: trust.Of(serval.SessionName(who.Email)),
 		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
 		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.now(),
-	}), nil
+	}
+	return policy.Judge(attempt.WithProvider(provider)), nil
 }
 
 // trustPolicy returns the role's trust policy. A refusal says why there is none

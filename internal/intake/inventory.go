@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -27,6 +28,8 @@ const (
 	maxAction      = 128
 	maxPolicyARN   = 2048 // and a boundary's
 	maxVersion     = 128
+	maxClientIDs   = 100 // of an OIDC provider
+	maxClientID    = 255
 	minSession     = 3600
 	maxSession     = 43_200
 )
@@ -56,9 +59,12 @@ func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID strin
 	roles := 0
 	return t.take(ctx, who, accountID, push{
 		what: serval.InventoryAccept, noun: "inventory",
-		read: func(_ serval.Account, role func(serval.Role) error) (h head, err error) {
+		read: func(account serval.Account, role func(serval.Role) error) (h head, err error) {
 			inv, h.digest, err = read(role)
 			h.accountID, h.generation = inv.AccountID, inv.Generation
+			if err == nil {
+				err = checkProvider(inv.OIDCProvider, account)
+			}
 			return h, err
 		},
 		compare: func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error) {
@@ -78,10 +84,42 @@ func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID strin
 				"generation": fmt.Sprint(inv.Generation), "complete": fmt.Sprint(inv.Complete), "read_by": serval.Cut(inv.ReadBy, maxAction),
 				"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(inv.Unreadable)), "problems": fmt.Sprint(len(inv.Problems)),
 			}
+			if inv.OIDCProvider != nil {
+				detail["oidc_provider"] = string(inv.OIDCProvider.Status)
+			}
 			describe(detail, d)
 			return detail
 		},
 	})
+}
+
+// checkProvider refuses an OIDC provider that AWS cannot have shown of the account.
+func checkProvider(p *serval.OIDCProvider, account serval.Account) error {
+	refuse := func(format string, args ...any) error {
+		return serval.Refuse(serval.Invalid, "The OIDC provider %s.", fmt.Sprintf(format, args...))
+	}
+	if p == nil {
+		return nil
+	}
+	switch p.Status {
+	case serval.ListRead, serval.ListAbsent, serval.ListDenied, serval.ListThrottled, serval.ListFailed:
+	default:
+		return refuse("has the status %q; it is one of read, absent, denied, throttled, failed", serval.Cut(string(p.Status), 40))
+	}
+	switch {
+	case p.Issuer == "" || p.ARN != serval.ProviderARN(cmp.Or(account.Partition, serval.PartitionAWS), account.ID, p.Issuer):
+		return refuse("is not that of its issuer in account %s", account.ID)
+	case p.Status != serval.ListRead && len(p.ClientIDs) > 0:
+		return refuse("was not read, and has client ids")
+	case len(p.ClientIDs) > maxClientIDs:
+		return refuse("has more than %d client ids", maxClientIDs)
+	}
+	for _, id := range p.ClientIDs {
+		if id == "" || longer(id, maxClientID) {
+			return refuse("has a client id that is empty or has more than %d characters", maxClientID)
+		}
+	}
+	return nil
 }
 
 // checkIdentity refuses a role that is not one of the account's.

@@ -24,7 +24,9 @@ import (
 type Roster struct {
 	Version int64
 	Account string // name
-	Roles   []Role // in the order of byName
+	// Provider is what is known of the account's OIDC provider; nil where nobody asked.
+	Provider *serval.OIDCProvider
+	Roles    []Role // in the order of byName
 
 	mu     sync.Mutex
 	graves []Grave // of each role
@@ -217,7 +219,11 @@ func (s *Rosters) Of(v *store.View, known store.Roster) (*Roster, error) {
 	if err != nil {
 		return nil, err
 	}
-	read := &Roster{Version: own.Version, Account: own.Name, Roles: make([]Role, len(roles)), graves: make([]Grave, len(roles))}
+	provider, err := v.OIDCProvider(known.AccountID)
+	if err != nil {
+		return nil, err
+	}
+	read := &Roster{Version: own.Version, Account: own.Name, Provider: provider, Roles: make([]Role, len(roles)), graves: make([]Grave, len(roles))}
 	for i, r := range roles {
 		read.Roles[i] = newRole(r, own.Name)
 	}

@@ -16,7 +16,10 @@ func Account(a control.Account, now time.Time) wire.Account {
 		LastSyncAt: wire.Time{Time: a.StartedAt}, LastPushAt: wire.Time{Time: a.AcceptedAt}, ReadBy: a.ReadBy,
 		SyncRequested: !a.SyncRequestedAt.IsZero(),
 		Problems:      List(a.Problems), Unreadable: List(a.Unreadable), NearMisses: List(a.NearMisses), Held: a.Held, Stale: a.Stale,
-		LastCheck: lastCheck(a.LastCheck),
+		LastCheck: lastCheck(a.LastCheck), Lack: (*wire.Lack)(a.Lack),
+	}
+	if a.OIDCProvider != nil {
+		account.OIDCProvider = a.OIDCProvider
 	}
 	if a.ClaimedUntil.After(now) {
 		account.ReadingUntil = wire.Time{Time: a.ClaimedUntil}

@@ -11,6 +11,7 @@ func Trust(v control.Verdict) wire.Trust {
 	if v.Mend != nil {
 		t.Mend = &wire.Mend{JSON: v.Mend.JSON, Terraform: v.Mend.Terraform}
 	}
+	t.Provider = (*wire.Lack)(v.Provider)
 	return t
 }
 

@@ -48,6 +48,8 @@ type Account struct {
 	Unreadable []serval.Unreadable
 	NearMisses []serval.NearMiss
 	Problems   []serval.Problem
+
+	OIDCProvider *serval.OIDCProvider // nil where nobody asked
 }
 
 // accountSettings is what is kept of an account as JSON.
@@ -100,20 +102,33 @@ func (v *View) Account(id string) (Account, error) {
 // can be long, and only admins look at it: who waits for a change reads accounts
 // each second.
 func (v *View) FillLastSync(a *Account) error {
-	var unreadable, nearMisses, problems string
-	err := v.scan(`select unreadable, near_misses, problems from account where id = $1`, []any{a.ID}, &unreadable, &nearMisses, &problems)
+	var unreadable, nearMisses, problems, provider string
+	err := v.scan(`select unreadable, near_misses, problems, oidc_provider from account where id = $1`, []any{a.ID}, &unreadable, &nearMisses, &problems, &provider)
 	if err != nil {
 		return fmt.Errorf("reading the last sync of account %s: %w", a.ID, err)
 	}
 	for _, list := range []struct {
 		text string
 		into any
-	}{{unreadable, &a.Unreadable}, {nearMisses, &a.NearMisses}, {problems, &a.Problems}} {
+	}{{unreadable, &a.Unreadable}, {nearMisses, &a.NearMisses}, {problems, &a.Problems}, {provider, &a.OIDCProvider}} {
 		if err := json.Unmarshal([]byte(list.text), list.into); err != nil {
 			return fmt.Errorf("reading the last sync of account %s: %w", a.ID, err)
 		}
 	}
 	return nil
+}
+
+// OIDCProvider returns what the last accepted full sync of an account learned of
+// its OIDC provider; nil where nobody asked.
+func (v *View) OIDCProvider(accountID string) (p *serval.OIDCProvider, err error) {
+	var text string
+	if err = v.scan(`select oidc_provider from account where id = $1`, []any{accountID}, &text); err == nil {
+		err = json.Unmarshal([]byte(text), &p)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the OIDC provider of account %s: %w", accountID, err)
+	}
+	return p, nil
 }
 
 // DeclareAccount keeps what is declared of an account, connecting it again where
@@ -176,24 +191,24 @@ func (t *Tx) RequestSync(id string) error {
 // AcceptInventory notes that a push was accepted, with the answer that a repeat
 // of it is given.
 func (t *Tx) AcceptInventory(inv serval.Inventory, digest, answer string) error {
-	lists := make([]string, 3)
-	for i, list := range []any{inv.Unreadable, inv.NearMisses, inv.Problems} {
+	lists := make([]string, 4)
+	for i, list := range []any{inv.Unreadable, inv.NearMisses, inv.Problems, inv.OIDCProvider} {
 		text, err := json.Marshal(list)
 		if err != nil {
 			return fmt.Errorf("encoding the sync of account %s: %w", inv.AccountID, err)
 		}
-		if lists[i] = string(text); lists[i] == "null" {
+		if lists[i] = string(text); lists[i] == "null" && i < 3 {
 			lists[i] = "[]"
 		}
 	}
 	return t.exec("accepting the sync of account "+inv.AccountID, `update account set
 			accepted_generation = $2, accepted_digest = $3, accepted_answer = $4, accepted_at = $5,
 			started_at = $6, finished_at = $7, looked_at = case when $8 = 1 then $13 else looked_at end, complete = $8, read_by = $9, unreadable = $10, near_misses = $11, problems = $12,
-			claimed_by = '', claimed_until = 0,
+			claimed_by = '', claimed_until = 0, oidc_provider = $14, roles_version = case when oidc_provider = $14 then roles_version else roles_version + 1 end,
 			sync_requested_at = case when sync_requested_at <= $6 then 0 else sync_requested_at end
 		where id = $1`,
 		inv.AccountID, inv.Generation, digest, answer, micros(t.Now), micros(inv.StartedAt), micros(inv.FinishedAt),
-		flag(inv.Complete), inv.ReadBy, lists[0], lists[1], lists[2], micros(t.notLater(inv.StartedAt)))
+		flag(inv.Complete), inv.ReadBy, lists[0], lists[1], lists[2], micros(t.notLater(inv.StartedAt)), lists[3])
 }
 
 // notLater returns at, or now where a worker's clock says later.

@@ -183,7 +183,7 @@ func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world 
 		t.Fatal(err)
 	}
 	c := web.Config{
-		Logins: logins, Plane: w.plane, Intake: intake.New(behind), Runs: workflow.New(behind, workflow.Settings{Issuer: issuer, ClientID: clientID}), Login: signIn, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
+		Logins: logins, Plane: w.plane, Intake: intake.New(behind), Runs: workflow.New(behind, workflow.Settings{Issuer: issuer, ClientID: clientID}), Login: signIn, ProviderIssuer: issuer, PublicURL: w.url, Secret: root, Log: log, Version: "test", Now: w.clock.now,
 		UpstreamTokens: func() []web.UpstreamToken {
 			return []web.UpstreamToken{
 				{Name: "hub", Accounts: []string{prod}, Secret: func() serval.Secret { return serval.NewSecret(hubToken) }},

@@ -123,7 +123,7 @@ func (s *Server) openSync(w http.ResponseWriter, r *http.Request, v *visit) erro
 	}
 	return edge.WriteJSON(w, http.StatusOK, wire.Sync{
 		Generation: o.Generation, Until: wire.Time{Time: o.Until}, LookedAt: wire.Time{Time: o.LookedAt}, Known: shape.List(o.Known),
-		TakesBoundaries: true,
+		TakesBoundaries: true, Issuer: s.c.ProviderIssuer,
 	})
 }
 

@@ -74,6 +74,10 @@ type Config struct {
 	// everybody else. The error is a refusal where that cannot be said now.
 	Workload func(ctx context.Context, from string, token serval.Secret) (name string, err error)
 
+	// ProviderIssuer is whose OIDC provider workers ask accounts for; none where it
+	// is empty.
+	ProviderIssuer string
+
 	// TrustedProxies may say in X-Forwarded-For whose request they pass on. The
 	// address is recorded and counted, and decides nothing else.
 	TrustedProxies []netip.Prefix

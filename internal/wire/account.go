@@ -30,8 +30,12 @@ type Account struct {
 	Problems           any    `json:"problems"`
 	Unreadable         any    `json:"unreadable"`
 	NearMisses         any    `json:"near_misses"`
-	Held               int    `json:"held"`
-	Stale              int    `json:"stale"`
+	// OIDCProvider is what the last sync learned of it; absent where nobody asked.
+	OIDCProvider any `json:"oidc_provider,omitempty"`
+	// Lack is what keeps it from taking our tokens; absent where nothing is known to.
+	Lack  *Lack `json:"lack,omitempty"`
+	Held  int   `json:"held"`
+	Stale int   `json:"stale"`
 
 	// LastCheck is null before the first.
 	LastCheck *LastCheck `json:"last_check"`

@@ -124,6 +124,16 @@ type Trust struct {
 	Condition  string   `json:"condition"`
 	NotChecked []string `json:"not_checked"`
 	Mend       *Mend    `json:"mend"` // null where nothing has to be mended, or nothing can
+	// Provider is what the account of the role lacks; absent where nothing is known to be lacking.
+	Provider *Lack `json:"provider,omitempty"`
+}
+
+// A Lack is what is wrong with the OIDC provider of a role's account, and what mends
+// it: a command line, and Terraform.
+type Lack struct {
+	Reason    string `json:"reason"`
+	CLI       string `json:"cli"`
+	Terraform string `json:"terraform"`
 }
 
 // A Mend is a trust policy that works, as JSON and as Terraform.

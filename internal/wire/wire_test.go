@@ -76,6 +76,7 @@ func shapes() map[string]any {
 		WorkflowRoleARN: "arn:aws:iam::111122223333:role/w", Source: "file", CreatedAt: at(0),
 		Roles: 3, Generation: 7, Complete: true, LastSyncAt: at(0), LastPushAt: at(1), LastSyncAgeSeconds: &age, SyncRequested: true, ReadingUntil: at(30),
 		ReadBy: "roles", Problems: []any{}, Unreadable: []any{}, NearMisses: []any{}, Held: 1, Stale: 2, Connect: &connect,
+		OIDCProvider: map[string]any{"issuer": "https://acme.okta.com", "arn": "x", "status": "read", "client_ids": []any{"0oa1"}}, Lack: &Lack{"a", "b", "c"},
 		LastCheck: &LastCheck{"run_1", at(2), serval.CheckConnection, true, serval.TextConnected},
 	}
 	policy := serval.AccessPolicy{
@@ -110,7 +111,7 @@ func shapes() map[string]any {
 	}
 	role := Role{
 		ARN: roleARN, RoleID: "AROA1", AccountID: "111122223333", AccountName: "prod", Name: "dev", Description: "for developers",
-		MaxSessionSeconds: 3600, Tags: map[string]string{"serval": ""}, Policy: "dev", Trust: Trust{"fails", "refuses you", "statement 1", "StringEquals x:aud", []string{"resource control policies"}, &Mend{"{}", "x"}},
+		MaxSessionSeconds: 3600, Tags: map[string]string{"serval": ""}, Policy: "dev", Trust: Trust{"fails", "refuses you", "statement 1", "StringEquals x:aud", []string{"resource control policies"}, &Mend{"{}", "x"}, &Lack{"account 1 has none.", "aws iam", "resource"}},
 		Completeness: "incomplete", StaleSince: at(1), StaleReason: "iam:GetRole answered AccessDenied", Held: true, MyRequest: &request,
 		Entitlement: Entitlement{"Assume Role", "Ability to assume this AWS IAM role"}, MaxMinutes: 120, RecommendedMinutes: 60,
 		RequireJustification: true, BreakGlass: true, Blocked: "a finding", Approval: Approval{true, []People{{[]string{"leads"}, []string{bo}}}},
@@ -154,7 +155,7 @@ func shapes() map[string]any {
 		"explanation": Explanation{true, "Access policy p decides.", ExplainedPerson{"ana@example.com", true, 1, "x", []string{"engineering"}, at(0), true, "x"},
 			ExplainedRole{roleARN, "111122223333", true, "stale", "x", at(0)},
 			[]ExplainedPolicy{{"p", true, true, "tag", "It is the first that matches role and person, and decides.", 60, Approval{true, []People{{[]string{"g"}, []string{"a@example.com"}}}}}},
-			&Trust{"works", "x", "1", "x", []string{"x"}, &Mend{"{}", "x"}}, "x"},
+			&Trust{"works", "x", "1", "x", []string{"x"}, &Mend{"{}", "x"}, &Lack{"x", "x", "x"}}, "x"},
 		"export-end": ExportEnd{Head{7, "ff"}},
 		"access-report": AccessReport{at(0), at(1), at(1), []RoleAccess{{roleARN, "AROAREADER", "111122223333", "prod", at(0),
 			[]Could{{"p", []string{"ana@example.com"}}},
