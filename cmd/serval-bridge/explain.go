@@ -85,6 +85,9 @@ func (e explained) text() string {
 	if e.Mend != nil {
 		fmt.Fprintf(&b, "\nWhat mends it, the whole policy:\n%s\n\nThe same as Terraform:\n%s\n", strings.TrimSpace(e.Mend.JSON), strings.TrimSpace(e.Mend.Terraform))
 	}
+	if l := e.Provider; l != nil && l.CLI != "" {
+		fmt.Fprintf(&b, "\nWhat mends the account, for whoever owns it:\n%s\n\nThe same as Terraform:\n%s\n", l.CLI, l.Terraform)
+	}
 	for _, f := range e.Findings {
 		fmt.Fprintf(&b, "\n%s (%s): %s\n  %s\n", f.Severity, f.ID, f.Sentence, f.Mend)
 	}

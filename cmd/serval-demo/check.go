@@ -62,6 +62,8 @@ func (d *demo) check(ctx context.Context, out io.Writer) error {
 		{"the one that was deleted is not, and its request has failed", s.deleted},
 		{"created again it is another role, and the request stays failed", s.recreated},
 		{"the audit log tells of each change", s.deltas},
+		{"the OIDC provider of an account was looked at where that is allowed", s.providers},
+		{"without it the account's roles say that AWS refuses, and what mends it", s.unprovided},
 		{"the audit chain holds", s.verify},
 	} {
 		start := time.Now()

@@ -165,6 +165,9 @@ func build(cloud *awstest.Cloud, issuer, externalID string, now time.Time) {
 			Trust:  connect.TrustPolicy("aws", hubAccount, externalID),
 			Inline: map[string]string{"serval-ingestion": connect.PermissionPolicy()},
 		})
+		if a.id == stagingAccount { // in the others the worker is refused
+			in.SetInline(ingestionRole, "provider", policy("iam:GetOpenIDConnectProvider"))
+		}
 		for i, r := range a.roles {
 			in.PutRole(awstest.Role{
 				Name: r.name, Path: r.path, Description: r.description, MaxSessionDuration: max(r.hours, 1) * 3600,

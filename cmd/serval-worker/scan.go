@@ -133,7 +133,7 @@ func (p *program) scan(ctx context.Context, a serval.Account, to reach, output s
 		}
 		return &failure{err}
 	}
-	write := func(w io.Writer, inv serval.Inventory) error { return printTable(w, inv, people) }
+	write := func(w io.Writer, inv serval.Inventory) error { return printTable(w, inv, a, people) }
 	if output == "json" {
 		write = wire.WriteInventory
 	}
@@ -158,7 +158,7 @@ func (p *program) explain(ctx context.Context, reader *awsiam.Reader, a serval.A
 }
 
 // printTable prints an inventory for people.
-func printTable(w io.Writer, inv serval.Inventory, people signIn) error {
+func printTable(w io.Writer, inv serval.Inventory, a serval.Account, people signIn) error {
 	var b strings.Builder
 	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(inv.Roles) > 0 {
@@ -174,7 +174,7 @@ func printTable(w io.Writer, inv serval.Inventory, people signIn) error {
 			count(len(r.InlinePolicies.Policies), r.InlinePolicies.Status, r.InlinePolicies.Action),
 			count(len(r.ManagedPolicies.Policies), r.ManagedPolicies.Status, r.ManagedPolicies.Action))
 		if people.isTold() {
-			verdict, lines := people.judge(r)
+			verdict, lines := people.judge(r, inv.OIDCProvider)
 			trusts = append(trusts, lines...)
 			fmt.Fprintf(t, "\t%s", verdict)
 		}
@@ -204,6 +204,7 @@ func printTable(w io.Writer, inv serval.Inventory, people signIn) error {
 		problems = append(problems, fmt.Sprintf("%s on %s answered %s: %s", p.Action, p.Target, p.Code, p.Message))
 	}
 	section("What the roles can do", abilities(inv.Roles))
+	section("IAM OIDC provider", people.asked(inv.OIDCProvider, a.RoleARN))
 	section("Trust policies (for whoever signs in at the issuer)", trusts)
 	section("Unreadable (it is not known whether these are tagged)", unreadable)
 	section("Near misses (not taken over)", near)

@@ -78,7 +78,7 @@ func TestTableIsHarmless(t *testing.T) {
 	var b strings.Builder
 	err := printTable(&b, serval.Inventory{AccountID: member, Complete: true, Problems: []serval.Problem{
 		{Action: "iam:GetRole", Target: "x", Code: "y", Message: "a\x1b[2Jb\u202ec"},
-	}}, signIn{})
+	}}, serval.Account{}, signIn{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -29,9 +30,29 @@ func (s signIn) faults() []string {
 	return nil
 }
 
+// asked says what became of asking for the issuer's OIDC provider, and what mends it
+// where it refuses whoever signs in.
+func (s signIn) asked(p *serval.OIDCProvider, roleARN string) (lines []string) {
+	if p == nil {
+		return nil
+	}
+	said := map[serval.ListStatus]string{
+		serval.ListRead: "it lists " + plural(len(p.ClientIDs), "client id"), serval.ListAbsent: "there is none",
+		serval.ListDenied: "not known: the role may not ask for it (iam:GetOpenIDConnectProvider)",
+	}[p.Status]
+	lines = append(lines, p.ARN+": "+cmp.Or(said, "not known: AWS did not tell"))
+	c := trust.Context{
+		Action: "sts:AssumeRoleWithWebIdentity", RoleARN: roleARN, Issuer: trust.Of(s.issuer), Audience: trust.Of(s.audience), AZP: trust.Of(s.audience),
+	}
+	if l := c.WithProvider(p).Lack(); l != nil {
+		lines = append(lines, "AWS refuses whoever signs in: "+l.Reason, "what mends it: "+l.CLI)
+	}
+	return lines
+}
+
 // judge returns the verdict on a role's trust policy for whoever signs in, and
 // lines with the reason and with the findings.
-func (s signIn) judge(r serval.Role) (verdict string, lines []string) {
+func (s signIn) judge(r serval.Role, provider *serval.OIDCProvider) (verdict string, lines []string) {
 	policy, err := trust.Parse(r.TrustPolicy)
 	if err != nil {
 		return trust.Unknown, []string{fmt.Sprintf("%s: cannot tell: %s", r.ARN, err)}
@@ -41,7 +62,7 @@ func (s signIn) judge(r serval.Role) (verdict string, lines []string) {
 		AZP: trust.Of(s.audience), ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(),
 		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(),
 	}
-	v := policy.Judge(c)
+	v := policy.Judge(c.WithProvider(provider))
 	if v.Verdict != trust.Works {
 		lines = append(lines, fmt.Sprintf("%s: %s", r.ARN, v.Reason))
 	}

@@ -205,6 +205,9 @@ func (p *program) explainCommand() *cobra.Command {
 		}
 		words := map[string]string{"works": "the trust policy accepts you", "fails": "the trust policy refuses you"}
 		verdict := words[r.Trust.Verdict]
+		if r.Trust.Provider != nil {
+			verdict = "AWS refuses you"
+		}
 		if verdict == "" {
 			verdict = "cannot tell"
 		}
@@ -222,8 +225,16 @@ func (p *program) explainCommand() *cobra.Command {
 				lines = append(lines, more)
 			}
 		}
-		if err := p.facts(lines); err != nil || r.Trust.Mend == nil {
+		if err := p.facts(lines); err != nil {
 			return err
+		}
+		if l := r.Trust.Provider; l != nil && l.CLI != "" {
+			if _, err := fmt.Fprintf(p.stdout, "\nThis mends the account; it is for whoever owns it:\n\n%s\n", l.CLI); err != nil {
+				return err
+			}
+		}
+		if r.Trust.Mend == nil {
+			return nil
 		}
 		_, err = fmt.Fprintf(p.stdout, "\nThis trust policy would accept you; it is for whoever owns the role:\n\n%s\n", document(r.Trust.Mend.JSON))
 		return err

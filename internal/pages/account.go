@@ -3,6 +3,7 @@ package pages
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
@@ -156,6 +157,7 @@ type accountPageView struct {
 	Connect  wire.Connect
 	Problems []problemsView // by their action
 	FromFile bool
+	Provider string // what is known of the OIDC provider; empty where nobody asked
 
 	// The first few.
 	Unreadable []serval.Unreadable
@@ -182,6 +184,7 @@ func (p *Pages) Account(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	view := accountPageView{
 		accountView: p.viewAccount(a), Connect: shape.Connect(a.Connect), FromFile: a.Source == "file",
 		Checks:     []serval.CheckName{serval.CheckConnection, serval.CheckOrganization},
+		Provider:   provider(a.OIDCProvider),
 		Unreadable: first(a.Unreadable, someProblems), NearMisses: first(a.NearMisses, someProblems),
 	}
 	by := map[string]*problemsView{}
@@ -202,6 +205,29 @@ func (p *Pages) Account(w http.ResponseWriter, r *http.Request, v *Visit) error 
 	})
 	v.place = "accounts"
 	return p.show(w, v, http.StatusOK, "account", a.Name, view)
+}
+
+// someClientIDs is how many client ids of an OIDC provider are named.
+const someClientIDs = 5
+
+// provider says what is known of an account's OIDC provider.
+func provider(p *serval.OIDCProvider) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Status == serval.ListRead:
+		some := first(p.ClientIDs, someClientIDs)
+		said := "there, for " + cmp.Or(strings.Join(some, ", "), "nobody")
+		if more := len(p.ClientIDs) - len(some); more > 0 {
+			said += fmt.Sprintf(" and %d more", more)
+		}
+		return said
+	case p.Status == serval.ListAbsent:
+		return "none under " + p.ARN
+	case p.Status == serval.ListDenied:
+		return "not known: the ingestion role may not ask for it (iam:GetOpenIDConnectProvider)"
+	}
+	return "not known: AWS did not tell"
 }
 
 // first returns the first n of a list.
