@@ -149,14 +149,14 @@ func TestSweepBounds(t *testing.T) {
 			t.Errorf("swept %d, want %d", got, want)
 		}
 	}
-	// The role's id would be taken twice, were it still staged.
-	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "left"), Digest: "x"}}); err != nil {
+	// The name would have two roles, were the one still staged.
+	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "again"), Digest: "x"}}); err != nil {
 		t.Errorf("staged roles were left behind: %v", err)
 	}
 	if err := w.plane.Sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "left"), Digest: "x"}}); !serval.IsRefusal(err) {
+	if err := w.store.Stage(t.Context(), "push_left", prod, w.clock.now(), []store.Staged{{Role: aRole(prod, "other"), Digest: "x"}}); !serval.IsRefusal(err) {
 		t.Errorf("fresh staged roles were swept: %v", err)
 	}
 	w.store.Close()

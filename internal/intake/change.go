@@ -48,15 +48,14 @@ type changes struct {
 // A how is how a role differs from what was known of it by the digest, in words.
 type how struct{ from, text string }
 
-// look returns roles as they are staged, with what each can do, and compares the
+// look notes of roles that are about to be staged what each can do, and compares the
 // first that changed with what is known of them.
-func (t *Intake) look(ctx context.Context, c *changes, roles []serval.Role) ([]store.Staged, error) {
+func (t *Intake) look(ctx context.Context, c *changes, roles []store.Staged) error {
 	aws := insight.AWS()
-	staged := make([]store.Staged, len(roles))
 	for i, r := range roles {
-		staged[i] = store.Staged{Role: r, Digest: r.Digest(), Ability: string(aws.Look(r).Index())}
+		roles[i].Ability = string(aws.Look(r.Role).Index())
 		k, known := c.known[r.RoleID]
-		if !known || k.Digest == staged[i].Digest || len(c.how) >= maxNamed {
+		if !known || k.Digest == r.Digest || len(c.how) >= maxNamed {
 			continue
 		}
 		var before store.Role
@@ -70,15 +69,15 @@ func (t *Intake) look(ctx context.Context, c *changes, roles []serval.Role) ([]s
 			continue // it went meanwhile
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if c.how == nil {
 			c.how = map[string]how{}
 		}
-		change := aws.Compare(before.Role, r)
+		change := aws.Compare(before.Role, r.Role)
 		c.how[r.RoleID] = how{before.Digest, serval.Cut(strings.Join(change.Sentences, " "), maxHow)}
 	}
-	return staged, nil
+	return nil
 }
 
 // of returns how a role changed; ok is false where that was not worked out.
@@ -188,6 +187,9 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 		})
 		if err != nil { // of the one that it came to
 			left, n = errors.Join(left, err), min(n+1, len(untold))
+			if t.door.Store.Ping(ctx) != nil {
+				return more, left // every other would meet the same
+			}
 		}
 		untold = untold[n:]
 	}
@@ -199,7 +201,11 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 			}
 			n++
 		}
+		began := time.Now()
 		if err := t.tell(ctx, who, list[:n]); err != nil {
+			return more, errors.Join(left, err)
+		}
+		if err := standBack(ctx, time.Since(began)); err != nil {
 			return more, errors.Join(left, err)
 		}
 		list = list[n:]
@@ -251,8 +257,14 @@ func whatToTell(v *store.View, documents *store.Documents, u store.Untold) (tell
 	if serval.IsRefusal(err, serval.NotFound) {
 		return one, nil // nobody knows any more what it was
 	}
+	if err != nil {
+		return one, err
+	}
 	is := u.Role // its documents are not kept with what is told
-	if err := errors.Join(err, documents.Fill(&was), documents.Fill(&is)); err != nil {
+	if err := documents.Fill(&was); err != nil {
+		return one, err
+	}
+	if err := documents.Fill(&is); err != nil {
 		return one, err
 	}
 	if one.change = history.Between(was, is); !one.change.Grew() {

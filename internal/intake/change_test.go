@@ -275,6 +275,16 @@ func testARoleThatCannotBeRead(t *testing.T, w *world) {
 // exec changes the database as somebody would who has it.
 func (w *world) exec(statement string) {
 	w.t.Helper()
+	db := w.database()
+	defer db.Close()
+	if _, err := db.ExecContext(w.t.Context(), statement); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// database opens the world's database beside the store.
+func (w *world) database() *sql.DB {
+	w.t.Helper()
 	driver, url := "pgx", w.url
 	if path, ok := strings.CutPrefix(w.url, "sqlite://"); ok {
 		driver, url = "sqlite", path
@@ -283,10 +293,7 @@ func (w *world) exec(statement string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer db.Close()
-	if _, err := db.ExecContext(w.t.Context(), statement); err != nil {
-		w.t.Fatal(err)
-	}
+	return db
 }
 
 // Whoever acts waits for a few rows of a telling, however much there is to tell.

@@ -43,7 +43,7 @@ func (t *Intake) PushDelta(ctx context.Context, who serval.Principal, accountID 
 				"generation": fmt.Sprint(delta.Generation), "complete": fmt.Sprint(delta.Complete), "read_by": serval.Cut(delta.ReadBy, maxAction),
 				"roles": fmt.Sprint(roles), "unreadable": fmt.Sprint(len(delta.Unreadable)), "problems": fmt.Sprint(len(delta.Problems)),
 			}
-			describe(detail, d)
+			describe(detail, d, maxNamed)
 			return detail
 		},
 	})

@@ -299,7 +299,7 @@ func testPushRefused(t *testing.T, w *world) {
 	// The connection breaks off, after many roles and in the middle of a batch.
 	broken := errors.New("unexpected EOF")
 	_, err = w.intake.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
-		for i := range stageBatch + 10 {
+		for i := range partRoles + 10 {
 			if err := take(aRole(prod, fmt.Sprint("r", i))); err != nil {
 				t.Fatal(err)
 			}
@@ -330,7 +330,7 @@ func testPushRefused(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	_, err = w.intake.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
-		for i := range stageBatch {
+		for i := range partRoles {
 			if err := take(aRole(prod, fmt.Sprint("r", i))); err != nil {
 				t.Fatal(err)
 			}
@@ -358,7 +358,7 @@ func testPushRefused(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	roles := []serval.Role{aRole(prod, "kept")}
-	for i := range 2*stageBatch + 10 {
+	for i := range 2*partRoles + 10 {
 		roles = append(roles, aRole(prod, fmt.Sprint("r", i)))
 	}
 	done, err := w.intake.Push(t.Context(), hub(), prod, reading(inventory(prod, g, noon), roles...))
@@ -508,7 +508,7 @@ func TestPushOfLargeRoles(t *testing.T) {
 			if err := take(role); err != nil {
 				return serval.Inventory{}, "", err
 			}
-			if waiting := i + 1 - w.rows("staged_role"); waiting*of >= stageBytes {
+			if waiting := i + 1 - w.rows("staged_role"); waiting*of >= partBytes {
 				t.Errorf("%d roles of a megabyte wait to be staged", waiting)
 			}
 		}
@@ -519,13 +519,10 @@ func TestPushOfLargeRoles(t *testing.T) {
 	}
 }
 
-// rows counts the rows of a table of a world on SQLite.
+// rows counts the rows of a table.
 func (w *world) rows(table string) (n int) {
 	w.t.Helper()
-	db, err := sql.Open("sqlite", strings.TrimPrefix(w.url, "sqlite://"))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	db := w.database()
 	defer db.Close()
 	if err := db.QueryRowContext(w.t.Context(), "select count(*) from "+table).Scan(&n); err != nil {
 		w.t.Fatal(err)
@@ -581,7 +578,7 @@ func testPushUnread(t *testing.T, w *world) {
 	g := open(hub())
 	unread("a push of another's sync", other)
 	var roles []serval.Role
-	for i := range stageBatch + 1 {
+	for i := range partRoles + 1 {
 		roles = append(roles, aRole(prod, fmt.Sprint("r", i)))
 	}
 	if _, err := w.intake.Push(ctx, hub(), prod, reading(inventory(prod, g, noon), roles...)); err != nil {

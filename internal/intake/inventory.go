@@ -45,9 +45,10 @@ func isRoleID(text string) bool {
 
 // Push takes in the inventory of an account. Read hands over its roles one by
 // one and then returns the rest of it, with a digest of all that it read. The
-// roles are staged without holding the chain and swapped in in one short
-// transaction, or not at all. What could not be accepted is refused before it is
-// read; a second push of an account while one is under way is Exhausted.
+// roles are staged without holding the chain and then swapped in, in parts where they
+// are many. What could not be accepted is refused before it is
+// read; a second push of an account while one is under way is Exhausted. Where it fails
+// some parts of it may be swapped in: the same push again does the rest.
 //
 // The generation must be the one that this account's last sync was opened with,
 // and newer than the last accepted; the same push again has the same answer and
@@ -87,7 +88,7 @@ func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID strin
 			if inv.OIDCProvider != nil {
 				detail["oidc_provider"] = string(inv.OIDCProvider.Status)
 			}
-			describe(detail, d)
+			describe(detail, d, maxNamed)
 			return detail
 		},
 	})
@@ -260,11 +261,14 @@ func unreadable(inv serval.Inventory) []serval.Unreadable {
 	return list
 }
 
-// maxNamed is how many roles an event names; it counts all.
-const maxNamed = 20
+// How many roles an event names, of each kind, and that of a part; it counts all.
+const (
+	maxNamed       = 20
+	maxNamedOfPart = 3
+)
 
-// describe puts a difference into an event's detail.
-func describe(detail map[string]string, d serval.Difference) {
+// describe puts a difference into an event's detail, with so many names.
+func describe(detail map[string]string, d serval.Difference, names int) {
 	for name, keys := range map[string][]serval.RoleKey{
 		"added": d.Added, "changed": d.Changed, "recreated": d.Recreated, "untagged": d.Untagged, "missing": d.Missing, "held": d.Held,
 		"fresh": d.Fresh,
@@ -273,7 +277,7 @@ func describe(detail map[string]string, d serval.Difference) {
 			continue
 		}
 		detail[name] = fmt.Sprint(len(keys))
-		for i, k := range keys[:min(len(keys), maxNamed)] {
+		for i, k := range keys[:min(len(keys), names)] {
 			detail[fmt.Sprintf("%s_%02d", name, i+1)] = k.ARN
 		}
 	}

@@ -4,19 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/door"
 	"github.com/serval-bridge/serval-bridge/internal/insight"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
-)
-
-// How much of a push is staged in one transaction: so many roles, or fewer with
-// so many bytes of documents.
-const (
-	stageBatch = 250
-	stageBytes = 8 << 20
 )
 
 // A Pushed is what became of a push. Its JSON form is kept, for a repeat.
@@ -49,71 +43,160 @@ type head struct {
 	digest     string
 }
 
+// A taking is a push that is being taken in.
+type taking struct {
+	push
+	head
+	account    store.Account // when it began
+	was        before
+	n          int           // the roles that it has
+	same       []serval.Seen // those of them that are known as they are, and are not staged
+	staged     []part
+	compared   bool
+	difference serval.Difference // from what was known, where it was compared
+	parts      []part            // of that
+	applied    int               // of these: they are swapped in
+	at         time.Time         // when the first was
+}
+
+// seen returns all roles that it has.
+func (of *taking) seen() []serval.Seen {
+	seen := make([]serval.Seen, 0, of.n)
+	for _, p := range of.staged {
+		seen = append(seen, p.roles...)
+	}
+	return append(seen, of.same...)
+}
+
+// isNext reports whether it is the push of the sync of a that who opened last.
+func (of *taking) isNext(who serval.Principal, a store.Account) bool {
+	return of.generation == a.Generation && isOpen(who, a)
+}
+
+// known returns what is known now, with what the push has swapped in as it was
+// before.
+func (of *taking) known(tx *store.Tx, swapped map[string]bool) ([]serval.Known, error) {
+	known, err := tx.KnownRoles(of.account.ID)
+	if err != nil {
+		return nil, err
+	}
+	known = slices.DeleteFunc(known, func(k serval.Known) bool { return swapped[k.Key.RoleID] })
+	for _, k := range of.was.known {
+		if swapped[k.Key.RoleID] {
+			known = append(known, k)
+		}
+	}
+	return known, nil
+}
+
+// next returns the part that is to be swapped in next; an empty one where there is
+// none.
+func (of *taking) next() part {
+	if of.applied < len(of.parts) {
+		return of.parts[of.applied]
+	}
+	return part{}
+}
+
+// last returns the part that is left, with the difference of the whole push. Where
+// nothing of the roles has changed it is what was worked out before: thousands are not
+// read, and not compared, while everybody waits.
+func (of *taking) last(tx *store.Tx) (part, serval.Difference, error) {
+	p := of.next()
+	roster, err := tx.Roster(of.account.ID)
+	if err != nil || roster.Version == of.was.version+int64(of.applied) && of.compared {
+		return p, of.difference, err
+	}
+	swapped := map[string]bool{}
+	for _, p := range of.parts[:of.applied] {
+		p.about(func(k serval.RoleKey) { swapped[k.RoleID] = true })
+	}
+	known, err := of.known(tx, swapped)
+	if err != nil {
+		return p, serval.Difference{}, err
+	}
+	if err := stillSettled(known, of.same); err != nil {
+		return p, serval.Difference{}, err
+	}
+	d, err := of.compare(known, of.seen(), tx.Now)
+	if err == nil && !of.compared {
+		err = serval.Refuse(serval.Exhausted, "What is known of this account has changed while it was pushed. Push again.")
+	}
+	p.difference = without(d, swapped)
+	return p, d, err
+}
+
 // take takes in a push; see Push.
 func (t *Intake) take(ctx context.Context, who serval.Principal, accountID string, p push) (Pushed, error) {
-	var done Pushed
-	var account store.Account
+	of := &taking{push: p}
 	var end func()
-	var was before
 	err := t.view(ctx, who, p.what, accountID, func(v *store.View) (err error) {
 		if !who.MayPush(accountID) {
 			return noAccount()
 		}
-		if account, err = v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
+		if of.account, err = v.Account(accountID); serval.IsRefusal(err, serval.NotFound) {
 			return noAccount()
 		}
 		if err != nil {
 			return err
 		}
-		if !isOpen(who, account) && !isAccepted(account) {
+		if !isOpen(who, of.account) && !isAccepted(of.account) {
 			return serval.Refuse(serval.Conflict, "This worker has not opened the last sync of this account.")
 		}
 		var ok bool
 		if end, ok = t.door.Store.BeginPush(accountID); !ok {
 			return serval.Refuse(serval.Exhausted, "Another push of this account is under way. Push again when it has ended.")
 		}
-		if !isOpen(who, account) {
+		if !isOpen(who, of.account) {
 			return nil // what it brings is read for its digest alone
 		}
-		was, err = knownBefore(v, accountID)
+		of.was, err = knownBefore(v, accountID)
 		return err
 	})
 	if end != nil {
 		defer end()
 	}
 	if err != nil {
-		return done, err
+		return Pushed{}, err
 	}
 	// Where the last sync was accepted, only its repeat has an answer: it is read
 	// for its digest, and nothing is staged.
-	staging := isOpen(who, account)
-	id, dirty := door.NewID("push"), false
+	staging := isOpen(who, of.account)
 	defer func() {
-		if !dirty {
-			return
-		}
-		// After the swap there is nothing left; after a failure this cleans up.
+		// What was swapped in left nothing behind; after a failure this cleans up.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		t.door.Store.DropStaged(ctx, id) // what stays behind goes with the sweep
+		for _, p := range of.staged {
+			if !slices.ContainsFunc(of.parts[:of.applied], func(done part) bool { return done.id == p.id }) {
+				t.door.Store.DropStaged(ctx, p.id) // what stays behind goes with the sweep
+			}
+		}
 	}()
-	changes := &changes{known: was.states}
-	keep := func(roles []serval.Role) error {
+	changes := &changes{known: of.was.states}
+	err = of.stage(func(roles []store.Staged) error {
 		if !staging {
 			return nil
 		}
-		dirty = true
-		staged, err := t.look(ctx, changes, roles)
-		if err != nil {
+		p := part{id: door.NewID("push")}
+		for _, r := range roles {
+			p.roles = append(p.roles, serval.Seen{Key: r.Key(), Digest: r.Digest})
+		}
+		of.staged = append(of.staged, p)
+		if err := t.look(ctx, changes, roles); err != nil {
 			return err
 		}
-		return t.door.Store.Stage(ctx, id, accountID, t.door.Now(), staged)
-	}
-	h, n, same, err := stage(account.Account, was.states, keep, p)
+		return t.door.Store.Stage(ctx, p.id, accountID, t.door.Now(), roles)
+	})
 	if err != nil {
 		t.door.Refused(ctx, who, p.what, accountID, err)
-		return done, err
+		return Pushed{}, err
 	}
+	if staging {
+		if err := t.begin(ctx, who, of); err != nil {
+			return Pushed{}, err
+		}
+	}
+	var done Pushed
 	quiet := false
 	var regressed error
 	var at time.Time
@@ -127,42 +210,29 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 			return err
 		}
 		switch {
-		case h.generation == a.AcceptedGeneration && h.digest == a.AcceptedDigest:
+		case of.generation == a.AcceptedGeneration && of.digest == a.AcceptedDigest:
 			e.Action, done.Repeated = "", true
 			return json.Unmarshal([]byte(a.AcceptedAnswer), &done)
-		case h.generation <= a.AcceptedGeneration:
-			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", h.generation, a.AcceptedGeneration)
-		case h.generation > a.Generation:
+		case of.generation <= a.AcceptedGeneration:
+			return serval.Refuse(serval.Conflict, "Generation %d is not newer than %d, which was accepted.", of.generation, a.AcceptedGeneration)
+		case of.generation > a.Generation:
 			// Somebody issued it, and this database has forgotten: it was set back.
 			regressed = serval.Refuse(serval.Conflict, "Generation %d was never issued here; the last is %d. The database may have been restored from a backup: "+
-				"see serval-bridge restored. The account is to be read anew.", h.generation, a.Generation)
+				"see serval-bridge restored. The account is to be read anew.", of.generation, a.Generation)
 			e.Outcome, e.Reason = serval.OutcomeRefused, regressed.Error()
 			return tx.RequestSync(accountID)
-		case h.generation != a.Generation || !isOpen(who, a) || !staging:
-			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", h.generation)
+		case !of.isNext(who, a) || !staging:
+			return serval.Refuse(serval.Conflict, "Generation %d is not the last that this worker opened.", of.generation)
+		case of.applied < len(of.parts)-1:
+			return fmt.Errorf("%d of %d parts are swapped in", of.applied, len(of.parts))
 		}
-		known, err := was.now(tx, accountID)
+		last, d, err := of.last(tx)
 		if err != nil {
 			return err
 		}
-		staged, err := tx.StagedRoles(id)
-		if err != nil {
-			return err
-		}
-		if len(staged) != n-len(same) {
-			return fmt.Errorf("%d of %d staged roles are there", len(staged), n-len(same))
-		}
-		if err := stillSettled(known, same); err != nil {
-			return err
-		}
-		staged = append(staged, same...)
-		d, err := p.compare(known, staged, tx.Now)
-		if err != nil {
-			return err
-		}
-		written := n > len(same) || !d.IsEmpty()
+		written := of.n > len(of.same) || !d.IsEmpty()
 		if written {
-			if err := tx.ApplyDifference(id, accountID, d); err != nil {
+			if err := t.apply(tx, accountID, last); err != nil {
 				return err
 			}
 		}
@@ -171,17 +241,16 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if err != nil {
 			return err
 		}
-		if err := p.accept(tx, h.digest, string(answer)); err != nil {
+		if err := p.accept(tx, of.digest, string(answer)); err != nil {
 			return err
 		}
 		changes.first(d.Changed)
-		if e.Detail = p.detail(n, d, written); e.Detail == nil {
+		if e.Detail = p.detail(of.n, d, written); e.Detail == nil {
 			e.Action, quiet = "", true
 		}
 		changes.describe(e.Detail, d.Changed)
-		// What was untagged may be tagged again; what was deleted never returns.
-		return t.door.FailRequests(tx, append(append([]serval.RoleKey(nil), d.Recreated...), d.Missing...))
-	})
+		return nil
+	}, func(tx *store.Tx) { tx.ExpectPush(accountID, of.next().id) })
 	if err == nil && regressed != nil {
 		t.door.Changed.Raise()
 		err = regressed
@@ -192,10 +261,37 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 	if !quiet {
 		t.door.Changed.Raise()
 	}
-	if done.Changed+done.Added > 0 && !done.Repeated {
+	if done.Repeated {
+		return done, nil
+	}
+	if of.applied > 0 {
+		at = of.at
+	}
+	of.applied = len(of.parts)
+	if done.Changed+done.Added > 0 {
 		t.follow(ctx, accountID, at)
 	}
 	return done, nil
+}
+
+// begin works out what a push does that is all staged, and does all of it but the
+// last part.
+func (t *Intake) begin(ctx context.Context, who serval.Principal, of *taking) error {
+	if of.was.unkept && len(of.staged) > 0 {
+		if err := t.door.Store.KeepUnkept(ctx, of.account.ID); err != nil {
+			return err
+		}
+	}
+	var err error
+	if of.difference, err = of.compare(of.was.known, of.seen(), t.door.Now()); err != nil {
+		return nil // which is said where the push is known to be the next
+	}
+	of.compared, of.parts = true, parts(of.staged, of.difference)
+	err = t.ahead(ctx, who, of)
+	if err != nil && of.applied > 0 {
+		t.door.Changed.Raise()
+	}
+	return err
 }
 
 // Before is what was known of an account's roles when a push of it began.
@@ -203,6 +299,7 @@ type before struct {
 	version int64 // of the account's roster
 	known   []serval.Known
 	states  map[string]store.KnownState // by role id
+	unkept  bool                        // of some no version is kept
 }
 
 func knownBefore(v *store.View, accountID string) (before, error) {
@@ -214,21 +311,9 @@ func knownBefore(v *store.View, accountID string) (before, error) {
 	b := before{version: roster.Version, known: make([]serval.Known, len(states)), states: make(map[string]store.KnownState, len(states))}
 	for i, k := range states {
 		b.known[i], b.states[k.Key.RoleID] = k.Known, k
+		b.unkept = b.unkept || k.Version == 0
 	}
 	return b, err
-}
-
-// now returns what is known now. Where nothing of the roles has changed it is what
-// was: thousands are not read while everybody waits.
-func (b before) now(tx *store.Tx, accountID string) ([]serval.Known, error) {
-	roster, err := tx.Roster(accountID)
-	if err != nil {
-		return nil, err
-	}
-	if roster.Version == b.version {
-		return b.known, nil
-	}
-	return tx.KnownRoles(accountID)
 }
 
 // stillSettled refuses a push where what it has seen the same is not as it was when
@@ -246,11 +331,10 @@ func stillSettled(known []serval.Known, same []serval.Seen) error {
 	return nil
 }
 
-// stage reads a push and hands its roles to keep in batches, checking each, but for
-// those that are settled as they are, which were checked when they came to be so:
-// they are returned as same. It returns how many there were in all.
-func stage(account serval.Account, known map[string]store.KnownState, keep func([]serval.Role) error, p push) (h head, n int, same []serval.Seen, err error) {
-	var batch []serval.Role
+// stage reads the push and hands its roles to keep in batches, checking each, but for
+// those that are settled as they are, which were checked when they came to be so.
+func (of *taking) stage(keep func([]store.Staged) error) error {
+	var batch []store.Staged
 	var size int
 	ids, arns := map[string]bool{}, map[string]bool{}
 	flush := func() error {
@@ -261,14 +345,19 @@ func stage(account serval.Account, known map[string]store.KnownState, keep func(
 		batch, size = batch[:0], 0
 		return err
 	}
-	h, err = p.read(account, func(r serval.Role) error {
-		if n++; n > maxRoles {
-			return serval.Refuse(serval.TooLarge, "The %s has more than %d roles.", p.noun, maxRoles)
+	var err error
+	of.head, err = of.read(of.account.Account, func(r serval.Role) error {
+		if of.n++; of.n > maxRoles {
+			return serval.Refuse(serval.TooLarge, "The %s has more than %d roles.", of.noun, maxRoles)
 		}
-		was, there := known[r.RoleID]
-		settled := there && isSettledAs(r, was)
+		was, there := of.was.states[r.RoleID]
+		digest := ""
+		if there {
+			digest = r.Digest()
+		}
+		settled := there && isSettledAs(r, digest, was)
 		if !settled {
-			if err := checkRole(r, account); err != nil {
+			if err := checkRole(r, of.account.Account); err != nil {
 				return err
 			}
 		}
@@ -277,14 +366,17 @@ func stage(account serval.Account, known map[string]store.KnownState, keep func(
 		}
 		ids[r.RoleID], arns[r.ARN] = true, true
 		if settled {
-			same = append(same, serval.Seen{Key: was.Key, Digest: was.Digest})
+			of.same = append(of.same, serval.Seen{Key: was.Key, Digest: was.Digest})
 			return nil
 		}
-		batch = append(batch, r)
+		if !there {
+			digest = r.Digest()
+		}
+		batch = append(batch, store.Staged{Role: r, Digest: digest})
 		for _, d := range r.Documents() {
 			size += len(d)
 		}
-		if len(batch) == stageBatch || size >= stageBytes {
+		if len(batch) == partRoles || size >= partBytes {
 			return flush()
 		}
 		return nil
@@ -294,19 +386,19 @@ func stage(account serval.Account, known map[string]store.KnownState, keep func(
 	}
 	switch {
 	case err != nil:
-	case h.accountID != account.ID:
-		err = serval.Refuse(serval.Invalid, "This %s is of account %s, not of %s.", p.noun, serval.Cut(h.accountID, 40), account.ID)
-	case h.generation < 1:
-		err = serval.Refuse(serval.Conflict, "The %s bears no generation: it is pushed with the one that its sync was opened with.", p.noun)
+	case of.accountID != of.account.ID:
+		err = serval.Refuse(serval.Invalid, "This %s is of account %s, not of %s.", of.noun, serval.Cut(of.accountID, 40), of.account.ID)
+	case of.generation < 1:
+		err = serval.Refuse(serval.Conflict, "The %s bears no generation: it is pushed with the one that its sync was opened with.", of.noun)
 	}
-	return h, n, same, err
+	return err
 }
 
-// isSettledAs reports whether r is what is known of it, to the letter. What it can
-// do has to be known by the rules of today too.
-func isSettledAs(r serval.Role, was store.KnownState) bool {
+// isSettledAs reports whether r, with its digest, is what is known of it, to the
+// letter. What it can do has to be known by the rules of today too.
+func isSettledAs(r serval.Role, digest string, was store.KnownState) bool {
 	return was.IsSettled() && was.Key.ARN == r.ARN && was.MaxSessionSeconds == r.MaxSessionSeconds && isUsed(r, was.LastUsedAt) &&
-		insight.Index(was.Ability).IsKnown() && was.Digest == r.Digest()
+		insight.Index(was.Ability).IsKnown() && was.Digest == digest
 }
 
 // isUsed reports whether r was last used at the instant; zero for never.

@@ -22,6 +22,7 @@ type Proxy struct {
 	sent  int  // statements
 	left  int  // of them until the cut, counted over all connections; 0: none
 	after bool // the cut is after the statement
+	falls bool // at the cut everything goes down
 	cuts  int
 	down  bool
 	open  map[net.Conn]bool
@@ -72,7 +73,14 @@ func NewProxy(t testing.TB, address string) (*Proxy, string) {
 func (p *Proxy) Cut(nth int, after bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.left, p.after = nth, after
+	p.left, p.after, p.falls = nth, after, false
+}
+
+// Fall is Cut before the nth statement, and Down with it.
+func (p *Proxy) Fall(nth int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.left, p.after, p.falls = nth, false, true
 }
 
 // Cuts returns how many connections were cut at a statement.
@@ -94,6 +102,10 @@ func (p *Proxy) Sent() int {
 func (p *Proxy) Down(down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.fall(down)
+}
+
+func (p *Proxy) fall(down bool) {
 	if p.down = down; down {
 		for conn := range p.open {
 			conn.Close()
@@ -133,6 +145,9 @@ func (p *Proxy) due() (now, after bool) {
 		return false, false
 	}
 	p.cuts++
+	if p.falls {
+		p.fall(true)
+	}
 	return true, p.after
 }
 

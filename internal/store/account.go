@@ -64,6 +64,12 @@ const accountColumns = `id, name, partition, role_arn, external_id, settings, so
 	claimed_until, sync_requested_at, accepted_generation, accepted_digest, accepted_answer, accepted_at, started_at, finished_at,
 	complete, read_by, looked_at`
 
+// What a push reads of its account; see ExpectPush.
+const (
+	accountByID = `select ` + accountColumns + ` from account where id = $1 and removed_at = 0`
+	rosterByID  = `select ` + rosterColumns + ` from account where id = $1 and removed_at = 0`
+)
+
 func scanAccount(row scanner) (Account, error) {
 	var a Account
 	var settings string
@@ -95,7 +101,7 @@ func (v *View) Accounts() ([]Account, error) {
 
 // Account returns a connected account.
 func (v *View) Account(id string) (Account, error) {
-	return one(v, "There is no such account.", scanAccount, `select `+accountColumns+` from account where id = $1 and removed_at = 0`, id)
+	return one(v, "There is no such account.", scanAccount, accountByID, id)
 }
 
 // FillLastSync reads what the last accepted push of a said besides its roles. It
@@ -253,7 +259,7 @@ func (v *View) Rosters() ([]Roster, error) {
 
 // Roster returns that of one connected account.
 func (v *View) Roster(accountID string) (Roster, error) {
-	return one(v, "There is no such account.", scanRoster, `select `+rosterColumns+` from account where id = $1 and removed_at = 0`, accountID)
+	return one(v, "There is no such account.", scanRoster, rosterByID, accountID)
 }
 
 // AccountsEver returns the rosters of all accounts that ever were connected, in the
@@ -264,7 +270,7 @@ func (v *View) AccountsEver() ([]Roster, error) {
 
 // turnRoster notes that the roles of an account have changed.
 func (t *Tx) turnRoster(accountID string) error {
-	return t.exec("noting a change of the roles of account "+accountID, `update account set roles_version = roles_version + 1 where id = $1`, accountID)
+	return t.later("noting a change of the roles of account "+accountID, `update account set roles_version = roles_version + 1 where id = $1`, accountID)
 }
 
 // AccountName returns the name of an account, connected or not any more; empty

@@ -188,9 +188,22 @@ func TestIdleDocumentsAreThereForADay(t *testing.T) {
 			r.TrustPolicy = documentNumber(n)
 			push(t, d, prod, noon, serval.Inventory{Complete: true, Roles: []serval.Role{r}})
 		}
-		if err := d.GiveUpVersions(t.Context(), prod, noon, noon); err != nil {
-			t.Fatal(err)
+		kept := func(what string, want int) {
+			t.Helper()
+			if err := d.GiveUpVersions(t.Context(), prod, noon, noon); err != nil {
+				t.Fatal(err)
+			}
+			if versions := look(t, d, func(v *View) ([]Role, error) { return v.RoleVersions(r.Key()) }); len(versions) != want {
+				t.Errorf("%s %d versions are kept, want %d", what, len(versions), want)
+			}
 		}
+		u := untold(t, d)[0]
+		if u.Since != 1 {
+			t.Fatalf("it is to be told of what changed since %d, want 1", u.Since)
+		}
+		kept("with the one that somebody is to be told of", maxVersions+1)
+		d.act(t, noon, func(tx *Tx) error { _, err := tx.Told(u.Key, u.Since, u.Version); return err })
+		kept("when that was told", maxVersions)
 		left := func(at time.Duration, want int64) {
 			t.Helper()
 			for range 2 {
@@ -207,10 +220,7 @@ func TestIdleDocumentsAreThereForADay(t *testing.T) {
 		left(24*time.Hour, all)
 		left(26*time.Hour, all-5)
 		left(100*time.Hour, all-5)
-		role := look(t, d, func(v *View) (Role, error) { return v.RoleByKey(r.Key()) })
-		if versions := look(t, d, func(v *View) ([]Role, error) { return v.RoleVersions(role.Key) }); len(versions) != maxVersions {
-			t.Errorf("%d versions are kept, want %d", len(versions), maxVersions)
-		}
+		kept("in the end", maxVersions)
 	})
 }
 

@@ -244,6 +244,7 @@ type KnownState struct {
 	MaxSessionSeconds int // as it is kept: AWS may have refused what was read
 	LastUsedAt        time.Time
 	Ability           string
+	Version           int64
 }
 
 // IsSettled reports whether the role is neither held nor stale: one that is seen
@@ -255,10 +256,10 @@ func (v *View) KnownStates(accountID string) ([]KnownState, error) {
 	states, err := all(v, func(row scanner) (k KnownState, err error) {
 		var held, stale, used int64
 		k.Key.AccountID = accountID
-		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Shown, &held, &stale, &k.MaxSessionSeconds, &used, &k.Ability)
+		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Shown, &held, &stale, &k.MaxSessionSeconds, &used, &k.Ability, &k.Version)
 		k.HeldSince, k.Stale, k.LastUsedAt = instant(held), stale != 0, instant(used)
 		return k, err
-	}, `select role_id, partition, arn, digest, shown, held_since, stale_since, max_session_seconds, last_used_at, ability
+	}, `select role_id, partition, arn, digest, shown, held_since, stale_since, max_session_seconds, last_used_at, ability, version
 		from role where account_id = $1 and removed_at = 0`, accountID)
 	if err != nil {
 		return nil, fmt.Errorf("listing what is known of the roles of account %s: %w", accountID, err)
@@ -305,23 +306,30 @@ type Staged struct {
 	Ability string
 }
 
-// Stage keeps roles of a push aside, in a transaction of its own that does not
-// take the chain. They and their documents become roles and documents by
-// ApplyDifference, and are dropped by DropStaged. A role id or an ARN that the push had before is refused.
+// Stage keeps roles of a push aside, all that have its name, in a transaction of its
+// own that does not take the chain. They and their documents become roles and
+// documents by ApplyDifference, and are dropped by DropStaged. A role id or an ARN
+// that comes twice is refused, and so is more under a name that was used.
 func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time, roles []Staged) error {
 	// A document that many roles share is staged once, and one that is kept
 	// already not at all, unless it is idle: the others are still there when the
 	// push is applied.
 	documents := make(map[string]serval.Document)
-	for _, r := range roles {
+	rows := make([][]any, len(roles))
+	for i, r := range roles {
 		for _, d := range r.Documents() {
 			documents[d.Digest()] = d
 		}
+		row, err := stagedRow(push, accountID, now, r)
+		if err != nil {
+			return err
+		}
+		rows[i] = row
 	}
 	delete(documents, "")
 	return s.aside(ctx, "staging roles", func(v *View) error {
 		for _, digest := range slices.Sorted(maps.Keys(documents)) {
-			err := v.exec("staging a document", `insert into staged_document (push, digest, body, staged_at)
+			err := v.later("staging a document", `insert into staged_document (push, digest, body, staged_at)
 				select cast($1 as text), cast($2 as text), cast($3 as text), cast($4 as bigint)
 				where not exists (select 1 from document where digest = $2 and idle_since = 0)
 				on conflict (push, digest) do nothing`,
@@ -330,20 +338,30 @@ func (s *Store) Stage(ctx context.Context, push, accountID string, now time.Time
 				return err
 			}
 		}
-		for _, r := range roles {
-			if err := v.stage(push, accountID, now, r); err != nil {
+		for _, row := range rows {
+			err := v.later("staging a role", `insert into staged_role (push, account_id, staged_at, `+roleFacts+`)
+				values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
+				on conflict do nothing`, row...)
+			if err != nil {
 				return err
 			}
+		}
+		var n int
+		if err := v.scan(`select count(*) from staged_role where push = $1`, []any{push}, &n); err != nil {
+			return fmt.Errorf("counting staged roles: %w", err)
+		}
+		if n != len(roles) {
+			return serval.Refuse(serval.Invalid, "A role id or an ARN comes twice.")
 		}
 		return nil
 	})
 }
 
-// stage keeps a role whose documents are kept.
-func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
+// stagedRow returns the columns of a staged role.
+func stagedRow(push, accountID string, now time.Time, r Staged) ([]any, error) {
 	policies, err := dossier.Of(r.Role)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	tags := r.Tags
 	if tags == nil {
@@ -351,7 +369,7 @@ func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
 	}
 	tagText, err := json.Marshal(tags)
 	if err != nil {
-		return fmt.Errorf("encoding tags: %w", err)
+		return nil, fmt.Errorf("encoding tags: %w", err)
 	}
 	var boundary string
 	if r.PermissionsBoundary != nil {
@@ -361,15 +379,8 @@ func (v *View) stage(push, accountID string, now time.Time, r Staged) error {
 	if r.LastUsedAt != nil {
 		used = micros(*r.LastUsedAt)
 	}
-	n, err := v.execCount("staging role "+r.ARN, `insert into staged_role (push, account_id, staged_at, `+roleFacts+`)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
-		on conflict do nothing`,
-		push, accountID, micros(now), r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
-		string(tagText), r.TrustPolicy.Digest(), boundary, used, policies, flag(r.PoliciesComplete()), r.Digest, r.Shown(), r.Ability)
-	if err == nil && n == 0 {
-		return serval.Refuse(serval.Invalid, "The role id %s, or the ARN %s, comes twice.", r.RoleID, r.ARN)
-	}
-	return err
+	return []any{push, accountID, micros(now), r.RoleID, r.Key().Partition, r.ARN, r.Name, r.Path, r.Description, micros(r.CreatedAt), r.MaxSessionSeconds,
+		string(tagText), r.TrustPolicy.Digest(), boundary, used, policies, flag(r.PoliciesComplete()), r.Digest, r.Shown(), r.Ability}, nil
 }
 
 // DropStaged forgets what a push staged. The roles go first: where only they are
@@ -396,12 +407,23 @@ func (s *Store) DropOldStaged(ctx context.Context, before time.Time) error {
 	return nil
 }
 
+// selectStaged is what a push reads of itself; see ExpectPush.
+const selectStaged = `select account_id, role_id, partition, arn, digest from staged_role where push = $1`
+
+// ExpectPush says that what is staged of the account under the name is about to be
+// taken in: what is read for that comes with the next answer of the database.
+func (t *Tx) ExpectPush(accountID, push string) {
+	t.tx.Ahead(accountByID, accountID)
+	t.tx.Ahead(rosterByID, accountID)
+	t.tx.Ahead(selectStaged, push)
+}
+
 // StagedRoles returns what a push staged, for comparing.
 func (v *View) StagedRoles(push string) ([]serval.Seen, error) {
 	seen, err := all(v, func(row scanner) (s serval.Seen, err error) {
 		err = row.Scan(&s.Key.AccountID, &s.Key.RoleID, &s.Key.Partition, &s.Key.ARN, &s.Digest)
 		return s, err
-	}, `select account_id, role_id, partition, arn, digest from staged_role where push = $1`, push)
+	}, selectStaged, push)
 	if err != nil {
 		return nil, fmt.Errorf("listing staged roles: %w", err)
 	}
@@ -410,33 +432,60 @@ func (v *View) StagedRoles(push string) ([]serval.Seen, error) {
 
 // ApplyDifference makes the staged roles of a push the account's roles, with
 // their documents, and does to the others what d says. The staged rows go with
-// it.
+// it. No push has none of them. Its statements are as many, and look at as much, as
+// the push has roles and d says, whatever else the account has.
 func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error {
-	now := micros(t.Now)
-	remove := func(keys []serval.RoleKey, reason string) error {
-		for _, k := range keys {
-			err := t.exec("removing role "+k.ARN, `update role set removed_at = $3, removed_reason = $4, held_since = 0
-				where account_id = $1 and role_id = $2`, accountID, k.RoleID, now, reason)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}
 	// Removals come first: the ARN of a role that was created again is free then.
-	if err := errors.Join(remove(d.Recreated, "recreated"), remove(d.Untagged, serval.RemovedUntagged), remove(d.Missing, serval.RemovedDeleted)); err != nil {
+	err := errors.Join(t.remove(accountID, d.Recreated, "recreated"), t.remove(accountID, d.Untagged, serval.RemovedUntagged),
+		t.remove(accountID, d.Missing, serval.RemovedDeleted))
+	if err != nil {
 		return err
 	}
-	err := t.exec("taking in the documents of account "+accountID, `insert into document (digest, body)
+	if push != "" {
+		if err := t.takeIn(push, accountID); err != nil {
+			return err
+		}
+	}
+	now := micros(t.Now)
+	for _, k := range d.Held {
+		err := t.later("holding role "+k.ARN, `update role set held_since = case when held_since = 0 then $3 else held_since end
+			where account_id = $1 and role_id = $2 and removed_at = 0`, accountID, k.RoleID, now)
+		if err != nil {
+			return err
+		}
+	}
+	for _, s := range d.Stale {
+		err := t.later("marking role "+s.Key.ARN, `update role set stale_reason = $4,
+				stale_since = case when stale_since = 0 then $3 else stale_since end
+			where account_id = $1 and role_id = $2 and removed_at = 0`, accountID, s.Key.RoleID, now, s.Reason)
+		if err != nil {
+			return err
+		}
+	}
+	return t.turnRoster(accountID)
+}
+
+// remove takes roles out that are listed.
+func (t *Tx) remove(accountID string, keys []serval.RoleKey, reason string) error {
+	for _, k := range keys {
+		err := t.later("removing role "+k.ARN, `update role set removed_at = $3, removed_reason = $4, held_since = 0
+			where account_id = $1 and role_id = $2 and removed_at = 0`, accountID, k.RoleID, micros(t.Now), reason)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeIn makes the staged roles of a push roles, with their documents.
+func (t *Tx) takeIn(push, accountID string) error {
+	err := t.later("taking in the documents of account "+accountID, `insert into document (digest, body)
 		select digest, body from staged_document where push = $1
 		on conflict (digest) do update set idle_since = 0`, push)
 	if err != nil {
 		return err
 	}
-	if err := t.keepUnkept(push, accountID); err != nil {
-		return err
-	}
-	err = t.exec("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
+	err = t.later("taking in the roles of account "+accountID, `insert into role (account_id, `+roleFacts+`,
 			seen_at, stale_since, stale_reason, held_since, removed_at, removed_reason, version, changed_at)
 		select account_id, `+roleFacts+`, cast($2 as bigint), 0, '', 0, 0, '', 1, cast($2 as bigint) from staged_role where push = $1
 		on conflict (account_id, role_id) do update set partition = excluded.partition, arn = excluded.arn, name = excluded.name,
@@ -446,35 +495,17 @@ func (t *Tx) ApplyDifference(push, accountID string, d serval.Difference) error 
 			ability = excluded.ability,
 			version = case when role.digest = excluded.digest then role.version else role.version + 1 end,
 			changed_at = case when role.digest = excluded.digest then role.changed_at else excluded.changed_at end,
-			stale_since = 0, stale_reason = '', held_since = 0, removed_at = 0, removed_reason = ''`, push, now)
+			stale_since = 0, stale_reason = '', held_since = 0, removed_at = 0, removed_reason = ''`, push, micros(t.Now))
 	if err != nil {
 		return err
 	}
-	if err := t.keepVersions(accountID, len(d.Added)+len(d.Changed)); err != nil {
+	if err := t.keepVersions(push, accountID); err != nil {
 		return err
 	}
-	for _, k := range d.Held {
-		err := t.exec("holding role "+k.ARN, `update role set held_since = case when held_since = 0 then $3 else held_since end
-			where account_id = $1 and role_id = $2`, accountID, k.RoleID, now)
-		if err != nil {
-			return err
-		}
-	}
-	for _, s := range d.Stale {
-		err := t.exec("marking role "+s.Key.ARN, `update role set stale_reason = $4,
-				stale_since = case when stale_since = 0 then $3 else stale_since end
-			where account_id = $1 and role_id = $2`, accountID, s.Key.RoleID, now, s.Reason)
-		if err != nil {
-			return err
-		}
-	}
-	if err := t.turnRoster(accountID); err != nil {
+	if err := t.later("dropping staged roles", `delete from staged_role where push = $1`, push); err != nil {
 		return err
 	}
-	if err := t.exec("dropping staged roles", `delete from staged_role where push = $1`, push); err != nil {
-		return err
-	}
-	return t.exec("dropping staged documents", `delete from staged_document where push = $1`, push)
+	return t.later("dropping staged documents", `delete from staged_document where push = $1`, push)
 }
 
 // MarkStale notes of every role of an account that its state could not be

@@ -351,6 +351,7 @@ func TestHousekeepingTakesNoChain(t *testing.T) {
 			"DropOldStaged":  func() error { return d.DropOldStaged(ctx, noon) },
 			"DropStaged":     func() error { return d.DropStaged(ctx, "push") },
 			"GiveUpVersions": func() error { return d.GiveUpVersions(ctx, prod, noon, noon) },
+			"KeepUnkept":     func() error { return d.KeepUnkept(ctx, prod) },
 		} {
 			if err := f(); err != nil {
 				t.Errorf("%s while somebody acts: %v", name, err)

@@ -405,11 +405,12 @@ func (v *View) exec(what, query string, args ...any) error {
 
 // later is exec for a statement that nobody asks whether it changed anything: where it
 // fails, the next one does, or the end of the transaction.
-func (t *Tx) later(what, query string, args ...any) error {
-	if t.broken != nil || !database.Storable(args) {
-		return t.exec(what, query, args...) // which says why not
+func (v *View) later(what, query string, args ...any) error {
+	tx, writes := v.q.(*database.Tx)
+	if !writes || v.broken != nil || !database.Storable(args) {
+		return v.exec(what, query, args...) // which says why not
 	}
-	return t.breaks(t.tx.Later(t.ctx, what, query, args...))
+	return v.breaks(tx.Later(v.ctx, what, query, args...))
 }
 
 // execCount is exec, and returns how many rows the statement changed.

@@ -8,50 +8,54 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
-// maxVersions is how many versions of a role are kept, besides those that an open
-// request was approved for; see GiveUpVersions.
+// maxVersions is how many versions of a role are kept, besides those that are
+// still asked for; see GiveUpVersions.
 const maxVersions = 50
 
 const versionColumns = `account_id, ` + roleFacts + `, at, 0, '', 0, number, at`
 
-// keepUnkept keeps what roles were that a push is about to change and of which no
-// version is kept: those that were here before versions were.
-func (t *Tx) keepUnkept(push, accountID string) error {
-	return t.exec("keeping what roles of account "+accountID+" were", `insert into role_version (account_id, number, at, `+roleFacts+`)
-		select account_id, version, seen_at, `+roleFacts+` from role
-		where account_id = $1 and version = 0
-			and exists (select 1 from staged_role where push = $2 and staged_role.role_id = role.role_id and staged_role.digest <> role.digest)
-		on conflict (account_id, role_id, number) do nothing`, accountID, push)
+// KeepUnkept keeps what roles of an account are of which no version is kept: those
+// that were here before versions were. Call it before a push changes any. It takes no
+// chain.
+func (s *Store) KeepUnkept(ctx context.Context, accountID string) error {
+	return s.aside(ctx, "keeping what roles of account "+accountID+" were", func(v *View) error {
+		return v.exec("keeping what roles of account "+accountID+" were", `insert into role_version (account_id, number, at, `+roleFacts+`)
+			select account_id, version, seen_at, `+roleFacts+` from role where account_id = $1 and version = 0
+			on conflict (account_id, role_id, number) do nothing`, accountID)
+	})
 }
 
-// keepVersions keeps what the roles of an account are that changed in this
-// transaction, and notes those of which somebody may have to be told.
-func (t *Tx) keepVersions(accountID string, changed int) error {
-	if changed == 0 {
-		return nil
-	}
+// keepVersions keeps what the roles of a push are that changed in this transaction,
+// and notes those of which somebody may have to be told.
+//
+// What is known of each is asked for by its key, in a query of its own for each row:
+// PostgreSQL has planned a join, and an exists, for all roles by what it knew of the
+// tables, and compared each with each for many seconds in which everybody waits.
+func (t *Tx) keepVersions(push, accountID string) error {
 	now := micros(t.Now)
-	err := t.exec("keeping versions of account "+accountID, `insert into role_version (account_id, number, at, `+roleFacts+`)
-		select account_id, version, changed_at, `+roleFacts+` from role where account_id = $1 and changed_at = $2 and removed_at = 0
-		on conflict (account_id, role_id, number) do nothing`, accountID, now)
+	err := t.later("keeping versions of account "+accountID, `insert into role_version (account_id, number, at, `+roleFacts+`)
+		select account_id, (select version from role where role.account_id = staged_role.account_id and role.role_id = staged_role.role_id),
+			cast($2 as bigint), `+roleFacts+` from staged_role
+		where push = $1 and (select changed_at from role where role.account_id = staged_role.account_id and role.role_id = staged_role.role_id) = $2
+		on conflict (account_id, role_id, number) do nothing`, push, now)
 	if err != nil {
 		return err
 	}
 	// With the same policies and boundary a role can do what it could. Whoever was not
-	// told of the change before is told of both. The version before is counted, by its
-	// key: PostgreSQL has planned an exists for all roles by what it knew of the tables,
-	// and compared each with each for many seconds in which everybody waits.
-	return t.exec("noting what changed in account "+accountID, `insert into untold (account_id, role_id, version)
-		select account_id, role_id, version - 1 from role where account_id = $1 and changed_at = $2 and removed_at = 0
-			and (select count(*) from role_version as before where before.account_id = role.account_id and before.role_id = role.role_id
-				and before.number = role.version - 1
-				and (before.trust <> role.trust or before.policies <> role.policies or before.boundary <> role.boundary)) = 1
-		on conflict (account_id, role_id) do nothing`, accountID, now)
+	// told of the change before is told of both.
+	return t.later("noting what changed in account "+accountID, `insert into untold (account_id, role_id, version)
+		select account_id, role_id, (select version - 1 from role where role.account_id = staged_role.account_id and role.role_id = staged_role.role_id)
+		from staged_role
+		where push = $1 and (select changed_at from role where role.account_id = staged_role.account_id and role.role_id = staged_role.role_id) = $2
+			and (select count(*) from role_version as before where before.account_id = staged_role.account_id and before.role_id = staged_role.role_id
+				and before.number = (select version - 1 from role where role.account_id = staged_role.account_id and role.role_id = staged_role.role_id)
+				and (before.trust <> staged_role.trust or before.policies <> staged_role.policies or before.boundary <> staged_role.boundary)) = 1
+		on conflict (account_id, role_id) do nothing`, push, now)
 }
 
 // GiveUpVersions gives up versions of an account's roles that changed at the instant
 // or since: those that are too old to be kept, but for what an open request was
-// approved for. Under PostgreSQL nobody who acts waits for it: it takes no chain.
+// approved for, and what somebody is still to be told of. Under PostgreSQL nobody who acts waits for it: it takes no chain.
 func (s *Store) GiveUpVersions(ctx context.Context, accountID string, since, now time.Time) error {
 	return s.aside(ctx, "giving up old versions of account "+accountID, func(v *View) error {
 		// One role after the other, each by its key; see keepVersions. DropDocuments forgets
@@ -65,6 +69,7 @@ func (s *Store) GiveUpVersions(ctx context.Context, accountID string, since, now
 			if err := v.exec("giving up old versions", `update role_version set dropped_at = $4
 				where account_id = $1 and role_id = $2 and dropped_at = 0
 					and number <= (select version from role where role.account_id = $1 and role.role_id = $2) - $3
+					and number <> coalesce((select version from untold where untold.account_id = $1 and untold.role_id = $2), -1)
 					and not exists (select 1 from approved_version join request on request.id = approved_version.request_id
 						where approved_version.account_id = role_version.account_id and approved_version.role_id = role_version.role_id
 							and approved_version.version = role_version.number and request.status in ('pending', 'approved'))`,
