@@ -8,10 +8,19 @@ import (
 
 // Policy returns an access policy.
 func Policy(p control.Policy) wire.AccessPolicy {
-	return wire.AccessPolicy{
-		AccessPolicy: p.AccessPolicy, Priority: p.Priority, Source: p.Source, Digest: p.Digest,
+	one := wire.AccessPolicy{
+		Name: p.Name, Roles: wire.RoleMatch{Accounts: List(p.Roles.Accounts), ARNs: List(p.Roles.ARNs), Tags: p.Roles.Tags},
+		Eligible: People(p.Eligible), Approval: Approval(p.Approval),
+		MaxMinutes: p.MaxMinutes, MaxTotalMinutes: p.MaxTotalMinutes, RecommendedMinutes: p.RecommendedMinutes,
+		RequireJustification: p.RequireJustification, AllowSelfApproval: p.AllowSelfApproval, AllowChaining: p.AllowChaining,
+		BreakGlass: p.BreakGlass, SuspendOnEscalation: p.SuspendOnEscalation,
+		Priority: p.Priority, Source: p.Source, Digest: p.Digest,
 		CreatedAt: wire.Time{Time: p.CreatedAt}, ChangedAt: wire.Time{Time: p.ChangedAt},
 	}
+	if one.Roles.Tags == nil {
+		one.Roles.Tags = map[string]string{}
+	}
+	return one
 }
 
 // Approval returns who approves.

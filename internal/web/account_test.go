@@ -113,6 +113,28 @@ func TestPoliciesOverTheAPI(t *testing.T) {
 		t.Errorf("changed to %+v", made)
 	}
 	sees(0)
+
+	// An answer has all of a policy, and what it has makes the same one.
+	_, text := ada.do("GET", "/api/v1/access-policies", nil)
+	var whole struct {
+		AccessPolicies []map[string]any `json:"access_policies"`
+	}
+	if err := json.Unmarshal([]byte(text), &whole); err != nil {
+		t.Fatal(err)
+	}
+	again := whole.AccessPolicies[len(whole.AccessPolicies)-1]
+	for _, field := range []string{"source", "digest", "created_at", "changed_at"} {
+		delete(again, field)
+	}
+	if want := `{"allow_chaining":false,"allow_self_approval":false,"approval":{"automatic":true,"steps":[]},"break_glass":false,` +
+		`"eligible":{"emails":["cy@example.com"],"groups":[]},"max_minutes":60,"max_total_minutes":0,"name":"for cy","priority":7,"recommended_minutes":0,` +
+		`"require_justification":false,"roles":{"accounts":["` + prod + `"],"arns":[],"tags":{"Größe":"*","team":"payments"}},"suspend_on_escalation":false}`; asJSON(t, again) != want {
+		t.Errorf("the policy is\n%s, want\n%s", asJSON(t, again), want)
+	}
+	ada.json("PUT", "/api/v1/access-policies/for%20cy", asJSON(t, again), 200, &made)
+	if made.Digest != policy.Digest() {
+		t.Errorf("what was answered makes another policy: %+v", made)
+	}
 	ada.json("PUT", "/api/v1/access-policies/nothing", wire.NewAccessPolicy{AccessPolicy: madePolicy("nothing")}, 404, nil)
 	for _, body := range []string{
 		`{"roles":{"arns":["*"]},"eligible":{"groups":["x"]},"approval":{"automatic":true},"max_minutes":1,"nope":1}`,
@@ -201,8 +223,8 @@ func FuzzNewPolicy(f *testing.F) {
 		switch res.StatusCode {
 		case 400, 409, 413, 422:
 		case 201:
-			var made wire.AccessPolicy
-			if err := json.Unmarshal([]byte(text), &made); err != nil || len(made.AccessPolicy.Faults()) > 0 {
+			var made serval.AccessPolicy
+			if err := json.Unmarshal([]byte(text), &made); err != nil || len(made.Faults()) > 0 {
 				t.Errorf("made %s, %v", text, err)
 			}
 			ada.do("DELETE", "/api/v1/access-policies/"+url.PathEscape(made.Name), nil)

@@ -6,12 +6,32 @@ import "github.com/serval-bridge/serval-bridge/internal/serval"
 // are tried first, in its order; then those made over the API by priority, the
 // smaller first, and name.
 type AccessPolicy struct {
-	serval.AccessPolicy
+	Name     string    `json:"name"`
+	Roles    RoleMatch `json:"roles"`
+	Eligible People    `json:"eligible"`
+	Approval Approval  `json:"approval"`
+
+	MaxMinutes           int  `json:"max_minutes"`
+	MaxTotalMinutes      int  `json:"max_total_minutes"`   // 0: three times MaxMinutes
+	RecommendedMinutes   int  `json:"recommended_minutes"` // 0: none
+	RequireJustification bool `json:"require_justification"`
+	AllowSelfApproval    bool `json:"allow_self_approval"`
+	AllowChaining        bool `json:"allow_chaining"`
+	BreakGlass           bool `json:"break_glass"`
+	SuspendOnEscalation  bool `json:"suspend_on_escalation"`
+
 	Priority  int    `json:"priority"`
 	Source    string `json:"source"` // file or api
 	Digest    string `json:"digest"`
 	CreatedAt Time   `json:"created_at"`
 	ChangedAt Time   `json:"changed_at"`
+}
+
+// A RoleMatch says which roles: all that are given must match.
+type RoleMatch struct {
+	Accounts []string          `json:"accounts"`
+	ARNs     []string          `json:"arns"`
+	Tags     map[string]string `json:"tags"`
 }
 
 // An AccessPolicies is a page of the access policies, in the order in which they
