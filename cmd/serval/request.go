@@ -598,9 +598,34 @@ func (p *program) extendCommand() *cobra.Command {
 	return c
 }
 
+// onlyAccess returns the request of the access that the person has, where it is one.
+// Of several they choose on a terminal, and it is empty.
+func (p *program) onlyAccess(ctx context.Context) (id string, err error) {
+	var list []wire.Request
+	err = p.with(ctx, func(b *client.Client) (err error) {
+		list, err = b.Requests(ctx, string(serval.StatusApproved))
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case len(list) == 0:
+		return "", &wallet.NoAccess{Reason: "You have no access that could end."}
+	case len(list) == 1:
+		return list[0].ID, nil
+	case p.tty() != nil:
+		return "", nil
+	}
+	var roles []string
+	for _, r := range list {
+		roles = append(roles, r.AccountName+"/"+r.RoleName)
+	}
+	return "", misused("you have access to several roles: name those that you are done with, or say --all: %s.", strings.Join(roles, ", "))
+}
+
 func (p *program) doneCommand() *cobra.Command {
 	var all bool
-	c := p.command("done ROLE|REQUEST...", "End your access early, or withdraw a request", cobra.ArbitraryArgs, func(c *cobra.Command, args []string) error {
+	c := p.command("done [ROLE|REQUEST...]", "End your access early, or withdraw a request", cobra.ArbitraryArgs, func(c *cobra.Command, args []string) error {
 		ctx := c.Context()
 		if all {
 			if len(args) > 0 {
@@ -623,7 +648,11 @@ func (p *program) doneCommand() *cobra.Command {
 				return err
 			}
 		} else if len(args) == 0 {
-			args = []string{""}
+			only, err := p.onlyAccess(ctx)
+			if err != nil {
+				return err
+			}
+			args = []string{only}
 		}
 		return p.each(args, func(text string) (wire.Request, error) {
 			r, err := p.own(ctx, text)
