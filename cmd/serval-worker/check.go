@@ -24,6 +24,7 @@ func (p *program) checkCommand() *cobra.Command {
 	var flags accountFlags
 	var output string
 	var organization bool
+	var people signIn
 	c := &cobra.Command{
 		Use: "check --account ID --role-arn ARN --external-id ID", Short: "Test the connection to one account", Args: cobra.NoArgs,
 		Long: "Check assumes the account's ingestion role, lists one IAM role, tries each of the seven actions and whether the\n" +
@@ -31,6 +32,7 @@ func (p *program) checkCommand() *cobra.Command {
 			"It exits with 0 where the check passes, 1 where it does not.",
 	}
 	flags.add(c)
+	people.add(c)
 	c.Flags().BoolVar(&organization, "organization", false, "list the accounts of the account's AWS organization instead")
 	c.Flags().StringVarP(&output, "output", "o", "text", "json or text; table, as scan has it, is text")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -38,6 +40,7 @@ func (p *program) checkCommand() *cobra.Command {
 		if !slices.Contains([]string{"json", "text", "table"}, output) {
 			faults = append(faults, "--output: json or text.")
 		}
+		faults = append(faults, people.faults()...)
 		if len(faults) > 0 {
 			p.refuse(faults)
 			return nil
@@ -49,13 +52,13 @@ func (p *program) checkCommand() *cobra.Command {
 		if output == "json" {
 			write = writeCheck
 		}
-		return p.check(c.Context(), name, account, to, write)
+		return p.check(c.Context(), name, account, to, people, write)
 	}
 	return c
 }
 
 // check runs a check and prints what came of it.
-func (p *program) check(ctx context.Context, name serval.CheckName, a serval.Account, to reach, write func(io.Writer, checked) error) error {
+func (p *program) check(ctx context.Context, name serval.CheckName, a serval.Account, to reach, people signIn, write func(io.Writer, checked) error) error {
 	reader, err := awsiam.New(ctx, to.aws)
 	if err != nil {
 		return &failure{err}
@@ -75,7 +78,15 @@ func (p *program) check(ctx context.Context, name serval.CheckName, a serval.Acc
 	if !c.Passed {
 		p.code = exitFailed
 	}
-	if err := write(p.stdout, shown(c, a)); err != nil {
+	out := shown(c, a)
+	if people.isTold() && c.Passed {
+		provider, err := reader.Provider(ctx, a, people.issuer)
+		if err != nil {
+			return &failure{err}
+		}
+		out.OIDCProvider, out.asked = &provider, people.asked(&provider, a.RoleARN)
+	}
+	if err := write(p.stdout, out); err != nil {
 		return &failure{fmt.Errorf("printing the check: %w", err)}
 	}
 	return nil
@@ -85,6 +96,9 @@ func (p *program) check(ctx context.Context, name serval.CheckName, a serval.Acc
 type checked struct {
 	wire.Check
 	Accounts []serval.OrganizationAccount `json:"accounts"`
+	// OIDCProvider is there where an issuer was told; asked says it in lines.
+	OIDCProvider *serval.OIDCProvider `json:"oidc_provider,omitempty"`
+	asked        []string
 }
 
 // shown joins what was found with what mends it.
@@ -125,6 +139,9 @@ func printCheck(w io.Writer, c checked) error {
 				b.WriteString(line)
 			}
 		}
+	}
+	if len(c.asked) > 0 {
+		fmt.Fprintf(&b, "\nIAM OIDC provider:\n  %s\n", strings.Join(c.asked, "\n  "))
 	}
 	if len(c.Accounts) > 0 {
 		t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)

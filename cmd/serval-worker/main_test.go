@@ -154,6 +154,7 @@ func trustPolicy() string {
 //	aws deny ACTION…        take actions from the seven of the ingestion role
 //	aws worker ACTION…      the worker's own role may do these, and nothing else
 //	aws trust FILE          replace the ingestion role's trust policy
+//	aws provider ISSUER [CLIENT_ID…]   make the account's OIDC provider, for these
 //	aws norole              delete the ingestion role
 //	aws organization ID     make all accounts one organization, which ID manages
 //	aws clock DURATION      set AWS's clock ahead
@@ -171,6 +172,8 @@ func changeAWS(ts *testscript.TestScript, neg bool, args []string) {
 		cloud.Account(hub).SetInline("worker", "hop", allow(rest...))
 	case "trust":
 		cloud.Account(member).SetTrust("serval-ingestion", ts.ReadFile(rest[0]))
+	case "provider":
+		cloud.Account(member).PutOIDCProvider(rest[0], rest[1:]...)
 	case "norole":
 		cloud.Account(member).DeleteRole("serval-ingestion")
 	case "organization":

@@ -16,7 +16,7 @@ import (
 type signIn struct{ issuer, audience string }
 
 func (s *signIn) add(c *cobra.Command) {
-	c.Flags().StringVar(&s.issuer, "issuer", "", "issuer that people sign in with; the table then says whose trust policy accepts them")
+	c.Flags().StringVar(&s.issuer, "issuer", "", "issuer that people sign in with: the account is asked for its OIDC provider, and a table says whose trust policy accepts them")
 	c.Flags().StringVar(&s.audience, "audience", "", "the bridge's client id there")
 }
 

@@ -33,20 +33,41 @@ func isClientID(text string) bool {
 
 // askProvider puts down what becomes of asking for the issuer's provider.
 func (rd *reading) askProvider(ctx context.Context, issuer string) {
-	p := serval.OIDCProvider{
-		Issuer: issuer, ARN: serval.ProviderARN(rd.account.Partition, rd.account.ID, issuer), Status: serval.ListDenied, ClientIDs: []string{},
-	}
+	p := rd.unasked(issuer)
 	now := time.Now()
 	if refused := rd.gate.provider; refused.worth(rd.account.RoleARN, now) {
-		ids, err := rd.provider(ctx, p.ARN)
-		if p.Status = providerStatus(err); p.Status == serval.ListDenied {
+		if p = rd.asked(ctx, issuer); p.Status == serval.ListDenied {
 			refused.failed(rd.account.RoleARN, now)
 		}
-		p.ClientIDs = append(p.ClientIDs, ids...)
 	}
 	rd.mu.Lock()
 	defer rd.mu.Unlock()
 	rd.inventory.OIDCProvider = &p
+}
+
+// Provider asks the account for the issuer's provider, whatever is remembered. The
+// error is one of Inventory's, where it did not come to that.
+func (r *Reader) Provider(ctx context.Context, a serval.Account, issuer string) (serval.OIDCProvider, error) {
+	s, err := r.open(ctx, a)
+	if err != nil {
+		return serval.OIDCProvider{}, err
+	}
+	return s.asked(ctx, issuer), ctx.Err()
+}
+
+// unasked returns the issuer's provider as it is while nobody may ask.
+func (s *session) unasked(issuer string) serval.OIDCProvider {
+	return serval.OIDCProvider{
+		Issuer: issuer, ARN: serval.ProviderARN(s.account.Partition, s.account.ID, issuer), Status: serval.ListDenied, ClientIDs: []string{},
+	}
+}
+
+// asked returns it as it is by AWS's answer.
+func (s *session) asked(ctx context.Context, issuer string) serval.OIDCProvider {
+	p := s.unasked(issuer)
+	ids, err := s.provider(ctx, p.ARN)
+	p.Status, p.ClientIDs = providerStatus(err), append(p.ClientIDs, ids...)
+	return p
 }
 
 // provider returns the client ids of a provider, in order. More than AWS lets a

@@ -171,6 +171,30 @@ func TestRefusalOfProviderIsRemembered(t *testing.T) {
 	})
 }
 
+// Somebody who asks for the provider alone is told of now, whatever is remembered.
+func TestProviderAlone(t *testing.T) {
+	inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {
+		r := e.reader(t)
+		for _, want := range []serval.ListStatus{serval.ListDenied, serval.ListAbsent, serval.ListRead} {
+			switch want {
+			case serval.ListAbsent:
+				allowProvider(owner)
+			case serval.ListRead:
+				owner.PutOIDCProvider(okta, "0oa1")
+			}
+			p, err := r.Provider(t.Context(), a, okta)
+			if err != nil || p.Status != want || p.ARN != providerARN {
+				t.Errorf("%+v, %v; want it %s", p, err, want)
+			}
+		}
+		owner.DeleteRole("serval-ingest")
+		_, err := e.reader(t).Provider(t.Context(), a, okta)
+		if f := failureOf(t, err); f.Check != awsiam.StageAssume {
+			t.Errorf("%+v, want that the role cannot be assumed", f)
+		}
+	})
+}
+
 // Deltas do not ask.
 func TestDeltasDoNotAskForProviders(t *testing.T) {
 	inBubble(t, func(t *testing.T, e *estate, owner *awstest.Account, a serval.Account) {

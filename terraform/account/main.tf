@@ -33,7 +33,7 @@ locals {
     "iam:GetPolicyVersion",
   ]
 
-  allowed = concat(local.reading, var.allow_details ? ["iam:GetAccountAuthorizationDetails"] : [], var.list_accounts ? ["organizations:ListAccounts"] : [])
+  allowed = concat(local.reading, var.allow_details ? ["iam:GetAccountAuthorizationDetails"] : [], var.list_accounts ? ["organizations:ListAccounts"] : [], var.read_oidc_provider ? ["iam:GetOpenIDConnectProvider"] : [])
 }
 
 resource "aws_iam_role" "ingestion" {

@@ -102,6 +102,12 @@ variable "allow_details" {
   default     = false
 }
 
+variable "read_oidc_provider" {
+  description = "Allow iam:GetOpenIDConnectProvider too: people are then told before they click that the account has no OIDC provider for the issuer, or one without the client id."
+  type        = bool
+  default     = false
+}
+
 variable "list_accounts" {
   description = "Allow organizations:ListAccounts too, in the management account or a delegated administrator's."
   type        = bool

@@ -49,11 +49,12 @@ run "with_the_oidc_provider" {
 
 run "details_and_accounts" {
   variables {
-    allow_details = true
-    list_accounts = true
+    allow_details      = true
+    list_accounts      = true
+    read_oidc_provider = true
   }
   assert {
-    condition     = length(jsondecode(aws_iam_role_policy.ingestion.policy).Statement[0].Action) == 9
+    condition     = length(jsondecode(aws_iam_role_policy.ingestion.policy).Statement[0].Action) == 10
     error_message = "The permissions are ${aws_iam_role_policy.ingestion.policy}"
   }
 }
