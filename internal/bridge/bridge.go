@@ -390,13 +390,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("putting the configuration into force: %w", err)
 	}
 	taking := intake.New(d)
-	providerIssuer := ""
-	if trust.NeedsProvider(c.OIDC.Issuer) {
-		providerIssuer = c.OIDC.Issuer
-	}
 	edge, err := web.New(web.Config{
 		Logins: logins, Plane: plane, Intake: taking, Runs: runs, Login: provider, PublicURL: c.PublicURL, Secret: c.Secret, OlderSecrets: c.OlderSecrets,
-		UpstreamTokens: file.upstreamTokens, Workload: workload, ProviderIssuer: providerIssuer, TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
+		UpstreamTokens: file.upstreamTokens, Workload: workload, ProviderIssuer: providerIssuer(c.OIDC.Issuer), TrustedProxies: c.TrustedProxies, DeviceLogin: c.DeviceLogin,
 		Networks: file.networks, Lease: c.Lease, NoSessionPolicy: c.NoSessionPolicy, ConsoleHosts: minter.ConsoleHosts(),
 		Crowded: newCrowd().Full, Served: count.served, Log: c.Log, Version: c.Version, Now: c.Now,
 	})
@@ -491,6 +487,15 @@ func (c *Config) prepare(ctx context.Context, d *door.Door, provider *login.Prov
 		return nil, nil, err
 	}
 	return logins, plane, nil
+}
+
+// providerIssuer returns whose OIDC provider accounts are asked for: the issuer's,
+// unless AWS knows it by itself.
+func providerIssuer(issuer string) string {
+	if !trust.NeedsProvider(issuer) {
+		return ""
+	}
+	return issuer
 }
 
 // recognise returns how the cluster's worker is recognised. Why somebody is not,

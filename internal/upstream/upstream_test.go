@@ -100,7 +100,10 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.kind = in.Kind
 		f.claimed, f.until = in.Worker, time.Now().Add(time.Minute)
 		w.WriteHeader(http.StatusCreated)
-		json.NewEncoder(w).Encode(wire.Sync{Generation: f.generation, Until: wire.Time{Time: f.until}, LookedAt: wire.Time{Time: looked}, Known: known, TakesBoundaries: f.takes})
+		json.NewEncoder(w).Encode(struct {
+			wire.Sync
+			Later string `json:"of_a_later_version"` // a worker of today does not mind
+		}{wire.Sync{Generation: f.generation, Until: wire.Time{Time: f.until}, LookedAt: wire.Time{Time: looked}, Known: known, TakesBoundaries: f.takes}, "x"})
 	case "PUT /base/api/v1/upstream/accounts/" + account + "/inventory", "PUT /base/api/v1/upstream/accounts/" + account + "/delta":
 		if r.Header.Get("Content-Encoding") != "gzip" || r.ContentLength != -1 {
 			f.t.Errorf("pushed with encoding %q and length %d, want a gzip stream", r.Header.Get("Content-Encoding"), r.ContentLength)
