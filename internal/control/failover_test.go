@@ -209,6 +209,29 @@ func TestTakenAwayBehindTheRecord(t *testing.T) {
 	}
 }
 
+// time passes between the record and the last look, too.
+func TestEndedBehindTheRecord(t *testing.T) {
+	w := worldOver(t, pgtest.URLOf(t, storetest.Migrate)).stock()
+	ana := w.engineer("ana@example.com")
+	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	w.open(ana, r.ID)
+	w.clock.move(2 * time.Second)
+	w.plane.door.Now = func() time.Time {
+		for _, s := range w.sessions(r.ID)[1:] {
+			if s.State == serval.SessionIssued {
+				w.clock.at.Store(noon.Add(2 * time.Hour).UnixMicro())
+			}
+		}
+		return w.clock.now()
+	}
+	o, err := w.plane.Open(t.Context(), ana, opening(r.ID))
+	wantKind(t, "ended between record and hand-over", err, serval.Conflict)
+	wantNothing(t, o)
+	if s := w.sessions(r.ID)[1]; s.State != serval.SessionDropped {
+		t.Errorf("the session is %s, want dropped", s.State)
+	}
+}
+
 // while there is no primary everything fails, soon, and once there is one
 // again it works within ten seconds.
 func TestPostgresAway(t *testing.T) {

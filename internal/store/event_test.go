@@ -521,12 +521,21 @@ func TestMovedChain(t *testing.T) {
 			t.Errorf("the chain ends at %v, and %v was told", got, last())
 		}
 		for _, s := range d.replicas(t)[1:] {
-			must(t, s.Write(t.Context(), now, appending(&runs)))
-			decided("another replica was first", last(), 2)
-			now = now.Add(othersCount / 2)
-			must(t, s.Write(t.Context(), now, appending(&runs)))
-			decided("another replica was first again", last(), 1)
-			now = now.Add(othersCount)
+			for _, c := range []struct {
+				asks bool // takes the chain in between, and so sees that another moved it
+				want int
+			}{{true, 1}, {false, 2}} {
+				must(t, s.Write(t.Context(), now, appending(&runs)))
+				if c.asks {
+					must(t, d.Write(t.Context(), now, appending(&runs)))
+					must(t, s.Write(t.Context(), now, appending(&runs)))
+				}
+				decided("another replica was first", last(), c.want)
+				now = now.Add(othersCount - time.Microsecond)
+				must(t, s.Write(t.Context(), now, appending(&runs)))
+				decided("another replica was first again", last(), 1)
+				now = now.Add(othersCount)
+			}
 		}
 		before := last()
 		// By hand: the row is there as another would have written it, and then it is not.
