@@ -211,9 +211,9 @@ func (p *pipeline) readAhead(ctx context.Context, query string, args []any) (row
 	}
 	for i := range p.read {
 		if same(p.read[i].statement) {
-			rows = &p.read[i].rows
-			p.read = slices.Delete(slices.Clone(p.read), i, i+1)
-			return rows, true, nil
+			rows := p.read[i].rows // what is behind it moves
+			p.read = slices.Delete(p.read, i, i+1)
+			return &rows, true, nil
 		}
 	}
 	return nil, false, nil

@@ -4,9 +4,10 @@
 //
 // A View reads and a Tx writes; each belongs to one transaction. A Tx takes the
 // row of the audit chain first, so that writers go one after the other and each
-// decides on what the one before has left; an invariant that matters is a
-// constraint or a unique index besides. A change and the event that tells of it
-// are in one Tx, or neither is.
+// decides on what the one before has left; or it goes on from an end of the chain that
+// is known, and comes to nothing where that is not the end any more. An invariant that
+// matters is a constraint or a unique index besides. A change and the event that tells
+// of it are in one Tx, or neither is.
 //
 // The package decides nothing about who may do what. Its only caller is the
 // control room.
