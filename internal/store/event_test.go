@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -713,5 +714,40 @@ func TestConcludedMeanwhile(t *testing.T) {
 		if got := look(t, d, func(v *View) (serval.Session, error) { return v.Session("s2") }); got.State != serval.SessionUnknown || got.AccessKeyID != "" {
 			t.Errorf("kept %+v, want it to stay unknown", got)
 		}
+	})
+}
+
+// Whoever goes on from a known end beside others who do the same is first, or behind
+// them: no row is lost, and none is there twice.
+func TestMovedAtOnce(t *testing.T) {
+	each(t, func(t *testing.T, d place) {
+		const each = 25
+		stores := append(d.replicas(t), d.replicas(t)...)
+		var tries atomic.Int64
+		var wg sync.WaitGroup
+		for _, s := range stores {
+			wg.Go(func() {
+				for range each {
+					s.others.Store(0) // as if nobody else had written
+					last, _ := s.Head()
+					err := s.Write(t.Context(), noon, func(tx *Tx) error {
+						tries.Add(1)
+						return tx.Append(serval.Event{Action: serval.PolicyDeclare})
+					}, func(tx *Tx) { tx.DecidedAt(last) })
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		want := int64(each * len(stores))
+		if n := d.number(t, `select count(*) from event`); n != want {
+			t.Errorf("%d rows, want %d", n, want)
+		}
+		if head, err := verify(t, d, Head{}); err != nil || head.Seq != want {
+			t.Errorf("the chain holds to row %d, %v; want %d", head.Seq, err, want)
+		}
+		t.Logf("%d rows in %d tries", want, tries.Load())
 	})
 }
