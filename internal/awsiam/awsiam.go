@@ -151,6 +151,8 @@ type Reader struct {
 	partition atomic.Pointer[string] // of the base credentials, once known
 	skew      atomic.Int64           // AWS's clock minus ours, as last seen
 
+	fleet pace.Fleet // what the accounts bear, found out together
+
 	mu      sync.Mutex
 	gates   map[string]*gate   // by account id
 	guarded map[string]guarded // the same; see Guard
@@ -305,7 +307,7 @@ func (r *Reader) gate(accountID string) *gate {
 	defer r.mu.Unlock()
 	g := r.gates[accountID]
 	if g == nil {
-		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, provider: &refusal{}, pace: pace.New()}
+		g = &gate{account: accountID, slots: make(chan struct{}, r.config.Concurrency), tried: &tried{}, provider: &refusal{}, pace: r.fleet.New()}
 		for range r.config.Concurrency / notAtFirst {
 			g.slots <- struct{}{}
 		}

@@ -23,3 +23,9 @@ type Clues struct {
 func (c Clues) Mean() bool {
 	return clues{c.Alone, c.Certain, c.Mixed, c.Busiest, c.Alike, c.Whole, c.Own, c.Tried}.mean()
 }
+
+// MostTold is mostTold.
+const MostTold = mostTold
+
+// Told returns how many refusals the fleet keeps.
+func (f *Fleet) Told() int { return len(f.told) }

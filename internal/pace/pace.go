@@ -4,7 +4,8 @@
 //
 // An Account has a pacer for each action, and one for all of them together once AWS
 // has refused something. A call waits for Ready, is let go by Take, and what became
-// of it is told to Succeeded or Throttled.
+// of it is told to Succeeded or Throttled. The accounts of a Fleet find it out
+// together.
 package pace
 
 import (
@@ -32,6 +33,7 @@ const (
 	some  = 8  // calls between two throttles that tell AWS's rate
 	sure  = 30 // and that make it known well
 	below = 0.8
+	above = 0.1
 
 	overfull = 1.5 // times the rate at which a bucket that was full runs dry, at most
 	holdFor  = time.Hour
@@ -41,6 +43,7 @@ const (
 	most     = 0.985           // of a rate that is known is used
 
 	steadyBurst = 100 * time.Millisecond // what may be saved up, once there was a throttle
+	heldBurst   = 600 * time.Millisecond // the same, where AWS's rate is known: what is not used fills AWS's bucket as well
 	breath      = 150 * time.Millisecond // how long all pause after one
 	window      = 500 * time.Millisecond // over which a pacer's use is averaged
 	sameEvent   = time.Second            // refusals so close have one cause
@@ -71,10 +74,17 @@ type Account struct {
 	part    float64 // of the calls were the action's, when both rates were measured; 0 where that is no matter
 	ofWhole measure // these rates
 	ofOwn   measure
-}
 
-// New returns the pace of an account of which nothing is known.
-func New() *Account { return &Account{pacers: make(map[string]*pacer)} }
+	fleet   *Fleet
+	sent    row     // calls of all actions
+	told    int     // refusals that the fleet was told of
+	refusal refusal // the last of them
+	heard   int64   // what was told by then, in all
+	early   bool    // one of the first to be refused: once more, for the others
+	tries   bool    // and on its way there
+	borrows bool    // its rate is that of the others
+	deaf    bool    // it measures for itself
+}
 
 // A Pass lets one call be sent, at once.
 type Pass struct {
@@ -82,6 +92,7 @@ type Pass struct {
 
 	action     string
 	own, whole int // its number to the pacers of the action and of the account; 0 where there was none
+	all        int // which of all it is
 }
 
 // Ready waits until a call of the action may be sent, as far as is known now.
@@ -103,13 +114,15 @@ func (g *Account) Take(action string) (Pass, bool) {
 		return Pass{}, false
 	}
 	whole, limits := g.together()
-	if whole == nil {
-		return c, true
+	if whole != nil {
+		if c.whole = whole.take(c.Sent, limits); c.whole == 0 {
+			own.back()
+			return Pass{}, false
+		}
 	}
-	if c.whole = whole.take(c.Sent, limits); c.whole == 0 {
-		own.back()
-		return Pass{}, false
-	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.all = g.sent.add(c.Sent)
 	return c, true
 }
 
@@ -177,7 +190,13 @@ func (g *Account) Throttled(c Pass) {
 		g.alike = 1
 	}
 	ofWhole, ofOwn := g.whole.empty(c.Sent, now, c.whole), own.empty(c.Sent, now, c.own)
+	inOwn, inAll := own.lose(c.own, c.Sent), g.sent.lose(c.all, c.Sent)
 	if ofWhole.news {
+		lately := ofWhole
+		if g.alone {
+			lately = ofOwn
+		}
+		g.tell(refusal{action, inOwn, inAll}, lately.rate)
 		g.alike *= use / all
 		g.dry, g.accepted, g.refused = c.Sent, 0, 0
 	}
@@ -208,12 +227,57 @@ func (g *Account) Throttled(c Pass) {
 	if !g.alone && !g.certain && g.whole.holds(now) && ofOwn.calls >= some {
 		g.part, g.ofWhole, g.ofOwn = float64(ofOwn.calls)/float64(ofWhole.calls), ofWhole, ofOwn
 	}
+	g.listen(now)
 	g.whole.rest(now)
 	for _, p := range g.pacers {
 		if !g.alone {
 			p.release()
 		}
 		p.rest(now)
+	}
+}
+
+// tell has the fleet know of a refusal. One in spite of the rate of the others
+// means that the account bears less than they do, unless as much was let by lately.
+func (g *Account) tell(r refusal, lately float64) {
+	if g.borrows && lately < (1-near)*g.limiting().speed() {
+		g.borrows, g.deaf, g.alone = false, true, false
+		g.whole.loosen()
+	}
+	if g.deaf || g.told == tells || r.all.after == 0 || r.all.after > tellFor.Seconds() {
+		return
+	}
+	g.told++
+	g.refusal = r
+	first := g.fleet.tell(r)
+	g.early = first && g.told == 1
+}
+
+// limiting returns the pacer of the bucket that ran dry.
+func (g *Account) limiting() *pacer {
+	if g.alone {
+		return g.pacers[g.last]
+	}
+	return g.whole
+}
+
+// listen takes over what the fleet knows, unless the account knows better. The
+// first to be refused go on from there until they are once more: two refusals far apart
+// tell the rate to all others.
+func (g *Account) listen(now time.Time) {
+	if g.deaf || g.told == 0 || g.early && g.tries {
+		return
+	}
+	g.heard = g.fleet.news.Load()
+	p, ok := g.fleet.of(g.refusal)
+	switch {
+	case !ok:
+	case g.early:
+		g.tries, g.alone = true, p.alone
+		g.limiting().probe(p, now)
+	case g.borrows || p.alone != g.alone || g.limiting().worse(p.error):
+		g.borrows, g.alone = true, p.alone
+		g.limiting().borrow(p, now)
 	}
 }
 
@@ -261,6 +325,9 @@ func (g *Account) Succeeded(c Pass) {
 		return
 	}
 	g.whole.succeeded()
+	if g.fleet.news.Load() != g.heard {
+		g.listen(time.Now())
+	}
 	calls, ofAll := g.pacers[g.last].sinceEmpty(), g.whole.sinceEmpty()
 	if ofAll >= sure && float64(calls) < drift*g.part*float64(ofAll) {
 		g.part = 0
@@ -269,7 +336,7 @@ func (g *Account) Succeeded(c Pass) {
 }
 
 // Begin notes that another reading begins. What the last one left open stays as it
-// is: nothing is refused for the sake of finding out.
+// is: nothing is refused for the sake of finding out, nor because of what others bear.
 func (g *Account) Begin() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -277,6 +344,7 @@ func (g *Account) Begin() {
 	if g.whole == nil {
 		return
 	}
+	g.deaf = true
 	now := time.Now()
 	g.whole.settle(now)
 	for _, p := range g.pacers {
@@ -318,12 +386,12 @@ type pacer struct {
 	filled   time.Time // up to when tokens are counted
 	starting bool      // no throttle yet
 	waited   bool      // a call had to wait since the last token was taken or the rate doubled
-	taken    int       // tokens
+	sent     row       // tokens taken
 	took     time.Time // when the last one was
 	recent   float64   // tokens taken, older ones counting less: see use
 	faster   chan struct{}
 
-	noted   time.Time // when AWS's bucket was last seen to be empty
+	noted   time.Time // when AWS's bucket was last seen to be empty; what was on its way then tells nothing new
 	since   time.Time // when the call was sent that showed it; zero where the bucket has filled since
 	from    int       // the number of that call
 	refused int       // calls since
@@ -345,7 +413,11 @@ func (p *pacer) fill(now time.Time) {
 	if d := now.Sub(p.filled); d > 0 {
 		most := firstBurst
 		if !p.starting {
-			most = min(firstBurst, max(1, p.rate*steadyBurst.Seconds()))
+			saved := steadyBurst
+			if p.holding {
+				saved = heldBurst
+			}
+			most = min(firstBurst, max(1, p.rate*saved.Seconds()))
 		}
 		p.tokens = min(most, p.tokens+p.rate*d.Seconds())
 		p.filled = now
@@ -409,8 +481,7 @@ func (p *pacer) take(now time.Time, limits bool) int {
 	}
 	p.recent = p.recent*fade(idle) + 1
 	p.took = now
-	p.taken++
-	return p.taken
+	return p.sent.add(now)
 }
 
 // growth returns by what part the rate grows in a second. Where calls are rare it
@@ -429,14 +500,14 @@ func (p *pacer) back() {
 	defer p.mu.Unlock()
 	p.tokens++
 	p.recent--
-	p.taken--
+	p.sent.calls--
 }
 
 // use returns how many tokens a second were taken lately, and how many ever.
 func (p *pacer) use(now time.Time) (lately float64, ever int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.used(now), p.taken
+	return p.used(now), p.sent.calls
 }
 
 func (p *pacer) used(now time.Time) float64 {
@@ -503,6 +574,13 @@ func (p *pacer) empty(sent, now time.Time, number int) measure {
 	return m
 }
 
+// lose notes that the call with that number was refused; see row.
+func (p *pacer) lose(number int, sent time.Time) point {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent.lose(number, sent)
+}
+
 // again keeps what was measured, and returns by how much its rate is another than
 // the one before: 1 is as much as chance may do, and NaN, which is neither less nor
 // more than anything, where that cannot be said.
@@ -560,6 +638,27 @@ func (p *pacer) slow(m measure, now time.Time, first int, limits bool) {
 	}
 }
 
+// probe goes on a little above what is known roughly, so that AWS soon refuses
+// again: from a bucket that ran over meanwhile nothing could be told.
+func (p *pacer) probe(from prior, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = max(lowestRate, from.rate*(1+from.error+above))
+	p.tooMuch, p.low, p.cut, p.holding = p.rate*(1+above), p.rate, now, false
+}
+
+// borrow stays just below a rate that others have measured.
+func (p *pacer) borrow(from prior, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.holding {
+		p.tooMuch, p.cut, p.held = max(p.rate, from.rate), now, holdFor
+	}
+	p.holding, p.ceiling, p.hold = true, from.rate, most-from.error
+	p.rate = max(lowestRate, p.hold*p.ceiling)
+	p.low = p.rate
+}
+
 // settle stays well below the rate that was measured last, where that was lately
 // and not good enough to stay just below it.
 func (p *pacer) settle(now time.Time) {
@@ -569,6 +668,13 @@ func (p *pacer) settle(now time.Time) {
 		p.holding, p.held, p.ceiling, p.hold = true, holdFor, p.measured.rate, most-2/float64(p.measured.calls)
 		p.rate = max(lowestRate, p.hold*p.ceiling)
 	}
+}
+
+// worse reports whether the rate is not known as well as with that error.
+func (p *pacer) worse(than float64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return !p.holding || most-p.hold > than
 }
 
 // holds reports whether the pacer stays below a rate that is known.
@@ -582,7 +688,7 @@ func (p *pacer) holds(now time.Time) bool {
 func (p *pacer) sinceEmpty() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.taken - p.from
+	return p.sent.calls - p.from
 }
 
 // loosen lets the pacer try what it bears.

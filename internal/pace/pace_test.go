@@ -27,12 +27,46 @@ func (b *bucket) refuses(now time.Time) bool {
 	return false
 }
 
-// run makes n good calls, sixteen at once, two of three of the action "often" and the others of "seldom", of which
-// there are now more and now fewer. The buckets are by action, "" that of all. One goroutine makes them all, a step of a millisecond after the other, so that
-// it goes the same way each time.
+// An account is read by so many callers at once; the buckets are by action, "" that of all.
+type account struct {
+	*pace.Account
+	buckets map[string]*bucket
+	callers int
+	slower  int // ms that each call takes longer
+	refused int
+}
+
+// run reads one account with sixteen callers.
 func run(t *testing.T, a *pace.Account, buckets map[string]*bucket, n int) (refused int, took time.Duration) {
 	t.Helper()
+	one := &account{Account: a, buckets: buckets, callers: 16}
+	took = runAll(t, n, one)
+	return one.refused, took
+}
+
+// runAll makes n good calls in each account, two of three of the action "often" and the others of "seldom", of which
+// there are now more and now fewer. One goroutine makes them all, a step of a millisecond after the other, so that
+// it goes the same way each time.
+func runAll(t *testing.T, n int, accounts ...*account) time.Duration {
+	t.Helper()
+	start := time.Now()
+	var readings []func(time.Time) bool
+	for _, a := range accounts {
+		readings = append(readings, a.reading(n))
+	}
+	for working := true; working; time.Sleep(time.Millisecond) {
+		working = false
+		for _, step := range readings {
+			working = step(time.Now()) || working
+		}
+	}
+	return time.Since(start)
+}
+
+// reading returns what is to be done at each step, and reports whether there is more to do.
+func (a *account) reading(n int) func(now time.Time) bool {
 	a.Begin()
+	a.refused = 0
 	const (
 		idle = iota
 		waiting
@@ -45,36 +79,30 @@ func run(t *testing.T, a *pace.Account, buckets map[string]*bucket, n int) (refu
 		takes  time.Duration
 		until  time.Time
 		pass   pace.Pass
+		good   bool
 	}
-	var callers [16]caller
-	start, next, done := time.Now(), 0, 0
-	for ; done < n; time.Sleep(time.Millisecond) {
-		now := time.Now()
+	callers := make([]caller, a.callers)
+	next, done := 0, 0
+	return func(now time.Time) bool {
 		for i := range callers {
 			c := &callers[i]
 			if c.state == late && !now.Before(c.until) {
 				c.state = waiting
 			}
 			if c.state == under && !now.Before(c.until) {
-				good := true
-				for _, name := range []string{c.action, ""} {
-					if b := buckets[name]; good && b != nil {
-						good = !b.refuses(now)
-					}
-				}
-				if good {
+				if c.good {
 					a.Succeeded(c.pass)
 					c.state = idle
 					done++
 				} else {
 					a.Throttled(c.pass)
 					c.state, c.until = late, now.Add(100*time.Millisecond)
-					refused++
+					a.refused++
 				}
 			}
 			if c.state == idle && next < n {
-				c.state, c.action, c.takes = waiting, "often", time.Duration(20+7*(next%8))*time.Millisecond
-				if every := 6 - 4*(next/150%2); next%every == 1 {
+				c.state, c.action, c.takes = waiting, "often", time.Duration(20+7*(next%8)+a.slower)*time.Millisecond
+				if every := 6 - 4*(next/150%2); (next+a.slower)%every == 1 {
 					c.action = "seldom"
 				}
 				next++
@@ -82,12 +110,17 @@ func run(t *testing.T, a *pace.Account, buckets map[string]*bucket, n int) (refu
 			if c.state == waiting {
 				a.Wants(c.action)
 				if pass, ok := a.Take(c.action); ok {
-					c.state, c.pass, c.until = under, pass, now.Add(c.takes)
+					c.state, c.pass, c.until, c.good = under, pass, now.Add(c.takes), true
+					for _, name := range []string{c.action, ""} {
+						if b := a.buckets[name]; c.good && b != nil {
+							c.good = !b.refuses(now)
+						}
+					}
 				}
 			}
 		}
+		return done < n
 	}
-	return refused, time.Since(start)
 }
 
 // What an account bears is found out in its first reading, with few calls refused; in the second none is.
@@ -110,7 +143,7 @@ func TestNothingIsRefusedOnceSettled(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := pace.New()
+				a := new(pace.Fleet).New()
 				buckets := map[string]*bucket{tt.which: newBucket(tt.rate, tt.burst)}
 				floor := time.Duration(max(0, (float64(tt.calls)*tt.of-tt.burst)/tt.rate)*float64(time.Second)) +
 					time.Duration(float64(tt.calls)*44.5/16)*time.Millisecond*time.Duration(1-min(1, int(tt.of+0.9)))
@@ -169,7 +202,7 @@ func TestWhichBucketRanDry(t *testing.T) {
 // What a short reading left open stays open: nothing is refused in the next one for the sake of finding out.
 func TestShortReadingsFindOutNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := pace.New()
+		a := new(pace.Fleet).New()
 		buckets := map[string]*bucket{"": newBucket(20, 30)}
 		first, _ := run(t, a, buckets, 80)
 		if again, _ := run(t, a, buckets, 80); first == 0 || again > 0 {
@@ -181,7 +214,7 @@ func TestShortReadingsFindOutNothing(t *testing.T) {
 // What is refused finds something in the bucket when it is tried again: all actions pause for a moment.
 func TestAllPauseAfterARefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := pace.New()
+		a := new(pace.Fleet).New()
 		a.Begin()
 		var last pace.Pass
 		for range 5 {
@@ -211,7 +244,7 @@ func TestAllPauseAfterARefusal(t *testing.T) {
 // Whether more is borne is tried after an hour, then after two, and a rate that has become another is found.
 func TestTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a := pace.New()
+		a := new(pace.Fleet).New()
 		b := newBucket(20, 40)
 		buckets := map[string]*bucket{"": b}
 		run(t, a, buckets, 500)

@@ -1,0 +1,135 @@
+package pace_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/pace"
+)
+
+// fleet returns so many accounts that are alike.
+func fleet(f *pace.Fleet, n int, which string, rate, burst float64) (accounts []*account) {
+	for i := range n {
+		accounts = append(accounts, &account{Account: f.New(), callers: 2, slower: 14 + i%12, buckets: map[string]*bucket{which: newBucket(rate, burst)}})
+	}
+	return accounts
+}
+
+// Accounts that are alike find out together what they bear: most of them are refused once, where each alone is twice
+// or more, and none in the second reading.
+func TestAFleetFindsOutTogether(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		which   string
+		rate    float64
+		burst   float64
+		callers int // more, in each seventh account
+		saves   float64
+	}{
+		{"shared", "", 20, 40, 0, 0.3},
+		{"of one action", "often", 15, 15, 0, 0.3},
+		{"shared, and the bursts end at once", "", 20, 40, 1, 0},
+		{"of one action, and the bursts end at once", "often", 15, 15, 1, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n = 50
+				all, each := make([]*account, n), make([]*account, n)
+				var together pace.Fleet
+				for i := range n {
+					var own pace.Fleet
+					all[i] = fleet(&together, i+1, tt.which, tt.rate, tt.burst)[i]
+					each[i] = fleet(&own, i+1, tt.which, tt.rate, tt.burst)[i]
+					all[i].callers += i % 7 * tt.callers
+					each[i].callers = all[i].callers
+				}
+				refused := func(all []*account) (sum int) {
+					for _, a := range all {
+						sum += a.refused
+					}
+					return sum
+				}
+				took := runAll(t, 400, all...)
+				of := refused(all)
+				again := runAll(t, 400, all...)
+				if n := refused(all); n > 0 {
+					t.Errorf("%d calls refused the second time", n)
+				}
+				tookAlone := runAll(t, 400, each...)
+				ofAlone := refused(each)
+				t.Logf("%v with %d refused, then %v; each for itself %v with %d", took, of, again, tookAlone, ofAlone)
+				if most := (1 - tt.saves) * float64(ofAlone); float64(of) > most {
+					t.Errorf("%d refused, and %d of each for itself: want at most %.0f", of, ofAlone, most)
+				}
+				if took > tookAlone*51/50 {
+					t.Errorf("it took %v, and each for itself %v", took, tookAlone)
+				}
+			})
+		})
+	}
+}
+
+// What others bear is no matter to an account that bears more or less, and to one that knows what it bears.
+func TestAFleetHoldsNobodyToIt(t *testing.T) {
+	for _, tt := range []struct {
+		name            string
+		rate, burst     float64
+		lowest, highest float64
+		refused         int
+		knew            bool
+	}{
+		{"bears more", 100, 100, 60, 200, 25, false},
+		{"bears less", 8, 20, 6, 8, 25, false},
+		{"bears less, and that is found out when it has taken over their rate", 14, 45, 10, 14, 25, false},
+		{"knew before", 100, 100, 90, 100, 0, true},
+		{"nothing is refused", 1e6, 1e6, 100, 1e6, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var f pace.Fleet
+				one := &account{Account: f.New(), callers: 16, buckets: map[string]*bucket{"": newBucket(tt.rate, tt.burst)}}
+				if tt.knew {
+					runAll(t, 3000, one)
+				}
+				others := fleet(&f, 30, "", 20, 40)
+				runAll(t, 300, others...)
+				runAll(t, 900, one)
+				if one.refused > tt.refused {
+					t.Errorf("%d calls refused, want at most %d", one.refused, tt.refused)
+				}
+				if rate := one.Rates()["often"]; rate < tt.lowest || rate > tt.highest {
+					t.Errorf("%.1f calls a second, want %v to %v", rate, tt.lowest, tt.highest)
+				}
+				if runAll(t, 900, one); one.refused > 0 {
+					t.Errorf("%d calls refused in the next reading", one.refused)
+				}
+				if runAll(t, 300, others...); others[7].refused > 0 {
+					t.Errorf("%d calls of another account refused after it", others[7].refused)
+				}
+			})
+		})
+	}
+}
+
+// However many accounts are refused, as much is kept of it.
+func TestAFleetRemembersLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var f pace.Fleet
+		for range 100 {
+			a := f.New()
+			a.Begin()
+			for range 10 {
+				if _, ok := a.Take("often"); !ok {
+					t.Fatal("the first calls have to wait")
+				}
+				time.Sleep(time.Millisecond)
+			}
+			c, _ := a.Take("often")
+			a.Throttled(c)
+		}
+		if n := f.Told(); n != pace.MostTold {
+			t.Errorf("%d refusals kept of a hundred, want %d", n, pace.MostTold)
+		}
+	})
+}
