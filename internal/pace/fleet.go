@@ -82,7 +82,6 @@ type refusal struct {
 
 // A line is what the buckets of one action have in common.
 type line struct {
-	points      int
 	rate, burst float64 // 0 where the points are not on one
 	error       float64 // of the rate, as a part of it
 	off         float64 // calls by which the points lie beside it, on average
