@@ -43,18 +43,21 @@ func main() {
 // environment, because a variable that is misspelled has no name to ask for.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	p := &program{environ: environ, stdout: stdout, stderr: stderr}
+	var build bool
 	root := &cobra.Command{
 		Use:   "serval-worker",
 		Short: "Read the IAM roles of connected AWS accounts and push them upstream",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if build {
+				return p.versionCommand().RunE(c, args)
+			}
 			return errors.New("say what to do: run, scan, check, doctor or version")
 		},
-		Version:       version(),
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.SetVersionTemplate("serval-worker {{.Version}}\n")
+	root.Flags().BoolVar(&build, "version", false, "say which build this is") // cobra's own brings text/template, and a third of the program
 	root.AddCommand(p.runCommand(), p.scanCommand(), p.checkCommand(), p.doctorCommand(), p.versionCommand())
 	root.SetArgs(args)
 	root.SetIn(stdin)

@@ -54,6 +54,7 @@ func main() {
 // run runs the program and returns its exit code.
 func (p *program) run(ctx context.Context, args []string) int {
 	defer p.close()
+	var build bool
 	root := &cobra.Command{
 		Use:   "serval",
 		Short: "AWS roles for a short while, approved, under your own name",
@@ -65,14 +66,16 @@ func (p *program) run(ctx context.Context, args []string) int {
   aws s3 ls --profile prod-readonly
 
 A ROLE is an ARN, account/role, an alias, a role's name where one account alone has it; on a terminal also a few letters of it.`,
-		RunE: func(c *cobra.Command, _ []string) error {
+		RunE: func(c *cobra.Command, args []string) error {
+			if build {
+				return p.versionCommand().RunE(c, args)
+			}
 			return c.Help()
 		},
-		Version:       version(),
 		SilenceErrors: true, SilenceUsage: true, DisableAutoGenTag: true,
 		PersistentPreRunE: func(c *cobra.Command, _ []string) error { return p.prepare(c) },
 	}
-	root.SetVersionTemplate("serval {{.Version}}\n")
+	root.Flags().BoolVar(&build, "version", false, "say which build this is") // cobra's own brings text/template, and a quarter of the program
 	settings.Flags(root.PersistentFlags(), &Config{})
 	root.PersistentFlags().StringVarP(&p.output, "output", "o", "table", "table or json")
 	root.AddCommand(p.loginCommand(), p.logoutCommand(), p.whoamiCommand(),
