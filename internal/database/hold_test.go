@@ -36,8 +36,8 @@ func TestHold(t *testing.T) {
 					tx.Sooner(t.Context(), "adding to all", `update word set value = value || '3'`),
 				)
 				row := tx.Behind(`select value from word where name = $1`, name)
-				if got, failed := row, row.Scan(new(string)); !errors.Is(failed, sql.ErrNoRows) {
-					t.Errorf("read before it was kept: %v, %v", got, failed)
+				if err := row.Scan(new(string)); !errors.Is(err, sql.ErrNoRows) {
+					t.Errorf("read before it was kept: %v", err)
 				}
 				if err := errors.Join(err, tx.Commit()); err != nil {
 					t.Fatal(err)

@@ -186,11 +186,11 @@ func (t *Tx) Later(ctx context.Context, what, query string, args ...any) error {
 	return nil
 }
 
-// Hold has nothing be sent before Commit, and reports whether there is anything to be
-// gained by that: under PostgreSQL the whole transaction goes there at once then, and
-// whoever waits for a statement of it has ErrHeld instead, and nothing is kept. Call it
-// before any statement. Of a Commit that fails it can be told by the database's own
-// error alone that nothing was kept.
+// Hold has nothing be sent before Commit, and reports whether that changes anything:
+// under PostgreSQL the whole transaction then goes there at once. Whoever waits for a
+// statement of it has ErrHeld instead, and nothing is kept. Call it before any statement.
+// That a Commit which failed kept nothing is certain only where the error is the
+// database's own.
 func (t *Tx) Hold() bool {
 	if t.line != nil {
 		t.line.held = true
@@ -210,8 +210,8 @@ func (t *Tx) Sooner(ctx context.Context, what, query string, args ...any) error 
 }
 
 // Behind has a statement be run once the transaction is committed, in the same way to
-// the database and back, and returns its row, to be read after Commit: sql.ErrNoRows where it could not be read. Under
-// SQLite, where nobody waits for an answer, it never is.
+// the database and back, and returns its row, to be read after Commit: sql.ErrNoRows
+// where it could not be read. Under SQLite, where nobody waits for an answer, it never is.
 func (t *Tx) Behind(query string, args ...any) Row {
 	b := &behind{statement: statement{query: query, args: args}}
 	if t.line != nil {
