@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -282,6 +283,60 @@ func testPushOvertaken(t *testing.T, w *world) {
 	if n := w.rows("staged_role") + w.rows("staged_document"); n != 0 {
 		t.Errorf("%d rows are still staged", n)
 	}
+}
+
+// What is not as it has to be while a push is swapped in is a fault, and the push is
+// not accepted: roles that were staged and are gone, and an account that another sync had
+// overtaken for a moment.
+func TestPushThatIsNotWhole(t *testing.T) { each(t, testPushThatIsNotWhole) }
+
+func testPushThatIsNotWhole(t *testing.T, w *world) {
+	before, after, _ := w.large()
+	w.push(prod, before...)
+	for _, test := range []struct {
+		name string
+		at   map[int]string // what is done to the database at the nth call of the clock; see TestPushOvertaken
+		want string
+	}{
+		{"what was staged is gone", map[int]string{6: `delete from staged_role where role_id = '` + after[0].RoleID + `'`}, "99 of 100 staged roles are there"},
+		{"it was overtaken for a moment", map[int]string{7: `update account set generation = generation + 1`, 8: `update account set generation = generation - 1`}, "1 of 3 parts are swapped in"},
+	} {
+		calls := 0
+		w.stepping(func(int) {
+			if calls++; test.at[calls] != "" {
+				w.exec(test.at[calls])
+			}
+		})
+		g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.intake.Push(t.Context(), hub(), prod, reading(inventory(prod, g, noon), after...))
+		if err == nil || serval.IsRefusal(err) || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %s", test.name, err, test.want)
+		}
+		if w.account(prod).AcceptedGeneration >= g || w.stored()[before[0].ARN].ARN == "" {
+			t.Errorf("%s: it is accepted, or what is missing is gone", test.name)
+		}
+	}
+}
+
+// A push stands back for as long as it took, within bounds, and not for somebody who
+// is gone.
+func TestStandBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for took, want := range map[time.Duration]time.Duration{0: 0, 3 * time.Millisecond: 3 * time.Millisecond, time.Minute: maxPause} {
+			began := time.Now()
+			if err := standBack(t.Context(), took); err != nil || time.Since(began) != want {
+				t.Errorf("after %s it stood back for %s, %v; want %s", took, time.Since(began), err, want)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := standBack(ctx, time.Minute); !errors.Is(err, context.Canceled) {
+			t.Errorf("for somebody who is gone: %v", err)
+		}
+	})
 }
 
 // What changes between two parts is seen: what an admin did stands, and what was to

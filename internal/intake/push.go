@@ -52,8 +52,7 @@ type taking struct {
 	n          int           // the roles that it has
 	same       []serval.Seen // those of them that are known as they are, and are not staged
 	staged     []part
-	compared   bool
-	difference serval.Difference // from what was known, where it was compared
+	difference serval.Difference // from what was known
 	parts      []part            // of that
 	applied    int               // of these: they are swapped in
 	at         time.Time         // when the first was
@@ -104,7 +103,7 @@ func (of *taking) next() part {
 func (of *taking) last(tx *store.Tx) (part, serval.Difference, error) {
 	p := of.next()
 	roster, err := tx.Roster(of.account.ID)
-	if err != nil || roster.Version == of.was.version+int64(of.applied) && of.compared {
+	if err != nil || roster.Version == of.was.version+int64(of.applied) {
 		return p, of.difference, err
 	}
 	swapped := map[string]bool{}
@@ -119,9 +118,6 @@ func (of *taking) last(tx *store.Tx) (part, serval.Difference, error) {
 		return p, serval.Difference{}, err
 	}
 	d, err := of.compare(known, of.seen(), tx.Now)
-	if err == nil && !of.compared {
-		err = serval.Refuse(serval.Exhausted, "What is known of this account has changed while it was pushed. Push again.")
-	}
 	p.difference = without(d, swapped)
 	return p, d, err
 }
@@ -284,9 +280,10 @@ func (t *Intake) begin(ctx context.Context, who serval.Principal, of *taking) er
 	}
 	var err error
 	if of.difference, err = of.compare(of.was.known, of.seen(), t.door.Now()); err != nil {
-		return nil // which is said where the push is known to be the next
+		t.door.Refused(ctx, who, of.what, of.account.ID, err)
+		return err
 	}
-	of.compared, of.parts = true, parts(of.staged, of.difference)
+	of.parts = parts(of.staged, of.difference)
 	err = t.ahead(ctx, who, of)
 	if err != nil && of.applied > 0 {
 		t.door.Changed.Raise()

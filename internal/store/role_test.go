@@ -286,6 +286,17 @@ func TestApplyDifference(t *testing.T) {
 			t.Errorf("missing: %v", diff.Missing)
 		}
 
+		// What is gone stays as it went, whatever else is said of it.
+		gone := look(t, d, func(v *View) (Removed, error) { return v.RemovedRole(role(prod, "", "c").ARN) })
+		d.act(t, now.Add(time.Minute), func(tx *Tx) error {
+			key := named(prod, "c")[0].Key()
+			return tx.ApplyDifference("", prod, serval.Difference{Missing: []serval.RoleKey{key}, Untagged: []serval.RoleKey{key}, Held: []serval.RoleKey{key}, Stale: []serval.Stale{{Key: key, Reason: "x"}}})
+		})
+		still := look(t, d, func(v *View) (Removed, error) { return v.RemovedRole(role(prod, "", "c").ARN) })
+		if diff := cmp.Diff(gone, still, cmp.AllowUnexported(Role{})); diff != "" {
+			t.Errorf("a role that is gone (-before +after):\n%s", diff)
+		}
+
 		// Held, then confirmed by an admin.
 		step(all("a", "b", "c", "d", "e", "f"), "a, b, c, d, e, f")
 		step(all(), "a held, b held, c held, d held, e held, f held")
