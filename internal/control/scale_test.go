@@ -199,6 +199,7 @@ func (e *bigWorld) time(what string, n int, f func(i int) error) {
 }
 
 func (e *bigWorld) measure() {
+	e.t.Logf("the database is filled: %d accounts, %d people, %d rows of the audit log", *scaleAccounts, scalePeople, *scaleAccounts*scaleEvents)
 	if *scale != "pushes" {
 		e.reads()
 		e.acts()
@@ -277,20 +278,30 @@ func (e *bigWorld) acts() {
 	e.time("open a session, without STS", acts, e.opener())
 }
 
+// scaleOpeners is how many people open sessions in turn. Nobody opens more than 60 in
+// a minute; and the clock, which is moved for that, must not be moved by a minute while
+// a push waits for its turn.
+const scaleOpeners = 20
+
 // opener returns what opens a session each time.
 func (e *bigWorld) opener() func(int) error {
 	e.t.Helper()
 	if e.open != nil {
 		return e.open
 	}
-	id := e.identity("opener@example.com", "team-00")
-	id.ExpiresAt = e.clock.now().Add(24 * time.Hour)
-	opener, _, err := e.signInAs(e.plane, id)
-	must(e.t, err)
-	r := e.ask(opener, scaleARN(0, "reader"), 480)
+	openers, requests := make([]serval.Principal, scaleOpeners), make([]string, scaleOpeners)
+	for i := range openers {
+		id := e.identity(fmt.Sprintf("opener%d@example.com", i), "team-00")
+		id.ExpiresAt = e.clock.now().Add(24 * time.Hour)
+		opener, _, err := e.signInAs(e.plane, id)
+		must(e.t, err)
+		openers[i], requests[i] = opener, e.ask(opener, scaleARN(0, "reader"), 480).ID
+	}
+	next := 0
 	e.open = func(int) error {
-		e.clock.move(1100 * time.Millisecond) // nobody opens more than 60 in a minute
-		_, err := e.plane.Open(e.t.Context(), opener, opening(r.ID))
+		next = (next + 1) % scaleOpeners
+		e.clock.move(1100 * time.Millisecond / scaleOpeners)
+		_, err := e.plane.Open(e.t.Context(), openers[next], opening(requests[next]))
 		return err
 	}
 	return e.open
