@@ -8,17 +8,18 @@
 // removed.
 //
 // A push that changes much is swapped in in parts, each short, so that whoever acts
-// waits for one of them at the most: first what was seen untagged, then what is new and
-// what has changed, then what is gone, and with the last part the generation is
+// waits for one of them at the most: first what was seen untagged, then what is held, then what is
+// new and what has changed, then what is gone, and with the last part the generation is
 // accepted. Each part has an event of its own, of outcome started, and is done only
 // while the push's generation is the account's last: what an older push brings never
 // mixes in behind a newer one's. In between, each role is whole and as AWS showed it, and
 // none is gone but what was seen to be. Where a push breaks off it is not accepted: what is
 // swapped in by then is newer than the generation says, its events tell of it, and the
 // next push, or the same again, finds it as it is and does the rest. A rule that counts
-// what is missing counts against what was known when the push began; of what it then
-// removes in parts the rest is ever a smaller share of what is left, so that breaking off
-// never holds what was to go.
+// what is missing counts against what was known when the push began. Where it breaks off
+// the next counts against what is known then: what was to be held is held by that time,
+// or counts for more, and no push confirms what it held itself, however late it comes
+// again. What was to go may be held then.
 package intake
 
 import (

@@ -68,11 +68,11 @@ func (t *Intake) Push(ctx context.Context, who serval.Principal, accountID strin
 			}
 			return h, err
 		},
-		compare: func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error) {
+		compare: func(known []serval.Known, staged []serval.Seen, opened time.Time) (serval.Difference, error) {
 			roles = len(staged)
 			return serval.Compare(known, serval.Sighting{
 				Complete: inv.Complete, Roles: staged, Unreadable: unreadable(inv), Untagged: inv.Untagged,
-			}, now), nil
+			}, opened), nil
 		},
 		accept: func(tx *store.Tx, digest, answer string) error {
 			if err := endFetches(tx, inv, roles); err != nil {

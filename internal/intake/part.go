@@ -58,9 +58,11 @@ func without(d serval.Difference, ids map[string]bool) serval.Difference {
 }
 
 // parts divides what a push does, in the order in which it is to be done: what was
-// seen untagged goes first, since that is its owner's kill switch; then come the
-// roles that were staged, each with the one, if there was one, that had its ARN
-// before; and last what becomes of those that were not seen. A small push is one part.
+// seen untagged goes first, since that is its owner's kill switch; then what is held,
+// since it would not be held any more where the push broke off with many new roles beside
+// it; then come the roles that were staged, each with the one, if there was one, that had
+// its ARN before; and last what becomes of the others that were not seen. A small push is
+// one part.
 func parts(staged []part, d serval.Difference) (list []part) {
 	add := func(p part) {
 		if last := len(list) - 1; last >= 0 && list[last].size()+p.size() <= partRoles && (list[last].id == "" || p.id == "") {
@@ -71,6 +73,9 @@ func parts(staged []part, d serval.Difference) (list []part) {
 	}
 	for _, k := range d.Untagged {
 		add(part{difference: serval.Difference{Untagged: []serval.RoleKey{k}}})
+	}
+	for _, k := range d.Held {
+		add(part{difference: serval.Difference{Held: []serval.RoleKey{k}}})
 	}
 	kinds := make(map[string]func(*serval.Difference) *[]serval.RoleKey, len(d.Added)+len(d.Changed)+len(d.Fresh)) // by role id
 	for _, k := range d.Added {
@@ -106,9 +111,6 @@ func parts(staged []part, d serval.Difference) (list []part) {
 	}
 	for _, k := range d.Missing {
 		add(part{difference: serval.Difference{Missing: []serval.RoleKey{k}}})
-	}
-	for _, k := range d.Held {
-		add(part{difference: serval.Difference{Held: []serval.RoleKey{k}}})
 	}
 	for _, s := range d.Stale {
 		add(part{difference: serval.Difference{Stale: []serval.Stale{s}}})

@@ -60,6 +60,8 @@ func TestParts(t *testing.T) {
 		{"much", []part{{id: "p1", roles: seen(slices.Concat(keys("new", 98), again[:1])...)}, {id: "p2", roles: seen(again[1:]...)}},
 			serval.Difference{Added: slices.Concat(keys("new", 98), again), Recreated: was, Untagged: keys("untagged", 102), Missing: keys("missing", 150), Stale: stale(keys("stale", 50))},
 			[]string{": 0 roles, 100 untagged", ": 0 roles, 2 untagged", "p1: 99 roles, 99 added, 1 recreated", "p2: 2 roles, 2 added, 2 recreated, 96 missing", ": 0 roles, 54 missing, 46 stale", ": 0 roles, 4 stale"}},
+		{"most is held", []part{{id: "p1", roles: seen(keys("new", 60)...)}}, serval.Difference{Added: keys("new", 60), Untagged: keys("untagged", 2), Held: keys("held", 99), Missing: keys("missing", 1)},
+			[]string{": 0 roles, 2 untagged, 98 held", "p1: 60 roles, 60 added, 1 missing, 1 held"}},
 		{"what has their ARNs could not be looked at", nil, serval.Difference{Recreated: was}, []string{": 0 roles, 3 recreated"}},
 		{"two that were staged", []part{{id: "p1", roles: seen(keys("a", 1)...)}, {id: "p2", roles: seen(keys("b", 1)...)}}, serval.Difference{Added: slices.Concat(keys("a", 1), keys("b", 1))},
 			[]string{"p1: 1 roles, 1 added", "p2: 1 roles, 1 added"}},
@@ -194,7 +196,7 @@ func testPushBreaksOff(t *testing.T, w *world) {
 		ctx, cancel := context.WithCancel(t.Context())
 		staged, done := 0, 0
 		w.stepping(func(n int) {
-			if staged++; staged > 4 { // three batches are staged, and compared
+			if staged++; staged > 3 { // three batches are staged
 				if done++; done > parts {
 					cancel()
 				}
@@ -239,6 +241,65 @@ func testPushBreaksOff(t *testing.T, w *world) {
 	}
 }
 
+// Where most of what was known is missing, its removal is held, whatever comes to be known
+// beside it before the push breaks off; and no push confirms what it held itself,
+// however late it comes again: another sync does. R-7, R-23
+func TestPushBreaksOffAndHolds(t *testing.T) { each(t, testPushBreaksOffAndHolds) }
+
+func testPushBreaksOffAndHolds(t *testing.T, w *world) {
+	for parts := range 4 {
+		w.clock.move(time.Hour)
+		old := many(10, func(r *serval.Role) {
+			r.Name, r.ARN, r.RoleID = "old"+r.Name, roleARN(prod, "old"+r.Name), roleID(prod, "old"+r.Name, 1)
+		})
+		w.stepping(func(int) {})
+		w.push(prod, old...)
+		w.clock.move(time.Hour)
+		w.push(prod, old...)       // what an earlier turn held is gone
+		after := many(150 + parts) // none of them old
+		g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := reading(inventory(prod, g, w.clock.now()), after...)
+		ctx, cancel := context.WithCancel(t.Context())
+		from := w.head()
+		w.stepping(func(int) {
+			if int(w.head()-from) >= parts {
+				cancel()
+			}
+		})
+		_, err = w.intake.Push(ctx, hub(), prod, read)
+		cancel()
+		if whole := parts == 3; whole != (err == nil) {
+			t.Fatalf("after %d parts: %v", parts, err)
+		}
+		w.stepping(func(int) {})
+		wantHeld := func(when string, want int) {
+			t.Helper()
+			held := 0
+			for _, r := range old {
+				if r, listed := w.stored()[r.ARN]; listed && !r.HeldSince.IsZero() {
+					held++
+				}
+			}
+			if held != want {
+				t.Errorf("after %d parts, %s: %d are held, want %d", parts, when, held, want)
+			}
+		}
+		w.clock.move(31 * time.Minute)
+		if _, err := w.intake.Push(t.Context(), hub(), prod, read); err != nil {
+			t.Fatalf("after %d parts, again: %v", parts, err)
+		}
+		wantHeld("again", len(old))
+		w.clock.move(31 * time.Minute)
+		if done := w.push(prod, after...); done.Removed != len(old) {
+			t.Errorf("after %d parts, in another sync: %+v, want %d removed", parts, done, len(old))
+		}
+		wantHeld("in another sync", 0)
+	}
+}
+
 // A push that another sync has overtaken between two of its parts does no more. R-20, R-22
 func TestPushOvertaken(t *testing.T) { each(t, testPushOvertaken) }
 
@@ -249,7 +310,7 @@ func testPushOvertaken(t *testing.T, w *world) {
 	var newer int64
 	calls := 0
 	w.stepping(func(int) {
-		if calls++; calls == 1+5+1 { // a sync is opened, three batches are staged, and compared, and the first part is swapped in
+		if calls++; calls == 1+4+1 { // a sync is opened, three batches are staged, and the first part is swapped in
 			w.clock.move(claimFor)
 			var err error
 			if newer, _, err = opened(second.OpenSync(t.Context(), serval.Principal{Kind: serval.KindWorker, Worker: "other"}, prod, "pod-1", serval.SyncFull)); err != nil {
@@ -298,8 +359,8 @@ func testPushThatIsNotWhole(t *testing.T, w *world) {
 		at   map[int]string // what is done to the database at the nth call of the clock; see TestPushOvertaken
 		want string
 	}{
-		{"what was staged is gone", map[int]string{6: `delete from staged_role where role_id = '` + after[0].RoleID + `'`}, "99 of 100 staged roles are there"},
-		{"it was overtaken for a moment", map[int]string{7: `update account set generation = generation + 1`, 8: `update account set generation = generation - 1`}, "1 of 3 parts are swapped in"},
+		{"what was staged is gone", map[int]string{5: `delete from staged_role where role_id = '` + after[0].RoleID + `'`}, "99 of 100 staged roles are there"},
+		{"it was overtaken for a moment", map[int]string{6: `update account set generation = generation + 1`, 7: `update account set generation = generation - 1`}, "1 of 3 parts are swapped in"},
 	} {
 		calls := 0
 		w.stepping(func(int) {
@@ -351,7 +412,7 @@ func testChangesBetweenParts(t *testing.T, w *world) {
 	between := func(change func(tx *store.Tx) error) {
 		calls = 0
 		w.stepping(func(int) {
-			if calls++; calls == 1+5+1 {
+			if calls++; calls == 1+4+1 {
 				if err := w.store.Write(t.Context(), w.clock.now(), change); err != nil {
 					t.Error(err)
 				}

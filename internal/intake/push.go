@@ -28,8 +28,9 @@ type push struct {
 	what serval.Action
 	noun string
 	// read hands over the account's roles, and notes the rest.
-	read    func(account serval.Account, role func(serval.Role) error) (head, error)
-	compare func(known []serval.Known, staged []serval.Seen, now time.Time) (serval.Difference, error)
+	read func(account serval.Account, role func(serval.Role) error) (head, error)
+	// compare is told when the sync was opened.
+	compare func(known []serval.Known, staged []serval.Seen, opened time.Time) (serval.Difference, error)
 	accept  func(tx *store.Tx, digest, answer string) error
 	// detail is the event's; nil where there is none, which may be where no role is
 	// written.
@@ -66,6 +67,10 @@ func (of *taking) seen() []serval.Seen {
 	}
 	return append(seen, of.same...)
 }
+
+// opened returns when its sync was, or, of a delta's, somewhat before: its claim ends so
+// long after.
+func (of *taking) opened() time.Time { return of.account.ClaimedUntil.Add(-claimFor) }
 
 // isNext reports whether it is the push of the sync of a that who opened last.
 func (of *taking) isNext(who serval.Principal, a store.Account) bool {
@@ -117,7 +122,7 @@ func (of *taking) last(tx *store.Tx) (part, serval.Difference, error) {
 	if err := stillSettled(known, of.same); err != nil {
 		return p, serval.Difference{}, err
 	}
-	d, err := of.compare(known, of.seen(), tx.Now)
+	d, err := of.compare(known, of.seen(), of.opened())
 	p.difference = without(d, swapped)
 	return p, d, err
 }
@@ -279,7 +284,7 @@ func (t *Intake) begin(ctx context.Context, who serval.Principal, of *taking) er
 		}
 	}
 	var err error
-	if of.difference, err = of.compare(of.was.known, of.seen(), t.door.Now()); err != nil {
+	if of.difference, err = of.compare(of.was.known, of.seen(), of.opened()); err != nil {
 		t.door.Refused(ctx, who, of.what, of.account.ID, err)
 		return err
 	}

@@ -102,7 +102,7 @@ func orEmpty[S ~[]E, E any](s S) S {
 }
 
 // The removal rule: where at least holdFrom roles were known and more than half
-// of them are missing, they are held until a second complete inventory, at
+// of them are missing, they are held until a second complete inventory, begun at
 // least holdFor later, misses them too or an admin confirms.
 const (
 	holdFrom = 5
@@ -182,11 +182,11 @@ func (d *Difference) confirm(k Known, r Seen) {
 	}
 }
 
-// Compare returns what an inventory, finished at now, changes of what is known
-// of its account. Unknown is never absent: only a complete inventory removes
+// Compare returns what an inventory, whose sync was opened at the instant, changes of
+// what is known of its account. Unknown is never absent: only a complete inventory removes
 // roles for being missing, and only a few at once; a role seen untagged goes at
 // once, since untagging is its owner's kill switch.
-func Compare(known []Known, seen Sighting, now time.Time) Difference {
+func Compare(known []Known, seen Sighting, opened time.Time) Difference {
 	var d Difference
 
 	present := make(map[string]Seen, len(seen.Roles)) // by role id
@@ -248,7 +248,7 @@ func Compare(known []Known, seen Sighting, now time.Time) Difference {
 
 	hold := Holds(len(known), len(missing))
 	for _, k := range missing {
-		confirmed := !k.HeldSince.IsZero() && now.Sub(k.HeldSince) >= holdFor
+		confirmed := !k.HeldSince.IsZero() && opened.Sub(k.HeldSince) >= holdFor
 		if (hold || !k.HeldSince.IsZero()) && !confirmed {
 			d.Held = append(d.Held, k.Key)
 		} else {
