@@ -576,7 +576,7 @@ func TestDeadlock(t *testing.T) {
 		return tx.SetMeta("value", "new")
 	})
 	wg.Wait()
-	if err != nil || runs.Load() != 2 {
+	if err != nil || runs.Load() < 2 { // more where the other has not woken up when the Write comes back
 		t.Errorf("Write: %v after %d runs, want success after 2", err, runs.Load())
 	}
 	if got := look(t, d, func(v *View) (string, error) { return v.Meta("value") }); got != "new" {
