@@ -30,7 +30,7 @@ type Lack struct {
 func (c Context) WithProvider(p *serval.OIDCProvider) Context {
 	issuer := c.Issuer.text()
 	role := identify(c.RoleARN)
-	if p == nil || issuer == "" || p.Issuer != issuer || role.account == "" || !strings.HasSuffix(p.ARN, ":iam::"+role.account+":oidc-provider/"+serval.ProviderName(issuer)) {
+	if p == nil || issuer == "" || role.account == "" || !strings.HasSuffix(p.ARN, ":iam::"+role.account+":oidc-provider/"+serval.ProviderName(issuer)) {
 		return c
 	}
 	switch {
