@@ -176,6 +176,7 @@ func (rd *reading) detailPages(ctx context.Context, kinds []types.EntityType, fe
 		if err != nil {
 			return err
 		}
+		rd.gate.open()
 		if err := rd.takeDetails(out, fetch); err != nil {
 			return err
 		}

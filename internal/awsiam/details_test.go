@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/serval-bridge/serval-bridge/internal/awsiam"
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -454,4 +456,39 @@ func TestAccountsShareInAWSPolicies(t *testing.T) {
 			t.Errorf("%d accounts were asked and it took %s, want %d and at most %s", len(asked), took, many, most)
 		}
 	})
+}
+
+// A quarter of what may be in flight is kept back until AWS has answered for a while; not where the details leave few
+// calls to make.
+func TestKeptBackAtFirst(t *testing.T) {
+	for _, tt := range []struct {
+		details bool
+		most    int
+	}{{false, 12}, {true, 16}} {
+		synctest.Test(t, func(t *testing.T) {
+			e := newEstateInMemory(t, awstest.Options{})
+			owner, a := e.connect(spoke)
+			shape{roles: 40, tagged: 25, attached: 1, aws: 25}.fill(e, owner)
+			if tt.details {
+				allowDetails(owner)
+			}
+			var mu sync.Mutex
+			answers, most := 0, 0
+			e.config.Observe = func(awsiam.Call) {
+				mu.Lock()
+				defer mu.Unlock()
+				if answers++; answers == 55 {
+					most = e.MaxInFlight(spoke)
+				}
+			}
+			e.SetLatency(func() time.Duration { return 40 * time.Millisecond })
+			readAll(t, e.reader(t), []serval.Account{a})
+			if most == 0 {
+				most = e.MaxInFlight(spoke)
+			}
+			if most != tt.most {
+				t.Errorf("details %v: %d calls in flight, want %d", tt.details, most, tt.most)
+			}
+		})
+	}
 }

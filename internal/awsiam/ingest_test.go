@@ -461,8 +461,8 @@ func TestIngest(t *testing.T) {
 		t.Skip("it takes minutes: make bench-ingest")
 	}
 	var table strings.Builder
-	table.WriteString("| estate | way | throttle | calls | of floor | refused % | seconds | of floor | second time | on sockets | of floor | CPU: reader, AWS | heap MiB | process MiB |\n")
-	table.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | ---: |\n")
+	table.WriteString("| estate | way | throttle | calls | of floor | refused % | seconds | of floor | of what can be drawn | second time | on sockets | of floor | CPU: reader, AWS | heap MiB | process MiB |\n")
+	table.WriteString("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: | ---: |\n")
 	var cases []measured
 	for _, estate := range []string{"one1000", "one5000", "fifty200"} {
 		for _, details := range []bool{false, true} {
@@ -488,8 +488,12 @@ func TestIngest(t *testing.T) {
 				second.add(both[1])
 			}
 			n := time.Duration(rounds)
-			row := fmt.Sprintf("| %s | %s | %s | %d | %.3f | %.2f | %.2f | %.2f | %.1f s, %.2f %% |", m.Estate, m.way(), cmp.Or(m.Throttle, "none"),
-				first.Calls/rounds, float64(first.Calls-first.Throttled)/float64(rounds*calls), first.percent(), (first.Wall / n).Seconds(), float64(first.Wall/n)/float64(least),
+			ofDrawn := ""
+			if m.Details {
+				ofDrawn = fmt.Sprintf("%.2f", float64(first.Wall/n)/float64(m.drawn().mean()))
+			}
+			row := fmt.Sprintf("| %s | %s | %s | %d | %.3f | %.2f | %.2f | %.2f | %s | %.1f s, %.2f %% |", m.Estate, m.way(), cmp.Or(m.Throttle, "none"),
+				first.Calls/rounds, float64(first.Calls-first.Throttled)/float64(rounds*calls), first.percent(), (first.Wall / n).Seconds(), float64(first.Wall/n)/float64(least), ofDrawn,
 				(second.Wall / n).Seconds(), second.percent())
 			if m.Throttle == "" || m.Throttle == "100/s" && m.Estate != "one5000" {
 				r := m.onSockets(t)
@@ -532,7 +536,7 @@ func TestIngest(t *testing.T) {
 			if outcome != "" {
 				outcome = fmt.Sprintf("failed after %d of 100 roles", r.Roles)
 			}
-			fmt.Fprintf(&table, "| one1000 | sequential script | %s | %d | %.3f | %.2f | %.2f | %.2f | %s | | | | | |\n", cmp.Or(throttle, "none"),
+			fmt.Fprintf(&table, "| one1000 | sequential script | %s | %d | %.3f | %.2f | %.2f | %.2f | | %s | | | | | |\n", cmp.Or(throttle, "none"),
 				e.CountCalls(""), float64(e.CountCalls("")-refused)/1594, 100*float64(refused)/float64(e.CountCalls("")), r.Wall.Seconds(), float64(r.Wall)/float64(least), outcome)
 			e.Close()
 		})
