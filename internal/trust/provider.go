@@ -36,12 +36,21 @@ func (c Context) WithProvider(p *serval.OIDCProvider) Context {
 	switch {
 	case p.Status == serval.ListRead && len(p.ClientIDs) > 0: // no page says what STS makes of a provider that lists none
 		c.ClientIDs = Of(p.ClientIDs...)
-	case p.Status == serval.ListAbsent && issuer == strings.ToLower(strings.TrimSuffix(issuer, "/")):
+	case p.Status == serval.ListAbsent && hasOneForm(issuer):
 		// Of another issuer there may be a provider under an ARN that differs in form:
 		// no page says that STS does not take it.
 		c.ProviderARN = Absent()
 	}
 	return c
+}
+
+// hasOneForm reports whether an issuer's provider can have one name alone: it is in
+// lower case, has no slash at its end, and no port, which a provider's URL should not
+// have (IAM API Reference, CreateOpenIDConnectProvider). A rehearsal on loopback, the one
+// without TLS, has a port.
+func hasOneForm(issuer string) bool {
+	host, _, _ := strings.Cut(serval.ProviderName(issuer), "/")
+	return issuer == strings.ToLower(strings.TrimSuffix(issuer, "/")) && (!strings.Contains(host, ":") || strings.HasPrefix(issuer, "http://"))
 }
 
 // NeedsProvider reports whether IAM must have a provider for an issuer. Some AWS

@@ -152,6 +152,9 @@ func TestContext_WithProvider(t *testing.T) {
 	}
 	slash, ofSlash := issued(ourIssuer + "/")
 	upper, ofUpper := issued("https://X.okta.com")
+	port, ofPort := issued("https://idp.example.com:8443/realms/a")
+	path, ofPath := issued("https://idp.example.com/realms/a:b")
+	loopback, ofLoopback := issued("http://127.0.0.1:8400")
 	for _, row := range []struct {
 		name   string
 		issuer string
@@ -170,6 +173,9 @@ func TestContext_WithProvider(t *testing.T) {
 		{"of another account", ourIssuer, of(func(p *serval.OIDCProvider) { p.ARN = serval.ProviderARN("aws", "444455556666", ourIssuer) }), Context{}},
 		{"of an issuer with a slash at its end", slash, ofSlash, Context{}},
 		{"of an issuer with capitals", upper, ofUpper, Context{}},
+		{"of an issuer with a port", port, ofPort, Context{}},
+		{"of an issuer with a colon in its path", path, ofPath, Context{ProviderARN: Absent()}},
+		{"of a rehearsal on loopback", loopback, ofLoopback, Context{ProviderARN: Absent()}},
 		{"read, of an issuer with a slash at its end", slash, of(func(p *serval.OIDCProvider) { p.Issuer, p.ARN = ofSlash.Issuer, ofSlash.ARN }), Context{ClientIDs: Of("0oa0")}},
 	} {
 		row.want.RoleARN, row.want.Issuer = ourRole, Of(row.issuer)
