@@ -6,6 +6,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -213,22 +214,53 @@ func TestTakenAwayBehindTheRecord(t *testing.T) {
 func TestEndedBehindTheRecord(t *testing.T) {
 	w := worldOver(t, pgtest.URLOf(t, storetest.Migrate)).stock()
 	ana := w.engineer("ana@example.com")
-	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	r := w.ask(ana, roleARN(prod, "reader"), 30)
 	w.open(ana, r.ID)
-	w.clock.move(2 * time.Second)
-	w.plane.door.Now = func() time.Time {
-		for _, s := range w.sessions(r.ID)[1:] {
-			if s.State == serval.SessionIssued {
-				w.clock.at.Store(noon.Add(2 * time.Hour).UnixMicro())
-			}
-		}
-		return w.clock.now()
-	}
+	w.clock.at.Store(noon.Add(30*time.Minute - 500*time.Millisecond).UnixMicro())
+	w.onceKept(r.ID, func() { w.clock.move(600 * time.Millisecond) })
 	o, err := w.plane.Open(t.Context(), ana, opening(r.ID))
 	wantKind(t, "ended between record and hand-over", err, serval.Conflict)
 	wantNothing(t, o)
 	if s := w.sessions(r.ID)[1]; s.State != serval.SessionDropped {
 		t.Errorf("the session is %s, want dropped", s.State)
+	}
+}
+
+// S-75: the look that goes with the record counts for a second: an access that is taken
+// away while the answer is on the way for longer is not handed over.
+func TestTakenAwayWhileTheAnswerIsOnTheWay(t *testing.T) {
+	url := pgtest.URLOf(t, storetest.Migrate)
+	w := worldOver(t, url).stock()
+	ana := w.engineer("ana@example.com")
+	r := w.ask(ana, roleARN(prod, "reader"), 60)
+	w.open(ana, r.ID)
+	other := w.newPlane(w.openStore())
+	w.clock.move(2 * time.Second)
+	w.onceKept(r.ID, func() {
+		if _, err := other.Done(t.Context(), ana, r.ID); err != nil {
+			t.Error(err)
+		}
+		w.clock.move(lookTime)
+	})
+	o, err := w.plane.Open(t.Context(), ana, opening(r.ID))
+	wantKind(t, "taken away while the answer was on the way", err, serval.Conflict)
+	wantNothing(t, o)
+	if s := w.sessions(r.ID)[1]; s.State != serval.SessionDropped {
+		t.Errorf("the session is %s, want dropped", s.State)
+	}
+}
+
+// onceKept has f done when the plane first asks for the time after the outcome of the
+// request's second session was kept.
+func (w *world) onceKept(requestID string, f func()) {
+	var done atomic.Bool
+	w.plane.door.Now = func() time.Time {
+		for _, s := range w.sessions(requestID)[1:] {
+			if s.State == serval.SessionIssued && done.CompareAndSwap(false, true) {
+				f()
+			}
+		}
+		return w.clock.now()
 	}
 }
 

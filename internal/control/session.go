@@ -57,6 +57,10 @@ const (
 // within serval.MintDeadline, after which the intent is closed.
 const recordTime = 10 * time.Second
 
+// How long ago the look that went with the record may have begun: where the answer
+// took longer, it is looked once more.
+const lookTime = time.Second
+
 // Open opens an AWS session under a request of who's. It is three acts around
 // STS:
 //
@@ -542,8 +546,8 @@ func (p *Plane) recheck(ctx context.Context, who serval.Principal, s serval.Sess
 	ctx, cancel := context.WithTimeout(ctx, recordTime)
 	defer cancel()
 	var err, refused error // kept apart: the drop is its record
-	if seen.behind.SawEnd(seen.asOf) {
-		refused = seen.check(p.now())
+	if now := p.now(); now.Before(s.FinishedAt.Add(lookTime)) && seen.behind.SawEnd(seen.asOf) {
+		refused = seen.check(now)
 	} else {
 		err = p.view(ctx, who, serval.SessionRead, s.RequestID, func(v *store.View) error {
 			_, err := p.mintableStill(v, who, seen, s.RequestID, p.now())
