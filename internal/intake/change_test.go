@@ -341,3 +341,30 @@ func TestFiftyVersionsAreKept(t *testing.T) {
 		t.Errorf("%d versions are kept, %v; want 50, up to the last", len(kept), err)
 	}
 }
+
+// What a role was that was here before versions were is kept when it first changes, and
+// what it gained is told.
+func TestARoleFromBeforeVersions(t *testing.T) { each(t, testARoleFromBeforeVersions) }
+
+func testARoleFromBeforeVersions(t *testing.T, w *world) {
+	w.push(prod, aRole(prod, "r", allowing("sqs:SendMessage")))
+	w.exec(`delete from role_version`)
+	w.exec(`update role set version = 0, changed_at = 0`)
+	before := w.head()
+	w.clock.move(time.Minute)
+	w.push(prod, aRole(prod, "r", allowing("sqs:SendMessage", "sqs:PurgeQueue")))
+	var numbers []int64
+	err := w.store.Read(t.Context(), func(v *store.View) error {
+		kept, err := v.RoleVersions(aRole(prod, "r").Key())
+		for _, r := range kept {
+			numbers = append(numbers, r.Version)
+		}
+		return err
+	})
+	if diff := cmp.Diff([]int64{1, 0}, numbers); err != nil || diff != "" {
+		t.Errorf("%v; the versions that are kept (-want +got):\n%s", err, diff)
+	}
+	if times, last := w.toldOf(before); times[roleARN(prod, "r")] != 1 || !strings.HasPrefix(last[roleARN(prod, "r")], "It gains 1 action: SQS") {
+		t.Errorf("told of %v: %v", times, last)
+	}
+}
