@@ -18,6 +18,7 @@ const (
 	straight  = 3.0         // calls by which they may lie beside the line, or so many times what they do on average
 	ofThem    = 2. / 3      // do
 	precisely = 0.1         // of the rate, the error of it
+	more      = 0.25        // who bears so much more lies beside the line
 	onlyIts   = 0.85        // of the refusals, of calls of an action that has a bucket of its own
 )
 
@@ -28,8 +29,8 @@ const (
 // that are alike are points on one line, and its slope is known when each has been
 // refused once.
 //
-// Whoever is refused and lies on the line as well takes its rate, and stays below
-// it as below one of its own. Without a refusal no account is held to what others
+// Whoever is refused and lies on the line as well, so far along that whoever bears
+// more would not, takes its rate, and stays below it as below one of its own. Without a refusal no account is held to what others
 // bear; one that is refused in spite of that rate measures for itself and listens to
 // nobody any more; and so does everyone from the second reading on.
 //
@@ -87,10 +88,17 @@ type line struct {
 	off         float64 // calls by which the points lie beside it, on average
 }
 
+// beside is by how many calls a point of the line may lie beside it.
+func (l line) beside() float64 { return max(straight, straight*l.off) }
+
 // near reports whether the point is on the line too.
 func (l line) near(p point) bool {
-	return math.Abs(p.calls-l.burst-l.rate*p.after) <= max(straight, straight*l.off)
+	return math.Abs(p.calls-l.burst-l.rate*p.after) <= l.beside()
 }
+
+// tells reports whether the point says something of the rate: a burst that ends at
+// once looks the same whatever is borne.
+func (l line) tells(p point) bool { return more*l.rate*p.after > l.beside() }
 
 // tell notes a refusal, and reports whether it is one of the first.
 func (f *Fleet) tell(r refusal) (early bool) {
@@ -216,5 +224,5 @@ func (f *Fleet) of(r refusal) (prior, bool) {
 		l, p = f.line(r.action), r.own
 	}
 	byChance := only && math.Pow(own/all, float64(n)) > noChance
-	return prior{only, l.rate, l.error}, !byChance && l.rate > 0 && l.error < precisely && l.near(p)
+	return prior{only, l.rate, l.error}, !byChance && l.rate > 0 && l.error < precisely && l.near(p) && l.tells(p)
 }

@@ -80,6 +80,8 @@ func TestAFleetHoldsNobodyToIt(t *testing.T) {
 		knew            bool
 	}{
 		{"bears more", 100, 100, 60, 200, 25, false},
+		{"bears more, from as large a bucket", 100, 40, 60, 100, 25, false},
+		{"bears twice as much, from as large a bucket", 40, 40, 30, 40, 25, false},
 		{"bears less", 8, 20, 6, 8, 25, false},
 		{"bears less, and that is found out when it has taken over their rate", 14, 45, 10, 14, 25, false},
 		{"knew before", 100, 100, 90, 100, 0, true},
