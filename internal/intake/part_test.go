@@ -269,8 +269,19 @@ func testPushBreaksOffAndHolds(t *testing.T, w *world) {
 				cancel()
 			}
 		})
+		changed := w.intake.door.Changed.Wait()
 		_, err = w.intake.Push(ctx, hub(), prod, read)
 		cancel()
+		select {
+		case <-changed:
+			if parts == 0 {
+				t.Error("whoever waits for a change is told of one before the first part")
+			}
+		default:
+			if parts > 0 {
+				t.Errorf("after %d parts whoever waits for a change is not told", parts)
+			}
+		}
 		if whole := parts == 3; whole != (err == nil) {
 			t.Fatalf("after %d parts: %v", parts, err)
 		}
