@@ -29,3 +29,14 @@ const MostTold = mostTold
 
 // Told returns how many refusals the fleet keeps.
 func (f *Fleet) Told() int { return len(f.told) }
+
+// Tell is tell: of an action that had made so many of all calls when it was refused.
+func (f *Fleet) Tell(action string, after, own, all float64) {
+	f.tell(refusal{action, point{after, own}, point{after, all}})
+}
+
+// Of is of.
+func (f *Fleet) Of(action string, after, own, all float64) (alone bool, rate float64, ok bool) {
+	p, ok := f.of(refusal{action, point{after, own}, point{after, all}})
+	return p.alone, p.rate, ok
+}

@@ -223,6 +223,20 @@ func (f *Fleet) of(r refusal) (prior, bool) {
 	if only {
 		l, p = f.line(r.action), r.own
 	}
-	byChance := only && math.Pow(own/all, float64(n)) > noChance
+	byChance := only && atMost(n, len(f.told), own/all) > noChance
 	return prior{only, l.rate, l.error}, !byChance && l.rate > 0 && l.error < precisely && l.near(p) && l.tells(p)
+}
+
+// atMost returns how likely it is, at most, that n or more of so many refusals are of
+// calls that make that share of all (Chernoff's bound).
+func atMost(n, of int, share float64) float64 {
+	part := float64(n) / float64(of)
+	if part <= share {
+		return 1
+	}
+	far := part * math.Log(part/share)
+	if part < 1 {
+		far += (1 - part) * math.Log((1-part)/(1-share))
+	}
+	return math.Exp(-far * float64(of))
 }

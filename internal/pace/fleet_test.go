@@ -1,6 +1,7 @@
 package pace_test
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +111,45 @@ func TestAFleetHoldsNobodyToIt(t *testing.T) {
 					t.Errorf("%d calls of another account refused after it", others[7].refused)
 				}
 			})
+		})
+	}
+}
+
+// Whether the bucket is the action's own is said where so many of its calls would hardly be refused by chance.
+func TestAFleetKnowsWhoseTheBucketIs(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		share float64 // of the calls are "often"
+		n     int     // refusals,
+		every int     // of which one in so many is not
+		alone bool
+		ok    bool
+	}{
+		{"nothing else is refused", 0.67, 30, 100, true, true},
+		{"next to nothing else is", 0.67, 60, 15, true, true},
+		{"nothing else is, and little else is called", 0.95, 60, 100, true, false},
+		{"as much else is as is called", 0.85, 64, 8, true, false},
+		{"much else is", 0.67, 60, 3, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var f pace.Fleet
+			point := func(i int) (after, all float64) {
+				after = 1 + float64(i%50)/10
+				return after, 40 + 20*after
+			}
+			for i := range tt.n {
+				after, all := point(i)
+				if i%tt.every == 1 {
+					f.Tell("seldom", after, (1-tt.share)*all, all)
+				} else {
+					f.Tell("often", after, tt.share*all, all)
+				}
+			}
+			after, all := point(25)
+			alone, rate, ok := f.Of("often", after, tt.share*all, all)
+			if want := map[bool]float64{true: tt.share * 20, false: 20}[tt.alone]; ok != tt.ok || ok && (alone != tt.alone || math.Abs(rate-want) > 0.1) {
+				t.Errorf("its own %t, %.1f a second, said %t; want %t, %.1f, %t", alone, rate, ok, tt.alone, want, tt.ok)
+			}
 		})
 	}
 }
