@@ -115,6 +115,24 @@ func TestAFleetHoldsNobodyToIt(t *testing.T) {
 	}
 }
 
+// What others find out after an account was read is no matter when it is read again.
+func TestAFleetIsHeardInTheFirstReadingAlone(t *testing.T) {
+	rates := func(others int) (rate float64) {
+		synctest.Test(t, func(t *testing.T) {
+			var f pace.Fleet
+			one := &account{Account: f.New(), callers: 3, slower: 14, buckets: map[string]*bucket{"": newBucket(20, 40)}}
+			runAll(t, 120, one)
+			runAll(t, 300, fleet(&f, others, "", 20, 40)...)
+			runAll(t, 400, one)
+			rate = one.Rates()["often"]
+		})
+		return rate
+	}
+	if alone, beside := rates(1), rates(30); alone != beside {
+		t.Errorf("%.2f calls a second, and %.2f beside thirty others", alone, beside)
+	}
+}
+
 // Whether the bucket is the action's own is said where so many of its calls would hardly be refused by chance.
 func TestAFleetKnowsWhoseTheBucketIs(t *testing.T) {
 	for _, tt := range []struct {
