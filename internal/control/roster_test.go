@@ -61,9 +61,6 @@ func TestRostersFollow(t *testing.T) {
 				})
 			}},
 			{"it is read again", func() { w.push(dev, six(func(r *serval.Role) { r.Description = "of another kind" })...) }},
-			{"all are unreachable", func() {
-				must(t, w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.MarkStale(dev, "AWS is away") }))
-			}},
 			{"most are missing", func() { w.push(dev, aRole(dev, "areader")) }},
 			{"their removal is confirmed", func() { _, err := w.plane.ConfirmRemovals(t.Context(), p.adm, dev); must(t, err) }},
 			{"a maximum is lower", func() {

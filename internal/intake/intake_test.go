@@ -862,7 +862,7 @@ func testPushSeenTheSame(t *testing.T, w *world) {
 	push := func() (Pushed, error) {
 		return w.intake.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
 			if stale {
-				must(w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return tx.MarkStale(prod, "AWS is away") }))
+				must(w.store.Write(t.Context(), w.clock.now(), func(tx *store.Tx) error { return markStale(tx, again[0].Key()) }))
 			}
 			return read(take)
 		})

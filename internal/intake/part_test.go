@@ -437,7 +437,7 @@ func testChangesBetweenParts(t *testing.T, w *world) {
 	}
 	w.wantLarge("a role's maximum was lowered meanwhile", append(after, same, steady))
 	again := many(250, func(r *serval.Role) { r.Description = "again" })
-	between(func(tx *store.Tx) error { return tx.MarkStale(prod, "AWS is away") })
+	between(func(tx *store.Tx) error { return markStale(tx, steady.Key()) })
 	g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 	if err != nil {
 		t.Fatal(err)

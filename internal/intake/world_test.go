@@ -208,6 +208,11 @@ func (w *world) stock() *world {
 	return w
 }
 
+// markStale has it that a listed role could not be looked at.
+func markStale(tx *store.Tx, k serval.RoleKey) error {
+	return tx.ApplyDifference("", k.AccountID, serval.Difference{Stale: []serval.Stale{{Key: k, Reason: "AWS is away"}}})
+}
+
 // events returns all events since the row after, oldest first, and that the
 // chain holds.
 func (w *world) events(after int64) []serval.Event {

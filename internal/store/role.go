@@ -508,18 +508,6 @@ func (t *Tx) takeIn(push, accountID string) error {
 	return t.later("dropping staged documents", `delete from staged_document where push = $1`, push)
 }
 
-// MarkStale notes of every role of an account that its state could not be
-// confirmed, and why.
-func (t *Tx) MarkStale(accountID, reason string) error {
-	err := t.exec("marking the roles of account "+accountID, `update role set stale_reason = $3,
-			stale_since = case when stale_since = 0 then $2 else stale_since end
-		where account_id = $1 and removed_at = 0`, accountID, micros(t.Now), reason)
-	if err != nil {
-		return err
-	}
-	return t.turnRoster(accountID)
-}
-
 // HeldRoles returns how many roles' removal is held, in all accounts.
 func (v *View) HeldRoles() (n int64, err error) {
 	if err := v.scan(`select count(*) from role where held_since <> 0 and removed_at = 0`, nil, &n); err != nil {

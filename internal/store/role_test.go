@@ -330,10 +330,6 @@ func TestApplyDifference(t *testing.T) {
 		if got := listed(t, d, stage); got != "a, b" {
 			t.Errorf("the other account lists %s, want a, b", got)
 		}
-		d.act(t, now, func(tx *Tx) error { return tx.MarkStale(stage, "nobody reads it") })
-		if got := listed(t, d, stage); got != "a stale, b stale" {
-			t.Errorf("after MarkStale: %s", got)
-		}
 		key := named(stage, "a")[0].Key()
 		for _, seconds := range []int{5000, 6000} { // never up
 			d.act(t, now, func(tx *Tx) error { return tx.LowerMaxSession(key, seconds) })
