@@ -115,6 +115,42 @@ func TestAFleetHoldsNobodyToIt(t *testing.T) {
 	}
 }
 
+// An account that took over the rate of the others, and bears less, measures for itself as soon as it is refused, and
+// listens to nobody any more.
+func TestAContradictedAccountMeasuresForItself(t *testing.T) {
+	for _, tt := range []struct {
+		name        string
+		which       string
+		rate, burst float64 // of the others
+		bears, full float64 // the same, of this one
+		less        float64 // it bears after a while
+		calls       int
+	}{
+		{"shared", "", 20, 40, 20, 40, 10, 2000},
+		{"of one action", "often", 15, 15, 15, 15, 7, 2000},
+		{"shared from the start, and the reading ends before it is measured well", "", 20, 40, 14, 57, 14, 125},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var f pace.Fleet
+				runAll(t, 300, fleet(&f, 30, tt.which, tt.rate, tt.burst)...)
+				b := newBucket(tt.bears, tt.full)
+				b.shrinks, b.less = time.Now().Add(80*time.Second), tt.less
+				one := &account{Account: f.New(), callers: 2, slower: 14, buckets: map[string]*bucket{tt.which: b}}
+				runAll(t, tt.calls, one)
+				if one.refused > 12 {
+					t.Errorf("%d calls refused, want at most 12", one.refused)
+				}
+				time.Sleep(10 * time.Second)
+				runAll(t, 600, one)
+				if one.refused > 0 {
+					t.Errorf("%d calls refused in the next reading", one.refused)
+				}
+			})
+		})
+	}
+}
+
 // What others find out after an account was read is no matter when it is read again.
 func TestAFleetIsHeardInTheFirstReadingAlone(t *testing.T) {
 	rates := func(others int) (rate float64) {

@@ -82,7 +82,7 @@ type Account struct {
 	heard   int64   // what was told by then, in all
 	early   bool    // one of the first to be refused: once more, for the others
 	tries   bool    // and on its way there
-	borrows bool    // its rate is that of the others
+	borrows bool    // it took over the rate of the others
 	deaf    bool    // it measures for itself
 }
 
@@ -241,7 +241,7 @@ func (g *Account) Throttled(c Pass) {
 // means that the account bears less than they do, unless as much was let by lately.
 func (g *Account) tell(r refusal, lately float64) {
 	if g.borrows && lately < (1-near)*g.limiting().speed() {
-		g.borrows, g.deaf, g.alone = false, true, false
+		g.deaf = true
 		g.whole.loosen()
 	}
 	if g.deaf || g.told == tells || r.all.after == 0 || r.all.after > tellFor.Seconds() {

@@ -13,11 +13,18 @@ import (
 type bucket struct {
 	rate, burst, tokens float64
 	at                  time.Time
+	shrinks             time.Time // from when on its rate is less; zero where it stays
+	less                float64
 }
 
-func newBucket(rate, burst float64) *bucket { return &bucket{rate, burst, burst, time.Now()} }
+func newBucket(rate, burst float64) *bucket {
+	return &bucket{rate: rate, burst: burst, tokens: burst, at: time.Now()}
+}
 
 func (b *bucket) refuses(now time.Time) bool {
+	if !b.shrinks.IsZero() && now.After(b.shrinks) {
+		b.rate = b.less
+	}
 	b.tokens = min(b.burst, b.tokens+b.rate*now.Sub(b.at).Seconds())
 	b.at = now
 	if b.tokens < 1 {
