@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,31 +88,51 @@ func (m *meter) draw() {
 		return
 	}
 	m.shown = now
-	line := m.line(now)
-	if most := m.width() - 1; len(line) > most { // a line that wraps is not gone over again
-		line = line[:max(0, most)]
-	}
-	fmt.Fprint(m.w, "\r\x1b[K"+line)
+	fmt.Fprint(m.w, "\r\x1b[K"+m.line(now, max(0, m.width()-1))) // a line that wraps is not gone over again
 }
 
-// line says it all, what matters most first.
-func (m *meter) line(now time.Time) string {
-	var parts []string
+// line says it all, or in fewer columns less: the time left is the last to go.
+func (m *meter) line(now time.Time, columns int) string {
+	var read, tagged, left string
 	if m.at.Listed > 0 {
-		of := strconv.Itoa(m.at.Listed)
+		read = fmt.Sprintf("%d/%d", m.at.Read, m.at.Listed)
 		if !m.at.AllListed {
-			of += " or more"
+			read += " or more"
 		}
-		parts = append(parts, fmt.Sprintf("%d of %s roles read, %d tagged", m.at.Read, of, m.at.Tagged))
+		read += " roles"
+		tagged = fmt.Sprintf("%d tagged", m.at.Tagged)
 	}
-	calls := fmt.Sprintf("%d calls", m.calls)
+	calls, throttled := fmt.Sprintf("%d calls", m.calls), fmt.Sprintf("%d throttled", m.throttled)
 	if took := now.Sub(m.started); took >= time.Second {
-		calls += fmt.Sprintf(" (%.0f a second)", float64(m.calls)/took.Seconds())
+		calls += fmt.Sprintf(" (%.0f/s)", float64(m.calls)/took.Seconds())
 	}
-	parts = append(parts, calls, fmt.Sprintf("%d throttled", m.throttled))
 	if took := now.Sub(m.since); !m.since.IsZero() && m.at.AllListed && took >= time.Second && m.at.Read > m.before {
-		left := time.Duration(float64(took) / float64(m.at.Read-m.before) * float64(m.at.Listed-m.at.Read))
-		parts = append(parts, fmt.Sprintf("%s left", max(0, left).Round(time.Second)))
+		rest := time.Duration(float64(took) / float64(m.at.Read-m.before) * float64(m.at.Listed-m.at.Read))
+		left = roughly(max(0, rest)) + " left"
 	}
-	return strings.Join(parts, ", ")
+	var line string
+	for _, parts := range [][]string{
+		{read, tagged, calls, throttled, left},
+		{read, calls, throttled, left},
+		{read, calls, left},
+		{read, left},
+		{left},
+	} {
+		parts = slices.DeleteFunc(parts, func(part string) bool { return part == "" })
+		if len(parts) == 0 {
+			break
+		}
+		if line = strings.Join(parts, ", "); len(line) <= columns {
+			return line
+		}
+	}
+	return line[:columns]
+}
+
+// roughly returns d in seconds, or where they are many in minutes.
+func roughly(d time.Duration) string {
+	if d = d.Round(time.Second); d < 100*time.Second {
+		return fmt.Sprintf("%.0fs", d.Seconds())
+	}
+	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 }

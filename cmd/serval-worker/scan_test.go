@@ -29,19 +29,59 @@ func TestProgressIsOneLineAndGoesAway(t *testing.T) {
 	shown("") // too soon
 	now = now.Add(500 * time.Millisecond)
 	m.called(awsiam.Call{Throttled: true})
-	shown(line + "3 of 1000 or more roles read, 1 tagged, 2 calls, 1 throttled")
+	shown(line + "3/1000 or more roles, 1 tagged, 2 calls, 1 throttled")
 	for range 158 {
 		m.called(awsiam.Call{})
 	}
 	now = now.Add(9500 * time.Millisecond)
 	m.advanced(awsiam.Progress{Listed: 1503, AllListed: true, Read: 503, Tagged: 20})
-	shown(line + "503 of 1503 roles read, 20 tagged, 160 calls (16 a second), 1 throttled, 20s left")
+	shown(line + "503/1503 roles, 20 tagged, 160 calls (16/s), 1 throttled, 20s left")
 	now = now.Add(time.Second)
 	m.width = func() int { return 21 }
 	m.called(awsiam.Call{})
-	shown(line + "503 of 1503 roles re") // never wrapped
+	shown(line + "22s left") // never wrapped
 	m.done()
 	shown(line)
+}
+
+// A line is as wide as the terminal at most; where there are few columns, the time left is the last to go.
+func TestProgressFitsTheTerminal(t *testing.T) {
+	start := time.Unix(1e9, 0)
+	long := meter{calls: 43210, throttled: 12345, started: start, since: start,
+		at: awsiam.Progress{Listed: 54321, AllListed: true, Read: 43210, Tagged: 12345}}
+	listing := meter{calls: 43210, throttled: 12345, started: start,
+		at: awsiam.Progress{Listed: 54321, Read: 43210, Tagged: 12345}}
+	for _, tt := range []struct {
+		m    *meter
+		took time.Duration
+		want map[int]string // by columns
+	}{
+		{&long, 432 * time.Second, map[int]string{
+			200: "43210/54321 roles, 12345 tagged, 43210 calls (100/s), 12345 throttled, 2m left",
+			79:  "43210/54321 roles, 12345 tagged, 43210 calls (100/s), 12345 throttled, 2m left",
+			78:  "43210/54321 roles, 12345 tagged, 43210 calls (100/s), 12345 throttled, 2m left",
+			77:  "43210/54321 roles, 43210 calls (100/s), 12345 throttled, 2m left",
+			63:  "43210/54321 roles, 43210 calls (100/s), 2m left",
+			39:  "43210/54321 roles, 2m left",
+			25:  "2m left",
+			4:   "2m l",
+			0:   "",
+		}},
+		{&long, 100 * time.Second, map[int]string{79: "43210/54321 roles, 12345 tagged, 43210 calls (432/s), 12345 throttled, 26s left"}},
+		{&long, 4 * time.Hour, map[int]string{79: "43210/54321 roles, 12345 tagged, 43210 calls (3/s), 12345 throttled, 1h2m left"}},
+		{&listing, 432 * time.Second, map[int]string{
+			79: "43210/54321 or more roles, 12345 tagged, 43210 calls (100/s), 12345 throttled",
+			39: "43210/54321 or more roles",
+			9:  "43210/543",
+		}},
+		{&meter{calls: 1, started: start}, 0, map[int]string{79: "1 calls, 0 throttled", 19: "1 calls", 3: "1 c"}},
+	} {
+		for columns, want := range tt.want {
+			if got := tt.m.line(start.Add(tt.took), columns); got != want {
+				t.Errorf("in %d columns progress is %q, want %q", columns, got, want)
+			}
+		}
+	}
 }
 
 // A pipe is not written to. A terminal is: see TestProgressOnATerminal.
