@@ -30,9 +30,10 @@ const (
 // refused once.
 //
 // Whoever is refused and lies on the line as well, so far along that whoever bears
-// more would not, takes its rate, and stays below it as below one of its own. Without a refusal no account is held to what others
-// bear; one that is refused in spite of that rate measures for itself and listens to
-// nobody any more; and so does everyone from the second reading on.
+// more would not, takes its rate, and stays below it as below one of its own. Without
+// a refusal no account is held to what others bear; one that is refused in spite of
+// that rate measures for itself and listens to nobody any more; and so does everyone
+// from the second reading on.
 //
 // The zero value has no accounts. It is safe for concurrent use.
 type Fleet struct {

@@ -35,7 +35,7 @@ func TestAFleetFindsOutTogether(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const n = 50
+				const n = 20
 				all, each := make([]*account, n), make([]*account, n)
 				var together pace.Fleet
 				for i := range n {
@@ -95,7 +95,7 @@ func TestAFleetHoldsNobodyToIt(t *testing.T) {
 				if tt.knew {
 					runAll(t, 3000, one)
 				}
-				others := fleet(&f, 30, "", 20, 40)
+				others := fleet(&f, 10, "", 20, 40)
 				runAll(t, 300, others...)
 				runAll(t, 900, one)
 				if one.refused > tt.refused {
