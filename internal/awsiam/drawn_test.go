@@ -2,8 +2,8 @@ package awsiam_test
 
 import (
 	"container/heap"
+	"fmt"
 	"math/rand/v2"
-	"testing"
 	"time"
 )
 
@@ -171,12 +171,10 @@ func (d drawn) once(versionsFirst bool) time.Duration {
 	}
 }
 
-// At the end of a burst whose size nobody knows, all that is on its way is refused. How long the reading takes with so many in
-// flight, and what part of its calls is refused at 20 a second, is the table of docs/performance.md.
-func TestInFlightAndRefused(t *testing.T) {
-	if !*ingest {
-		t.Skip("a table of the measurements: make bench-ingest")
-	}
+// inFlightAndRefused returns a table of how long the reading of one1000 with the details takes with so many in flight, and what
+// part of its calls is refused at 20 a second: at the end of a burst whose size nobody knows, all that is on its way.
+func inFlightAndRefused() string {
+	table := "| in flight | seconds | of what can be drawn | refused | % |\n| ---: | ---: | ---: | ---: | ---: |\n"
 	free := measured{"one1000", true, ""}
 	best := free.drawn().mean()
 	for _, k := range []int{1, 2, 4, 8, 12, 14, 16} {
@@ -191,8 +189,9 @@ func TestInFlightAndRefused(t *testing.T) {
 			refused += refusedAtOnce(k)
 		}
 		n := float64(refused) / draws
-		t.Logf("| %d | %.2f | %.2f | %.1f | %.1f |", k, wall.Seconds(), float64(wall)/float64(best), n, 100*n/(117+n))
+		table += fmt.Sprintf("| %d | %.2f | %.2f | %.1f | %.1f |\n", k, wall.Seconds(), float64(wall)/float64(best), n, 100*n/(117+n))
 	}
+	return table
 }
 
 // refusedAtOnce returns how many of k in flight are refused when a burst ends, where each answer lets the next call go until

@@ -541,7 +541,7 @@ func TestIngest(t *testing.T) {
 			e.Close()
 		})
 	}
-	fmt.Print("\n", table.String(), "\n")
+	fmt.Print("\n", table.String(), "\n", inFlightAndRefused(), "\n")
 	if peak[measured{"fifty200", true, ""}] == 0 {
 		return // only some were measured
 	}
