@@ -220,9 +220,7 @@ func (p *Plane) fill(v *store.View, a store.Account) (Account, error) {
 	if account.Roles, account.Held, account.Stale, err = v.CountRoles(a.ID); err != nil {
 		return Account{}, err
 	}
-	account.Lack = trust.Context{
-		Action: webIdentity, RoleARN: a.RoleARN, Issuer: trust.Of(p.settings.Issuer), Audience: trust.Of(p.settings.ClientID), AZP: trust.Absent(),
-	}.WithProvider(a.OIDCProvider).Lack()
+	account.Lack = p.attempt(a.RoleARN).WithProvider(a.OIDCProvider).Lack()
 	account.LastCheck, err = v.LastCheck(a.ID)
 	return account, err
 }

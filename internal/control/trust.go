@@ -290,17 +290,12 @@ func (p *Plane) judge(v *store.View, r store.Role, provider *serval.OIDCProvider
 	if err != nil {
 		return trust.Verdict{}, err
 	}
-	azp := trust.Absent()
+	attempt := p.attempt(r.ARN)
 	if who.AuthorizedParty != "" {
-		azp = trust.Of(who.AuthorizedParty)
+		attempt.AZP = trust.Of(who.AuthorizedParty)
 	}
-	attempt := trust.Context{
-		Action: webIdentity, RoleARN: r.ARN, Issuer: trust.Of(p.settings.Issuer),
-		Audience: trust.Of(p.settings.ClientID), AZP: azp,
-		Subject: trust.Of(who.Subject), Email: trust.Of(who.Email), SessionName: trust.Of(serval.SessionName(who.Email)),
-		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
-		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(), Now: p.now(),
-	}
+	attempt.Subject, attempt.Email, attempt.SessionName = trust.Of(who.Subject), trust.Of(who.Email), trust.Of(serval.SessionName(who.Email))
+	attempt.Now = p.now()
 	return policy.Judge(attempt.WithProvider(provider)), nil
 }
 
@@ -317,4 +312,13 @@ func (p *Plane) trustPolicy(v *store.View, r store.Role) (*trust.Policy, error) 
 		}
 		return trust.Parse(document)
 	})
+}
+
+// attempt is the call that opens a session of a role, whoever it is for.
+func (p *Plane) attempt(roleARN string) trust.Context {
+	return trust.Context{
+		Action: webIdentity, RoleARN: roleARN, Issuer: trust.Of(p.settings.Issuer), Audience: trust.Of(p.settings.ClientID), AZP: trust.Absent(),
+		ExternalID: trust.Absent(), CallerARN: trust.Absent(), CallerAccount: trust.Absent(), // the call is not signed
+		PassesTags: trust.NoTags(), TransitiveTags: trust.NoKeys(), SourceIdentity: trust.Absent(),
+	}
 }
