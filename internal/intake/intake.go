@@ -8,9 +8,9 @@
 // removed.
 //
 // A push that changes much is swapped in in parts, each short, so that whoever acts
-// waits for one of them at the most: first what was seen untagged, then what is held, then what is
-// new and what has changed, then what is gone, and with the last part the generation is
-// accepted. Each part has an event of its own, of outcome started, and is done only
+// waits for one of them at the most: first what was seen untagged, then what is held,
+// then what is new and what has changed, then what is gone, and with the last part the
+// generation is accepted. Each part has an event of its own, of outcome started, and is done only
 // while the push's generation is the account's last: what an older push brings never
 // mixes in behind a newer one's. In between, each role is whole and as AWS showed it, and
 // none is gone but what was seen to be. Where a push breaks off it is not accepted: what is

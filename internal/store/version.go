@@ -55,7 +55,8 @@ func (t *Tx) keepVersions(push, accountID string) error {
 
 // GiveUpVersions gives up versions of an account's roles that changed at the instant
 // or since: those that are too old to be kept, but for what an open request was
-// approved for, and what somebody is still to be told of. Under PostgreSQL nobody who acts waits for it: it takes no chain.
+// approved for, and what somebody is still to be told of. Under PostgreSQL nobody who
+// acts waits for it: it takes no chain.
 func (s *Store) GiveUpVersions(ctx context.Context, accountID string, since, now time.Time) error {
 	return s.aside(ctx, "giving up old versions of account "+accountID, func(v *View) error {
 		// One role after the other, each by its key; see keepVersions. DropDocuments forgets
