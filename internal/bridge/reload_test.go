@@ -78,11 +78,18 @@ func newReplica(t *testing.T, s *store.Store, text string) *desk {
 // write changes the file, and looks as often as it takes for it to count.
 func (d *desk) write(text string) {
 	d.t.Helper()
-	if err := os.WriteFile(d.config.FilePath, []byte(text), 0o600); err != nil {
-		d.t.Fatal(err)
+	replace(d.t, d.config.FilePath, []byte(text))
+	d.look(d.t.Context())
+	d.look(d.t.Context())
+}
+
+// replace puts a whole text in a file's place: whoever reads it meanwhile finds the
+// one before or the new one, and never an empty file that is about to be written.
+func replace(t *testing.T, path string, text []byte) {
+	t.Helper()
+	if err := errors.Join(os.WriteFile(path+".new", text, 0o600), os.Rename(path+".new", path)); err != nil {
+		t.Fatal(err)
 	}
-	d.look(d.t.Context())
-	d.look(d.t.Context())
 }
 
 // told returns the events of actions that begin so, oldest first.
@@ -318,14 +325,10 @@ func TestAnOlderFile(t *testing.T) {
 		t.Errorf("metrics %v", v)
 	}
 	// Half of the newer file is none.
-	if err := os.WriteFile(late.config.FilePath, []byte("revision: 10\nteam: acme\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, late.config.FilePath, []byte("revision: 10\nteam: acme\n"))
 	await("readyz does not say that another older file is there", refused("file is of revision 10"))
 	inForce("newer", "p2")
-	if err := os.WriteFile(late.config.FilePath, []byte(revision(11, "newer", "p2")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, late.config.FilePath, []byte(revision(11, "newer", "p2")))
 	if err := <-began; err != nil {
 		t.Fatal(err)
 	}
@@ -397,9 +400,7 @@ func TestRunWithAnOlderFile(t *testing.T) {
 	c.FilePath = filepath.Join(t.TempDir(), "serval.yaml")
 	give := func(revision int) {
 		t.Helper()
-		if err := os.WriteFile(c.FilePath, fmt.Appendf(nil, "team: test\nrevision: %d\n", revision), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		replace(t, c.FilePath, fmt.Appendf(nil, "team: test\nrevision: %d\n", revision))
 		var faults []Fault
 		if c.File, faults = ReadFile(c.FilePath); len(faults) > 0 {
 			t.Fatal(faults)
@@ -452,9 +453,7 @@ func TestRunWithAnOlderFile(t *testing.T) {
 func TestRunLooksAtItsFile(t *testing.T) {
 	c := config(t)
 	c.FilePath = filepath.Join(t.TempDir(), "serval.yaml")
-	if err := os.WriteFile(c.FilePath, []byte("team: test\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, c.FilePath, []byte("team: test\n"))
 	c.lookEvery = 5 * time.Millisecond
 	b := start(t, c)
 	wait := func(what string) {
@@ -468,12 +467,8 @@ func TestRunLooksAtItsFile(t *testing.T) {
 		}
 		t.Fatalf("readyz does not say %q", what)
 	}
-	if err := os.WriteFile(c.FilePath, []byte("team: another\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, c.FilePath, []byte("team: another\n"))
 	wait("the team cannot be changed")
-	if err := os.WriteFile(c.FilePath, []byte("team: test\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	replace(t, c.FilePath, []byte("team: test\n"))
 	wait(`"name":"configuration","ok":true}`)
 }

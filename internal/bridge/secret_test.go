@@ -40,9 +40,7 @@ func files(t *testing.T, c *Config, settings ...string) (write func(setting, tex
 	c.SecretFiles, c.lookEvery = map[string]string{}, 5*time.Millisecond
 	write = func(setting, text string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, setting), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		replace(t, filepath.Join(dir, setting), []byte(text))
 	}
 	for _, setting := range settings {
 		c.SecretFiles[setting] = filepath.Join(dir, setting)
@@ -455,23 +453,21 @@ func TestSecretOfTLS(t *testing.T) {
 	}
 	first := served()
 	cert, key := certificate(t)
-	replace := func(with, what string) {
+	renew := func(what, with string) {
 		t.Helper()
 		text, err := os.ReadFile(with)
-		if err == nil {
-			err = os.WriteFile(what, text, 0o600)
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
+		replace(t, what, text)
 	}
-	replace(cert, e.c.TLSCertFile) // whose key is still the other's
+	renew(e.c.TLSCertFile, cert) // whose key is still the other's
 	until(t, "a refusal", e.told(unusable, "SERVAL_TLS_CERT_FILE", 1))
 	e.stands("SERVAL_TLS_CERT_FILE", false)
 	if served() != first {
 		t.Error("a certificate without its key is served")
 	}
-	replace(key, e.c.TLSKeyFile)
+	renew(e.c.TLSKeyFile, key)
 	until(t, "the renewed certificate", func() bool { return served() != first })
 	until(t, "being used again", e.told(usable, "SERVAL_TLS_CERT_FILE", 1))
 	second := served()

@@ -26,6 +26,7 @@ type Proxy struct {
 	cuts  int
 	down  bool
 	open  map[net.Conn]bool
+	gone  sync.Cond // that a connection is closed
 }
 
 // NewProxy returns a proxy to the server of an address, and the address through
@@ -46,6 +47,7 @@ func NewProxy(t testing.TB, address string) (*Proxy, string) {
 		t.Fatal(err)
 	}
 	p := &Proxy{listener: l, to: filepath.Join(q.Get("host"), ".s.PGSQL."+q.Get("port")), open: map[net.Conn]bool{}}
+	p.gone.L = &p.mu
 	q.Set("host", dir)
 	q.Set("port", "5432")
 	u.RawQuery = q.Encode()
@@ -99,10 +101,14 @@ func (p *Proxy) Sent() int {
 }
 
 // Down cuts every connection and lets none through, until it is called with false.
+// It returns when each is closed, so that what is sent next arrives nowhere: two that
+// close one at the same time do not wait for each other by themselves.
 func (p *Proxy) Down(down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.fall(down)
+	for p.fall(down); down && len(p.open) > 0; {
+		p.gone.Wait()
+	}
 }
 
 func (p *Proxy) fall(down bool) {
@@ -130,6 +136,7 @@ func (p *Proxy) forget(conns ...net.Conn) {
 		delete(p.open, c)
 		p.mu.Unlock()
 	}
+	p.gone.Broadcast()
 }
 
 // due reports whether the statement that a connection is about to send is the one
