@@ -2,14 +2,15 @@ package pace
 
 import "time"
 
-// Wants does what Ready does, and does not wait.
-func (g *Account) Wants(action string) {
+// Wants does what Ready does, and does not wait. It reports whether Take is worth a try: the action has a token of its own.
+func (g *Account) Wants(action string) bool {
 	if d, _ := g.pacer(action).wait(time.Now()); d > 0 {
-		return
+		return false
 	}
 	if whole, limits := g.together(); limits {
 		whole.wait(time.Now())
 	}
+	return true
 }
 
 // Clues are clues.

@@ -2,6 +2,7 @@ package pace_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,16 +62,15 @@ func runAll(t *testing.T, n int, accounts ...*account) time.Duration {
 	for _, a := range accounts {
 		readings = append(readings, a.reading(n))
 	}
-	for working := true; working; time.Sleep(time.Millisecond) {
-		working = false
-		for _, step := range readings {
-			working = step(time.Now()) || working
-		}
+	for ; len(readings) > 0; time.Sleep(time.Millisecond) {
+		now := time.Now()
+		readings = slices.DeleteFunc(readings, func(step func(time.Time) bool) bool { return !step(now) })
 	}
 	return time.Since(start)
 }
 
-// reading returns what is to be done at each step, and reports whether there is more to do.
+// reading returns what is to be done at each step, and reports whether there is more to do. Of the callers that wait for
+// the same, the first asks in a step for all of them, until something is answered.
 func (a *account) reading(n int) func(now time.Time) bool {
 	a.Begin()
 	a.refused = 0
@@ -90,13 +90,16 @@ func (a *account) reading(n int) func(now time.Time) bool {
 	}
 	callers := make([]caller, a.callers)
 	next, done := 0, 0
+	var told []string // the actions whose callers are to wait in this step
 	return func(now time.Time) bool {
+		told = told[:0]
 		for i := range callers {
 			c := &callers[i]
 			if c.state == late && !now.Before(c.until) {
 				c.state = waiting
 			}
 			if c.state == under && !now.Before(c.until) {
+				told = told[:0]
 				if c.good {
 					a.Succeeded(c.pass)
 					c.state = idle
@@ -114,9 +117,13 @@ func (a *account) reading(n int) func(now time.Time) bool {
 				}
 				next++
 			}
-			if c.state == waiting {
-				a.Wants(c.action)
+			if c.state == waiting && !slices.Contains(told, c.action) {
+				told = append(told, c.action)
+				if !a.Wants(c.action) {
+					continue
+				}
 				if pass, ok := a.Take(c.action); ok {
+					told = told[:len(told)-1]
 					c.state, c.pass, c.until, c.good = under, pass, now.Add(c.takes), true
 					for _, name := range []string{c.action, ""} {
 						if b := a.buckets[name]; c.good && b != nil {
