@@ -85,8 +85,9 @@ func (d *DB) BeginWrite(ctx context.Context) (*Tx, error) {
 	return tx, nil
 }
 
-// An Away is why no transaction could begin, while nobody gave up: the database is
-// not there, such as PostgreSQL while another takes over.
+// An Away is why no transaction could begin, or why one was lost before its commit was
+// sent, while nobody gave up: the database is not there, such as PostgreSQL while
+// another takes over. Nothing was kept.
 type Away struct{ err error }
 
 // Error returns what was met.

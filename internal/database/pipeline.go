@@ -64,7 +64,7 @@ func pipe(ctx context.Context, db *sql.DB, begin string) (*Tx, error) {
 	return &Tx{ctx: ctx, line: &pipeline{db: db, conn: conn, waiting: []statement{{"beginning", begin, nil}}}}, nil
 }
 
-// away returns the error of a beginning: unless somebody gave up, it is an Away.
+// away returns the error of what kept nothing: unless somebody gave up, it is an Away.
 func away(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return err
@@ -80,7 +80,7 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 		p.failed = ErrHeld
 	}
 	for try := 1; p.failed == nil; try++ {
-		err := p.sendOnce(ctx, more, read)
+		lost, err := p.sendOnce(ctx, more, read)
 		if err != nil && !p.begun && try < connectTries && ctx.Err() == nil && pgconn.SafeToRetry(err) {
 			p.drop()
 			var conn *sql.Conn
@@ -88,6 +88,8 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 				p.conn = conn
 				continue
 			}
+			err = away(ctx, err)
+		} else if lost && p.begun && !p.ending {
 			err = away(ctx, err)
 		}
 		if len(p.waiting) > 0 {
@@ -99,7 +101,8 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 	return p.failed
 }
 
-func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(*pgx.Conn, pgx.BatchResults) error) error {
+// sendOnce reports, beside its error, whether that cost the connection.
+func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(*pgx.Conn, pgx.BatchResults) error) (lost bool, err error) {
 	batch := &pgx.Batch{}
 	for _, s := range p.waiting {
 		batch.Queue(s.query, s.args...)
@@ -108,7 +111,7 @@ func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read fun
 		batch.Queue(s.query, s.args...)
 	}
 	more(batch)
-	return p.conn.Raw(func(c any) error {
+	err = p.conn.Raw(func(c any) error {
 		conn := c.(*stdlib.Conn).Conn()
 		results := conn.SendBatch(ctx, batch)
 		err := p.answers(ctx, conn, results)
@@ -118,8 +121,10 @@ func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read fun
 		if closing := results.Close(); err == nil && !p.kept { // what fails behind the commit undoes nothing
 			err = closing
 		}
+		lost = conn.IsClosed()
 		return err
 	})
+	return lost, err
 }
 
 // answers reads the answers to what waited.
@@ -274,7 +279,35 @@ func (p *pipeline) query(ctx context.Context, query string, args []any) (Rows, e
 			return nil, err
 		}
 	}
-	return p.conn.QueryContext(ctx, query, args...)
+	lines, err := p.conn.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, p.unfinished(ctx, err)
+	}
+	return pipedRows{lines, ctx, p}, nil
+}
+
+// pipedRows are rows that come while they are read.
+type pipedRows struct {
+	*sql.Rows
+	ctx  context.Context
+	line *pipeline
+}
+
+// Err returns why there were no more rows than those that came.
+func (r pipedRows) Err() error { return r.line.unfinished(r.ctx, r.Rows.Err()) }
+
+// unfinished returns the error of a statement that came to no end: an Away where that
+// cost the connection, and with it the transaction.
+func (p *pipeline) unfinished(ctx context.Context, err error) error {
+	if err != nil && p.conn.Raw(func(c any) error {
+		if c.(*stdlib.Conn).Conn().IsClosed() {
+			return driver.ErrBadConn
+		}
+		return nil
+	}) != nil {
+		return away(ctx, err)
+	}
+	return err
 }
 
 // changes is called before something is changed: what was read ahead may not be so

@@ -453,3 +453,95 @@ func TestCutWhileIdle(t *testing.T) {
 		t.Errorf("x is %q, %v; want 2", got, err)
 	}
 }
+
+// R-40: what is lost with its connection before its commit was sent kept nothing, and
+// is over when the database is back; whoever gave up is told of that instead.
+func TestCutInTheMiddle(t *testing.T) {
+	proxy, url := pgtest.NewProxy(t, pgtest.URL(t))
+	d := opened(t, url)
+	if _, err := d.ExecContext(t.Context(), `create table word (name text not null primary key, value text not null)`); err != nil {
+		t.Fatal(err)
+	}
+	read := func(rows Rows, err error) error {
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+		}
+		return rows.Err()
+	}
+	const many = `select repeat('x', 10000) from generate_series(1, 1000)`
+	for name, next := range map[string]func(context.Context, *Tx) error{
+		"a row":    func(ctx context.Context, tx *Tx) error { return tx.QueryRowContext(ctx, `select 1`).Scan(new(int)) },
+		"rows":     func(ctx context.Context, tx *Tx) error { return read(tx.QueryContext(ctx, many)) },
+		"a change": func(ctx context.Context, tx *Tx) error { _, err := tx.ExecContext(ctx, addWord, "y", "1"); return err },
+		"what waits": func(ctx context.Context, tx *Tx) error {
+			return errors.Join(tx.Later(ctx, "keeping y", addWord, "y", "1"), tx.QueryRowContext(ctx, `select 1`).Scan(new(int)))
+		},
+		"rows behind what waits": func(ctx context.Context, tx *Tx) error {
+			return errors.Join(tx.Later(ctx, "keeping y", addWord, "y", "1"), read(tx.QueryContext(ctx, many)))
+		},
+		"what was read ahead": func(ctx context.Context, tx *Tx) error {
+			tx.Ahead(`select 1`)
+			return tx.QueryRowContext(ctx, `select 1`).Scan(new(int))
+		},
+	} {
+		for how, cut := range map[string]func(context.CancelFunc){
+			"it is away":     func(context.CancelFunc) { proxy.Down(true) },
+			"it is ended":    func(context.CancelFunc) { terminate(t, d) },
+			"it is given up": func(giveUp context.CancelFunc) { giveUp() },
+		} {
+			proxy.Down(false)
+			tx := begun(t, d.BeginWrite)
+			if _, err := tx.ExecContext(t.Context(), addWord, "x", "1"); err != nil {
+				t.Fatal(err)
+			}
+			ctx, giveUp := context.WithCancel(t.Context())
+			cut(giveUp)
+			if err := next(ctx, tx); err == nil || isAway(err) != (how != "it is given up") {
+				t.Errorf("%s, %s: %v", name, how, err)
+			}
+			giveUp()
+			if how != "it is given up" && tx.Commit() == nil {
+				t.Errorf("%s, %s: committed", name, how)
+			}
+			tx.Rollback()
+		}
+	}
+	proxy.Down(false)
+	tx := begun(t, d.BeginRead)
+	rows, err := tx.QueryContext(t.Context(), many)
+	if err != nil || !rows.Next() {
+		t.Fatalf("no first row: %v", err)
+	}
+	proxy.Down(true)
+	if err := read(rows, nil); !isAway(err) {
+		t.Errorf("rows, in their middle: %v", err)
+	}
+	tx.Rollback()
+	proxy.Down(false)
+	tx = begun(t, d.BeginWrite)
+	for range 2 { // an error of a statement is none of the database's
+		if _, err := tx.ExecContext(t.Context(), `select 1 / 0`); err == nil || isAway(err) {
+			t.Errorf("a statement that fails: %v", err)
+		}
+	}
+	if err := read(tx.QueryContext(t.Context(), `select 1`)); err == nil || isAway(err) {
+		t.Errorf("rows behind it: %v", err)
+	}
+	tx.Rollback()
+	var words int
+	if err := d.QueryRowContext(t.Context(), `select count(*) from word`).Scan(&words); err != nil || words > 0 {
+		t.Errorf("%d words, %v; want none", words, err)
+	}
+}
+
+// terminate ends all other connections to the database, as whoever administers it does.
+func terminate(t *testing.T, d *DB) {
+	t.Helper()
+	const others = `from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`
+	if _, err := d.ExecContext(t.Context(), `select pg_terminate_backend(pid, 20000) `+others); err != nil {
+		t.Fatal(err)
+	}
+}
