@@ -33,6 +33,8 @@ func TestMends(t *testing.T) {
 	}{
 		{"one of several", serval.Finding{Causes: causes(serval.CauseNoRole, serval.CauseTrustedAccount, serval.CauseExternalID, serval.CauseWorkerPolicy), Target: account.RoleARN}, account, trusted,
 			[]string{"terraform:path = \"/security/\"", "json:\"sts:ExternalId\": \"external-id-of-the-team\"", "json:\"Resource\": \"" + account.RoleARN + "\""}},
+		{"of a named account", serval.Finding{Causes: causes(serval.CauseNoRole), Target: account.RoleARN}, account, trusted,
+			[]string{"terraform:reads the IAM roles of account 111122223333, prod."}},
 		{"nobody knows who trusts", serval.Finding{Causes: causes(serval.CauseNoRole, serval.CauseExternalID, serval.CauseTagSessionWorker), Target: account.RoleARN}, account, "",
 			[]string{"json:\"Resource\": \"" + account.RoleARN + "\""}},
 		{"a hop", serval.Finding{Causes: causes(serval.CauseNoRole, serval.CauseTagSessionTrust), Target: hop}, chained, trusted,
@@ -46,7 +48,7 @@ func TestMends(t *testing.T) {
 		{"denied to the workflow role", serval.Finding{Causes: causes(serval.CauseActionsDenied), Target: account.WorkflowRoleARN, Actions: []string{"iam:TagRole"}}, account, trusted,
 			[]string{"json:\"Resource\": \"arn:aws:iam::111122223333:role/serval/*\""}},
 		{"the workflow role's trust", serval.Finding{Causes: causes(serval.CauseExternalID), Target: account.WorkflowRoleARN}, account, trusted,
-			[]string{"json:\"sts:ExternalId\": \"external-id-of-the-team\""}},
+			[]string{"json:Trust policy of " + account.WorkflowRoleARN + "\n{"}},
 		{"retired", serval.Finding{Causes: causes(serval.CauseRetiredActions), Target: account.RoleARN, Actions: serval.RetiredActions()}, account, trusted,
 			[]string{"json:\"iam:ListRoles\""}},
 		{"packed", serval.Finding{Causes: causes(serval.CausePackedPolicy)}, account, trusted, []string{"shell:--disable-session-tags"}},
@@ -61,7 +63,7 @@ func TestMends(t *testing.T) {
 			}
 			for i, want := range tt.want {
 				format, part, _ := strings.Cut(want, ":")
-				if got[i].Format != format || !strings.Contains(got[i].Text, part) || got[i].Title == "" {
+				if got[i].Format != format || !strings.Contains(got[i].Title+"\n"+got[i].Text, part) || got[i].Title == "" {
 					t.Errorf("text %d is %s:\n%s\nwant %s with %s", i, got[i].Format, got[i].Text, format, part)
 				}
 				if got[i].Format == "json" && !json.Valid([]byte(got[i].Text)) {
