@@ -31,6 +31,8 @@ type world struct {
 	calls  int
 	asked  []wire.NewRequest
 	narrow *wire.Narrow
+	note   string // of the bridge's with a session
+	waits  bool   // what is asked for waits for approval
 	*Wallet
 }
 
@@ -67,9 +69,9 @@ func (w *world) reading() error {
 	return w.fault
 }
 
-func (w *world) Request(context.Context, string) (wire.Request, error) {
+func (w *world) Request(_ context.Context, id string) (wire.Request, error) {
 	w.calls++
-	if w.role.MyRequest == nil {
+	if w.role.MyRequest == nil || w.role.MyRequest.ID != id {
 		return wire.Request{}, serval.Refuse(serval.NotFound, "There is no such request.")
 	}
 	return *w.role.MyRequest, w.reading()
@@ -78,6 +80,9 @@ func (w *world) Request(context.Context, string) (wire.Request, error) {
 func (w *world) Ask(_ context.Context, ask wire.NewRequest) ([]wire.Request, error) {
 	w.asked = append(w.asked, ask)
 	w.role.MyRequest = &wire.Request{ID: "req_2", Status: "approved", EndsAt: wire.Time{Time: w.now.Add(90 * time.Minute)}}
+	if w.waits {
+		w.role.MyRequest.Status, w.role.MyRequest.EndsAt = "pending", wire.Time{}
+	}
 	return []wire.Request{*w.role.MyRequest}, w.fault
 }
 
@@ -88,7 +93,7 @@ func (w *world) Open(_ context.Context, s wire.NewSession) (wire.Credentials, er
 	}
 	w.opened, w.narrow = w.opened+1, s.Narrow
 	there := w.now.Add(w.skew)
-	c := wire.Credentials{AccessKeyID: fmt.Sprintf("ASIA%d", w.opened), Expiration: w.role.MyRequest.EndsAt}
+	c := wire.Credentials{AccessKeyID: fmt.Sprintf("ASIA%d", w.opened), Expiration: w.role.MyRequest.EndsAt, Note: w.note}
 	if end := there.Add(w.cap); end.Before(c.Expiration.Time) {
 		c.Expiration.Time = end
 	}
@@ -223,12 +228,13 @@ func TestNoAccess(t *testing.T) {
 		"suspended": {func(w *world, _ *Ask) { w.role.MyRequest.Suspended = "No policy fits." }, "No policy fits."},
 		"pending": {func(w *world, _ *Ask) {
 			w.role.MyRequest.Status = "pending"
-			w.role.MyRequest.Steps = []wire.Step{{Approvers: wire.People{Groups: []string{"leads"}}}}
+			w.role.MyRequest.Steps = []wire.Step{
+				{Approvers: wire.People{Groups: []string{"owners"}}, Outcome: new("approve")}, {Approvers: wire.People{Groups: []string{"leads"}}}}
 		}, "Your request for " + arn + " waits for approval by leads (serval requests)."},
 		"not automatic": {func(w *world, a *Ask) { w.role.MyRequest, a.Request = nil, true }, "it is not approved automatically"},
 		"no reason": {func(w *world, a *Ask) {
 			w.role.MyRequest, a.Request, w.role.Approval.Automatic, w.role.RequireJustification = nil, true, true, true
-		}, "a request has to give a reason"},
+		}, `a request has to give a reason. Ask for it: serval request ` + arn + ` --for 1h30m --reason "…"`},
 	} {
 		w, a := newWorld(t), ask(t)
 		c.change(w, &a)
@@ -243,6 +249,11 @@ func TestNoAccess(t *testing.T) {
 	w.role.MyRequest, w.role.Approval.Automatic, a.Request, a.Reason = nil, true, true, "why"
 	if _, err := w.Credentials(t.Context(), a); err != nil || len(w.asked) != 1 || w.asked[0].Minutes != 90 || w.asked[0].Justification != "why" {
 		t.Errorf("with --request: %v, asked for %+v", err, w.asked)
+	}
+	w, a = newWorld(t), ask(t)
+	w.role.MyRequest, w.role.Approval.Automatic, a.Request, w.waits = nil, true, true, true
+	if err := w.fails("asked, and not approved", a); exit(err) != "no access" || !strings.Contains(err.Error(), "was made, and waits for approval") || len(w.asked) != 1 {
+		t.Errorf("with --request, not approved: %v, asked for %+v", err, w.asked)
 	}
 	// A command that is said to type holds nothing that a shell obeys. S-25
 	w, a = newWorld(t), ask(t)
@@ -308,7 +319,9 @@ func TestSkew(t *testing.T) {
 
 	w = newWorld(t)
 	w.cap, w.skew = time.Hour, -30*time.Minute // this machine is ahead
-	w.gets("ahead", 1)
+	if held := w.gets("ahead", 1); len(held.Notes) != 1 || !strings.Contains(held.Notes[0], "30m0s ahead of") {
+		t.Errorf("the notes are %q", held.Notes)
+	}
 	w.now = noon.Add(26 * time.Minute)
 	w.gets("ahead, before the end as this clock has it", 1)
 	w.now = noon.Add(30 * time.Minute)
@@ -348,6 +361,7 @@ func TestOneSession(t *testing.T) {
 	if err := w.Drop(ask(t).Role); err != nil {
 		t.Fatal(err)
 	}
+	calls := w.calls
 	for range 5 {
 		all.Go(func() {
 			if _, err := w.Credentials(t.Context(), ask(t)); err != nil {
@@ -356,9 +370,35 @@ func TestOneSession(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if w.opened != 2 {
-		t.Errorf("with two minutes left %d sessions were opened, want one more", w.opened-1)
+	if w.opened != 2 || w.calls != calls+2 {
+		t.Errorf("with two minutes left %d sessions were opened in %d calls, want one more in two", w.opened-1, w.calls-calls)
 	}
+}
+
+// What the bridge has to say of a session is handed on with it, and once. A lease is
+// renewed without asking whether its access goes on, which the bridge knows.
+func TestRenewed(t *testing.T) {
+	w := newWorld(t)
+	w.lease, w.note = 30*time.Minute, "It was made shorter."
+	if held := w.gets("the first", 1); len(held.Notes) != 1 || held.Notes[0] != w.note {
+		t.Errorf("the notes are %q", held.Notes)
+	}
+	if held := w.gets("the first, kept", 1); len(held.Notes) != 0 {
+		t.Errorf("kept, the notes are %q", held.Notes)
+	}
+	calls := w.calls
+	w.now = noon.Add(20 * time.Minute)
+	if w.gets("renewed", 2); w.calls != calls+2 {
+		t.Errorf("it took %d calls, want two", w.calls-calls)
+	}
+
+	// The access that it was opened under is not known any more, and there is another.
+	w = newWorld(t)
+	w.cap = time.Hour
+	w.gets("under the first access", 1)
+	w.role.MyRequest = &wire.Request{ID: "req_3", Status: "approved", EndsAt: wire.Time{Time: noon.Add(2 * time.Hour)}}
+	w.now = noon.Add(58 * time.Minute)
+	w.gets("under another", 2)
 }
 
 // Where nothing can be kept it works all the same.
