@@ -126,8 +126,9 @@ func TestFailures(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := answer(200, "", "{}").Me(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("interrupted: %v", err)
+	_, err = answer(200, "", "{}").Me(ctx)
+	if _, failed := errors.AsType[*Failure](err); failed || !errors.Is(err, context.Canceled) {
+		t.Errorf("interrupted: %v, which is no failure of the bridge's", err)
 	}
 }
 
@@ -239,6 +240,13 @@ func TestSkew(t *testing.T) {
 		}
 		if got := c.Skew(); (got-want).Abs() > 20*time.Second || want == 0 && got.Abs() > 20*time.Second {
 			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	// The header has whole seconds: two of them are none.
+	at := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	for date, want := range map[time.Duration]time.Duration{2 * time.Second: 0, 3 * time.Second: 3 * time.Second, -2 * time.Second: 0, -3 * time.Second: -3 * time.Second} {
+		if c.compare(at.Add(date).Format(http.TimeFormat), at.Add(-time.Second), at.Add(time.Second)); c.Skew() != want {
+			t.Errorf("%s off counts as %s, want %s", date, c.Skew(), want)
 		}
 	}
 }

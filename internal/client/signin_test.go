@@ -153,8 +153,8 @@ func TestDevice(t *testing.T) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 	d.interval = time.Millisecond
-	if token, err := d.Wait(t.Context()); err != nil || token.AccessToken != "the-token" {
-		t.Errorf("%v, %v", token, err)
+	if token, err := d.Wait(t.Context()); err != nil || token.AccessToken != "the-token" || d.interval != time.Second {
+		t.Errorf("%v, %v, every %s", token, err, d.interval)
 	}
 	answers, asked = []string{`403 {"code":"permission_denied","message":"No.","detail":{"error":"access_denied"}}`}, 0
 	d.interval = time.Millisecond
