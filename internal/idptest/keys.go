@@ -34,18 +34,25 @@ type key struct {
 // as many RSA keys as one provider rotates through.
 var pool = struct {
 	sync.Mutex
-	pairs map[string][]crypto.Signer
-}{pairs: map[string][]crypto.Signer{}}
+	pairs map[place]crypto.Signer
+}{pairs: map[place]crypto.Signer{}}
+
+// A place is where in the pool a key pair is.
+type place struct {
+	family string
+	n      int
+}
 
 // pair returns the nth key pair of a family: "RSA", "P-256", "P-384", "P-521"
 // or "Ed25519".
 func pair(family string, n int) crypto.Signer {
 	pool.Lock()
 	defer pool.Unlock()
-	for len(pool.pairs[family]) <= n {
-		pool.pairs[family] = append(pool.pairs[family], generate(family))
+	at := place{family, n}
+	if pool.pairs[at] == nil {
+		pool.pairs[at] = generate(family)
 	}
-	return pool.pairs[family][n]
+	return pool.pairs[at]
 }
 
 func generate(family string) crypto.Signer {
@@ -181,16 +188,7 @@ func (p *Provider) sign(claims map[string]any) string {
 	if p.m.Payload != nil {
 		payload = p.m.Payload(payload)
 	}
-	k := *p.keys[len(p.keys)-1]
-	if p.m.WrongKey {
-		k.signer = pair(familyOf(k.alg), 9)
-	}
-	if alg := p.m.Alg; alg != "" {
-		k.alg = alg
-		if alg != "none" && !strings.HasPrefix(alg, "HS") && familyOf(alg) != familyOf(p.o.Algorithm) {
-			k.signer = pair(familyOf(alg), 0)
-		}
-	}
+	k := p.signing()
 	header := map[string]any{"alg": k.alg, "kid": k.id, "typ": "JWT"}
 	if p.m.Header != nil {
 		p.m.Header(header)
@@ -206,6 +204,22 @@ func (p *Provider) sign(claims map[string]any) string {
 		token = p.m.IDToken(token)
 	}
 	return token
+}
+
+// signing returns the key that signs ID tokens, by the misbehaviour's rules. The
+// caller holds mu.
+func (p *Provider) signing() key {
+	k := *p.keys[len(p.keys)-1]
+	if p.m.WrongKey {
+		k.signer = pair(familyOf(k.alg), 9)
+	}
+	if alg := p.m.Alg; alg != "" {
+		k.alg = alg
+		if alg != "none" && !strings.HasPrefix(alg, "HS") && familyOf(alg) != familyOf(p.o.Algorithm) {
+			k.signer = pair(familyOf(alg), 0)
+		}
+	}
+	return k
 }
 
 // sign signs by RFC 7518 section 3. HS256 takes the PEM of the public key for

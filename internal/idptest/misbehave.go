@@ -55,6 +55,7 @@ func (p *Provider) Misbehave(f func(*Misbehaviour)) (undo func()) {
 	defer p.mu.Unlock()
 	before := p.m
 	f(&p.m)
+	p.signing() // has its key made now: it may take longer than a client waits for a token
 	return func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
