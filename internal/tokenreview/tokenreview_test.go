@@ -195,7 +195,7 @@ func TestUnavailable(t *testing.T) {
 		{"too long", func(s *apiServer, _ *Config) {
 			s.answer = func(q *review) { q.Status.Error = strings.Repeat("x", longestText) }
 		}, "something else than a TokenReview"},
-		{"gone", func(s *apiServer, _ *Config) { s.CloseClientConnections(); s.Listener.Close() }, "refused"},
+		{"gone", func(_ *apiServer, c *Config) { c.Server = "https://127.0.0.1:1" }, "refused"},
 		{"no token of ours", func(_ *apiServer, c *Config) { os.Remove(c.TokenFile) }, "our own token"},
 		{"no authority", func(_ *apiServer, c *Config) { os.Remove(c.CAFile) }, "the cluster's authority"},
 		{"an empty authority", func(_ *apiServer, c *Config) { os.WriteFile(c.CAFile, []byte("x"), 0o600) }, "no certificate"},
@@ -298,6 +298,8 @@ func TestCache(t *testing.T) {
 // worker's.
 func TestCacheIsBounded(t *testing.T) {
 	s, config := newAPIServer(t)
+	now := time.Now()
+	config.Now = func() time.Time { return now } // however long all these take
 	r := New(config)
 	defer r.Close()
 	claims := claimsOf(worker, ours)
