@@ -107,7 +107,8 @@ type Config struct {
 	serving   string        // where a bridge is to be examined that serves
 	resolver  *net.Resolver // of whoever examines; nil: the machine's; set by tests only
 
-	verifyEvery time.Duration // the audit chain; 0: verifyEvery; set by tests only
+	verifyEvery time.Duration               // the audit chain; 0: verifyEvery; set by tests only
+	listening   func(pages, admin net.Addr) // hears where, before anything is ready; set by tests only
 
 	// Serving, if set, is called once with the addresses when everything is
 	// ready to be used.
@@ -307,6 +308,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("listening for probes and metrics: %w", err)
 	}
 	defer admin.Close()
+	if c.listening != nil {
+		c.listening(pages.Addr(), admin.Addr())
+	}
 
 	// Servers end after everything that ctx ends, so they have their own.
 	servers, stop := context.WithCancel(context.WithoutCancel(ctx))

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,6 +87,30 @@ func start(t *testing.T, c Config) running {
 		t.Fatal("the bridge does not serve after 20 s")
 	}
 	return running{}
+}
+
+// begin runs a bridge until it listens, which must not come to serve. It is stopped
+// with the test, at the latest.
+func begin(t *testing.T, c Config) running {
+	t.Helper()
+	c.Serving = func(net.Addr, net.Addr) { t.Error("it says that it serves") }
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	begun, ended := make(chan running, 1), make(chan error, 1)
+	stop := sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	c.listening = func(pages, admin net.Addr) { begun <- running{pages.String(), admin.String(), stop} }
+	go func() { ended <- Run(ctx, c) }()
+	t.Cleanup(func() { stop() })
+	select {
+	case b := <-begun:
+		return b
+	case err := <-ended:
+		ended <- err
+		t.Fatalf("the bridge ended: %v", err)
+		return running{}
+	}
 }
 
 func get(t *testing.T, address string) (int, string) {
@@ -322,36 +347,16 @@ func TestNothingIsServedBeforeTheDatabase(t *testing.T) {
 	defer stalled.Close() // it takes connections, and says nothing
 	c := config(t)
 	c.DatabaseURL = serval.NewSecret("postgres://serval:x@" + stalled.Addr().String() + "/serval?sslmode=disable")
-	for _, address := range []*string{&c.Listen, &c.AdminListen} {
-		free, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		*address = free.Addr().String()
-		free.Close()
-	}
-	c.Serving = func(net.Addr, net.Addr) { t.Error("it says that it serves") }
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, c) }()
-	until(t, "the process lives", func() bool {
-		w, err := http.Get("http://" + c.AdminListen + "/livez")
-		if err != nil {
-			return false
-		}
-		w.Body.Close()
-		return w.StatusCode == http.StatusOK
-	})
+	b := begin(t, c)
 	for address, want := range map[string]int{
-		c.AdminListen + "/readyz": 503, c.Listen + "/": 503, c.Listen + "/roles": 503, c.Listen + "/api/v1/me": 503, c.Listen + "/static/serval.css": 503,
-		c.Listen + "/oidc/auth/login": 503, c.Listen + "/oidc/auth/callback?state=x&code=y": 503, c.Listen + "/api/v1/upstream/accounts": 503, c.Listen + "/nothing": 503,
+		b.admin + "/livez": 200, b.admin + "/readyz": 503, b.pages + "/": 503, b.pages + "/roles": 503, b.pages + "/api/v1/me": 503, b.pages + "/static/serval.css": 503,
+		b.pages + "/oidc/auth/login": 503, b.pages + "/oidc/auth/callback?state=x&code=y": 503, b.pages + "/api/v1/upstream/accounts": 503, b.pages + "/nothing": 503,
 	} {
 		if got, body := get(t, address); got != want {
 			t.Errorf("GET %s answered %d, want %d: %.200s", address, got, want, body)
 		}
 	}
-	cancel()
-	<-ended
+	_ = b.stop() // it may say that the database did not answer
 }
 
 // S-11

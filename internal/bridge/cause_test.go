@@ -25,8 +25,7 @@ func TestCauses(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.URL
 	}
-	closed := httptest.NewServer(http.NotFoundHandler())
-	closed.Close()
+	const closed = "http://127.0.0.1:1"                       // a port that was free a moment ago may be somebody's again
 	stranger := httptest.NewTLSServer(http.NotFoundHandler()) // whose authority nobody knows
 	t.Cleanup(stranger.Close)
 	idp := idptest.New(idptest.Options{ClientID: "client", ClientSecret: "s"})
@@ -38,19 +37,19 @@ func TestCauses(t *testing.T) {
 		"all is well":             {answering(0), issuer, awssts.NoAnswer, "", ""},
 		"a little apart":          {answering(4 * time.Minute), issuer, awssts.NoAnswer, "", ""},
 		"no name":                 {"https://sts.serval.invalid", issuer, awssts.NoAnswer, "dns", "sts.serval.invalid, where AWS is asked, has no address. The operator of Serval can mend that: look at the cluster's DNS"},
-		"no way":                  {closed.URL, issuer, awssts.NoAnswer, "connect", "cannot be reached from Serval. The operator of Serval can mend that: look at egress rules"},
+		"no way":                  {closed, issuer, awssts.NoAnswer, "connect", "cannot be reached from Serval. The operator of Serval can mend that: look at egress rules"},
 		"TLS is broken open":      {stranger.URL, issuer, awssts.BadAnswer, "tls", "breaks TLS open"},
 		"no TLS where it should":  {strings.Replace(answering(0), "http:", "https:", 1), issuer, awssts.NoAnswer, "tls", "breaks TLS open"},
 		"ahead":                   {answering(6 * time.Minute), issuer, "ExpiredTokenException", "clock", "The clock of Serval's server is 6m"},
 		"behind":                  {answering(-time.Hour), issuer, "RequestExpired", "clock", "behind AWS's"},
-		"the provider is away":    {answering(0), closed.URL, "IDPCommunicationError", "tls", "Something is wrong with the identity provider"},
+		"the provider is away":    {answering(0), closed, "IDPCommunicationError", "tls", "Something is wrong with the identity provider"},
 		"AWS cannot get there":    {answering(0), issuer, "IDPCommunicationError", "issuer", "AWS takes no issuer that is not https"},
 		"its keys, as AWS says":   {answering(0), issuer, "InvalidIdentityToken", "issuer", "AWS has to read the identity provider's keys"},
-		"what AWS has said":       {closed.URL, closed.URL, "PackedPolicyTooLarge", "", ""},
-		"what its policy has":     {closed.URL, closed.URL, "AccessDenied", "", ""},
-		"throttling is no cause":  {closed.URL, closed.URL, "Throttling", "", ""},
-		"a region switched off":   {closed.URL, closed.URL, "RegionDisabledException", "", ""},
-		"a provider that says no": {closed.URL, closed.URL, "IDPRejectedClaim", "", ""},
+		"what AWS has said":       {closed, closed, "PackedPolicyTooLarge", "", ""},
+		"what its policy has":     {closed, closed, "AccessDenied", "", ""},
+		"throttling is no cause":  {closed, closed, "Throttling", "", ""},
+		"a region switched off":   {closed, closed, "RegionDisabledException", "", ""},
+		"a provider that says no": {closed, closed, "IDPRejectedClaim", "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := good()

@@ -277,8 +277,7 @@ func TestCheckServing(t *testing.T) {
 		t.Cleanup(s.Close)
 		return s.URL
 	}
-	gone := httptest.NewServer(nil)
-	gone.Close()
+	const gone = "http://127.0.0.1:1" // a port that was free a moment ago may be somebody's again
 	c := Config{PublicURL: "https://serval.example.com"}
 	c.TLSCertFile, c.TLSKeyFile = certificate(t)
 	other := httptest.NewTLSServer(nil)
@@ -290,7 +289,7 @@ func TestCheckServing(t *testing.T) {
 		"an ingress's 503":    {answer(503, "no endpoints"), "fail", "something else"},
 		"somebody's 401":      {answer(401, "<html>"), "fail", "something else"},
 		"anything":            {answer(200, nobody), "fail", "something else"},
-		"nothing":             {gone.URL, "fail", "does not answer"},
+		"nothing":             {gone, "fail", "does not answer"},
 		"another certificate": {other.URL, "fail", "another certificate"},
 		"nobody was named":    {"", "skip", ""},
 	} {
@@ -299,7 +298,7 @@ func TestCheckServing(t *testing.T) {
 			t.Errorf("%s: %+v, want %s and %q", name, f, test.state, test.text)
 		}
 	}
-	c.PublicURL, c.serving = "", gone.URL
+	c.PublicURL, c.serving = "", gone
 	if f := one(t, checkServing(t.Context(), c), "serving"); f.State != "skip" {
 		t.Errorf("without a public URL: %+v", f)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -412,18 +411,9 @@ func TestRunWithAnOlderFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	give(1)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.AdminListen = l.Addr().String()
-	l.Close()
-	c.Serving = func(net.Addr, net.Addr) { t.Error("it serves") }
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- Run(ctx, c) }()
+	begun := begin(t, c)
 	probe := func(path string) (int, string) {
-		r, err := http.Get("http://" + c.AdminListen + path)
+		r, err := http.Get("http://" + begun.admin + path)
 		if err != nil {
 			return 0, ""
 		}
@@ -443,8 +433,7 @@ func TestRunWithAnOlderFile(t *testing.T) {
 	if status, _ := probe("/livez"); status != http.StatusOK {
 		t.Errorf("livez says %d", status)
 	}
-	cancel()
-	if err := <-ended; err != nil {
+	if err := begun.stop(); err != nil {
 		t.Errorf("told to stop: %v", err)
 	}
 }

@@ -74,11 +74,6 @@ func TestFailures(t *testing.T) {
 	t.Cleanup(untrusted.Close)
 	plain := httptest.NewServer(http.NotFoundHandler())
 	t.Cleanup(plain.Close)
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
 	dial := func(err error) *Client {
 		c, _ := New(Config{BaseURL: "https://serval.example.com", HTTPClient: &http.Client{Transport: &http.Transport{
 			DialContext: func(context.Context, string, string) (net.Conn, error) { return nil, err },
@@ -103,7 +98,7 @@ func TestFailures(t *testing.T) {
 			"The Serval bridge at serval.example.com cannot be reached: the name has no address (serval.example.com)"},
 		"no connection":         {dial(timeout), CauseTimeout, "The Serval bridge at serval.example.com cannot be reached: no connection came about in time. Is the VPN up?"},
 		"no route":              {dial(&net.OpError{Op: "dial", Err: errors.New("no route to host")}), CauseNetwork, "no route to host"},
-		"nobody listens":        {of(t, "http://"+closed.Addr().String()), CauseRefused, "nothing listens there"},
+		"nobody listens":        {of(t, "http://127.0.0.1:1"), CauseRefused, "nothing listens there"},
 		"another's certificate": {of(t, untrusted.URL), CauseTLS, "cannot be trusted: TLS failed (tls: failed to verify certificate: x509: certificate signed by unknown authority)"},
 		"no TLS":                {of(t, strings.Replace(plain.URL, "http:", "https:", 1)), CauseTLS, "TLS failed"},
 		"it breaks off":         {at(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), CauseLost, "its answer did not come"},
