@@ -270,6 +270,7 @@ func TestDeviceIsOff(t *testing.T) {
 // S-63, on: what the device shows is typed, and looked at before it is let in.
 func TestDeviceSignsIn(t *testing.T) {
 	w := newWorld(t, devices)
+	w.clock.standAt(time.Now()) // a device is told to slow down by it
 	ana, device := w.as("ana"), w.browser()
 	ask := wire.NewDevice{ClientName: "serval 1.2", ClientHost: "build-7", CodeChallenge: clientQuery().Get("code_challenge")}
 	var d wire.Device

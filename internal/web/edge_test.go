@@ -630,7 +630,7 @@ func TestUnreadBodies(t *testing.T) {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		conn.SetDeadline(began.Add(10 * time.Second))
+		conn.SetDeadline(began.Add(30 * time.Second)) // a poll would take a minute, a push ten
 		fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{", c.line, host, c.token)
 		text, err := io.ReadAll(conn)
 		if err != nil || !strings.HasPrefix(string(text), "HTTP/1.1 "+c.status) {

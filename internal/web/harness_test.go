@@ -73,12 +73,25 @@ const (
 	oddGroup = `"><svg onload=broken.push("group")>`
 )
 
-// A clock is the wall's, moved.
-type clock struct{ ahead atomic.Int64 }
+// A clock is the wall's, moved, until it is made to stand.
+type clock struct{ ahead, stands atomic.Int64 }
 
-func (c *clock) now() time.Time           { return time.Now().Add(time.Duration(c.ahead.Load())) }
-func (c *clock) move(d time.Duration)     { c.ahead.Add(int64(d)) }
-func (c *clock) moveTo(instant time.Time) { c.ahead.Store(int64(time.Until(instant))) }
+func (c *clock) now() time.Time {
+	if at := c.stands.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Now().Add(time.Duration(c.ahead.Load()))
+}
+
+func (c *clock) move(d time.Duration) {
+	if c.stands.Load() != 0 {
+		c.stands.Add(int64(d))
+	}
+	c.ahead.Add(int64(d))
+}
+
+// standAt has it be that instant, however long what is done then takes.
+func (c *clock) standAt(instant time.Time) { c.stands.Store(instant.UnixNano()) }
 
 // A world is a bridge's edge with everything behind it: an identity provider and
 // a cloud beyond the wire, the control plane over SQLite.

@@ -492,7 +492,7 @@ func TestCrossOrigin(t *testing.T) {
 // S-84
 func TestLoginRate(t *testing.T) {
 	w := newWorld(t)
-	w.clock.moveTo(time.Now().Add(time.Hour).Truncate(time.Minute).Add(10 * time.Second))
+	w.clock.standAt(time.Now().Add(time.Hour).Truncate(time.Minute).Add(10 * time.Second))
 	for i := range 31 {
 		res, _ := w.browser().do("GET", "/oidc/auth/login", nil)
 		if want := 303; i < 30 && res.StatusCode != want {
@@ -511,7 +511,7 @@ func TestLoginRate(t *testing.T) {
 // S-84: nor does anybody come back from signing in without end.
 func TestReturnRate(t *testing.T) {
 	w := newWorld(t)
-	w.clock.moveTo(time.Now().Add(time.Hour).Truncate(time.Minute).Add(10 * time.Second))
+	w.clock.standAt(time.Now().Add(time.Hour).Truncate(time.Minute).Add(10 * time.Second))
 	b := w.browser()
 	for i := range 121 {
 		res, _ := b.do("GET", "/oidc/auth/callback?state=x&code=x", nil)

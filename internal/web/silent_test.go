@@ -51,11 +51,11 @@ func TestSilentSignIn(t *testing.T) {
 	page := "/requests/" + made.ID
 	session := url.Values{"request_id": {made.ID}}
 	until := func(d time.Duration) { // keeping the login in use
-		for time.Until(me.IDTokenEndsAt.Add(d))-time.Duration(w.clock.ahead.Load()) > 20*time.Minute {
+		for me.IDTokenEndsAt.Add(d).Sub(w.clock.now()) > 20*time.Minute {
 			w.clock.move(20 * time.Minute)
 			ana.page("/", 303)
 		}
-		w.clock.moveTo(me.IDTokenEndsAt.Add(d))
+		w.clock.standAt(me.IDTokenEndsAt.Add(d))
 	}
 	until(-65 * time.Second)
 	if res, text := ana.do("POST", "/sessions", session); res.StatusCode != 200 {
