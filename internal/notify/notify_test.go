@@ -112,11 +112,8 @@ func TestChannelsAreApart(t *testing.T) {
 		t.Errorf("%d were sent by the channel that hangs", n)
 	}
 	close(release)
-	for w.outcome("webhook sent") < 20 {
+	for w.outcome("webhook sent") < 20 || w.outcome("slack retried") == 0 { // a delivery that panics is one that failed
 		time.Sleep(10 * time.Millisecond)
-	}
-	if w.outcome("slack retried") == 0 {
-		t.Error("a delivery that panics is not noted as one that failed")
 	}
 	for _, n := range w.notices(serval.NoticePending) {
 		if n.Channel == Slack && strings.Contains(n.Error, "broken") {

@@ -112,6 +112,8 @@ func TestReceiversAreSlowFailingAwayAndBack(t *testing.T) {
 			t.Fatalf("%d are still pending", len(w.notices(serval.NoticePending)))
 		}
 	}
+	stop()
+	running.Wait() // the outcomes are counted after they are kept
 	mu.Lock()
 	defer mu.Unlock()
 	for channel, want := range map[string]int{Webhook: told, Slack: told} {
