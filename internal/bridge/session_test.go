@@ -290,7 +290,7 @@ func TestSessionSettings(t *testing.T) {
 func TestStopWhileSessionsAreOpened(t *testing.T) {
 	const sessions = 200
 	e := newEstate(t, func(c *Config) {
-		c.MintRate, c.DrainDelay, c.DrainTime = 10*sessions, 3*time.Second, 30*time.Second
+		c.MintRate, c.DrainDelay, c.DrainTime = 10*sessions, 3*time.Second, 2*time.Minute
 	})
 	ana, made := e.ana()
 	reached := make(chan struct{}, sessions)

@@ -26,13 +26,13 @@ func TestBlockedLogBlocksNobody(t *testing.T) {
 	for i := range lines {
 		log.Info("a line of the log", zap.Int("i", i), zap.String("text", strings.Repeat("x", 100)))
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > time.Minute { // nobody reads, so whoever waited would wait for ever
 		t.Errorf("%d lines to a blocked pipe took %s", lines, took)
 	}
 	if sink.Dropped() == 0 {
 		t.Error("nothing was dropped")
 	}
-	if began = time.Now(); sink.Sync() != nil || time.Since(began) > 10*time.Second {
+	if began = time.Now(); sink.Sync() != nil || time.Since(began) > time.Minute {
 		t.Errorf("the last word waited %s for a blocked pipe", time.Since(began))
 	}
 	read := make(chan int)
