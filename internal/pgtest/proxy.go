@@ -199,13 +199,26 @@ func (p *Proxy) serve(client net.Conn) {
 		server.Close()
 		<-done
 	}()
+	var held []byte
 	for first := true; ; first = false {
 		message, err := read(client, first)
 		if err != nil {
 			return
 		}
+		var kind byte
+		if !first {
+			kind = message[0]
+		}
+		held = append(held, message...)
+		switch kind {
+		case 'P', 'B', 'D', 'E', 'C':
+			// What the extended protocol sends goes on with its Sync: without it, too, it would
+			// be done, commits and all, while whoever sent it hears that it was cut.
+			continue
+		}
+		message, held = held, nil
 		// Sync ends what was sent of the extended protocol; Query is a whole one.
-		if !first && (message[0] == 'S' || message[0] == 'Q') {
+		if kind == 'S' || kind == 'Q' {
 			if now, after := p.due(); now && !after {
 				return
 			} else if now {
