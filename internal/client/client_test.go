@@ -179,6 +179,34 @@ func TestOnce(t *testing.T) {
 	}
 }
 
+// Each call is given up in the end; a session's later, for which AWS is asked up to
+// three times. What has a body says what it is.
+func TestEnds(t *testing.T) {
+	var left time.Duration
+	var kind string
+	c, err := New(Config{BaseURL: "https://serval.example.com", HTTPClient: &http.Client{Transport: trip(func(r *http.Request) (*http.Response, error) {
+		end, ok := r.Context().Deadline()
+		if !ok {
+			t.Error("a call has no end")
+		}
+		left, kind = time.Until(end), r.Header.Get("Content-Type")
+		return nil, errors.New("away")
+	})}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Me(t.Context()); err == nil || left > callTime || kind != "" {
+		t.Errorf("a call ends after %s, of %q: %v", left, kind, err)
+	}
+	if _, err := c.Open(t.Context(), wire.NewSession{RequestID: "r"}); err == nil || left <= callTime || left > sessionTime || kind != "application/json" {
+		t.Errorf("opening a session ends after %s, of %q: %v", left, kind, err)
+	}
+}
+
+type trip func(*http.Request) (*http.Response, error)
+
+func (t trip) RoundTrip(r *http.Request) (*http.Response, error) { return t(r) }
+
 // The token goes to the bridge and nowhere else, whatever it says.
 func TestToken(t *testing.T) {
 	seen := ""

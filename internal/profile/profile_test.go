@@ -48,6 +48,9 @@ func TestPut(t *testing.T) {
 	if err != nil || cmp.Diff([]Profile{a, b}, f.Profiles) != "" || cmp.Diff([]string{"default", "old one", "later"}, f.Others) != "" {
 		t.Errorf("parsed %v, %v, %v", f.Profiles, f.Others, err)
 	}
+	if odd, err := Parse(begin + "\nregion = nowhere\n[profile a]\nno setting\n" + end + "\n"); err != nil || cmp.Diff([]Profile{{Name: "a"}}, odd.Profiles) != "" {
+		t.Errorf("a block with lines that mean nothing: %v, %v", odd.Profiles, err)
+	}
 	f.Profiles = nil
 	if f.Text() != theirs+"[profile later]\nregion = x\n" {
 		t.Errorf("without profiles there is\n%s", f.Text())
@@ -167,6 +170,9 @@ func TestSave(t *testing.T) {
 	refused := serval.Refuse(serval.Invalid, "no")
 	if changed, err := Save(link, func(string) (string, error) { return "three\n", refused }); err != refused || changed || read(real) != "two\n" {
 		t.Errorf("refused: %v, %v", changed, err)
+	}
+	if _, err := Save(dir, func(string) (string, error) { t.Error("what cannot be read is changed"); return "", nil }); err == nil {
+		t.Error("a folder was saved")
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*.new-*")); err != nil || len(left) > 0 {
 		t.Errorf("%v are left over", left)
