@@ -46,8 +46,8 @@ func (s *story) catalogue(ctx context.Context) (map[string]wire.Role, error) {
 	return roles, nil
 }
 
-// until waits for the catalogue to be so, for a few deltas at most, and says how
-// long that was after the change.
+// until waits for the catalogue to be so, with patience, and says how long that was
+// after the change.
 func (s *story) until(ctx context.Context, so func(map[string]wire.Role) bool) (string, error) {
 	for {
 		roles, err := s.catalogue(ctx)
@@ -58,7 +58,7 @@ func (s *story) until(ctx context.Context, so func(map[string]wire.Role) bool) (
 		if so(roles) {
 			return fmt.Sprintf("seen %.1f s after the change; a delta every %s", took.Seconds(), deltaInterval), nil
 		}
-		if took > 6*deltaInterval {
+		if took > patience {
 			return "", fmt.Errorf("not seen within %.0f s", took.Seconds())
 		}
 		select {

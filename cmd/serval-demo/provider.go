@@ -15,7 +15,7 @@ import (
 // Of the accounts only staging lets the worker ask for its OIDC provider.
 const provided, unseen = "staging-readonly", "prod-readonly"
 
-// patience is how long the story waits for a sync that was asked for.
+// patience is how long the story waits for what a worker is to bring.
 const patience = 2 * time.Minute
 
 // looked reports whether a role's verdict takes in the account's OIDC provider.
