@@ -190,25 +190,10 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	req := c.read(r, body)
-	call := Call{
-		At: c.now(), Service: req.Service, Account: req.Account, Target: req.Target, Action: req.Action,
-		Caller: req.Caller, AccessKeyID: req.AccessKeyID, Signed: req.signed, Params: req.Params,
-	}
-	c.begin(req.Account)
-	defer func() { c.end(req.Account, call) }()
-
-	if !sleep(r.Context(), c.delay()) {
-		return
-	}
-	a, answered := c.applyFaults(r.Context(), req)
+	a, answered := c.answer(r.Context(), req)
 	if !answered {
 		return
 	}
-	if len(a.body) > oneRead && !sleep(r.Context(), settle) {
-		return
-	}
-	call.Status, call.Code = a.status, a.code
-	call.Throttled = a.code == "Throttling"
 	h := w.Header()
 	h.Set("Content-Type", a.contentType)
 	h.Set("Date", c.now().UTC().Format(http.TimeFormat))
@@ -217,6 +202,30 @@ func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Length", strconv.Itoa(len(a.body)))
 	w.WriteHeader(a.status)
 	_, _ = w.Write(a.body) // the client's going away is no matter
+}
+
+// answer returns what goes back, if anything does. By then the call is recorded: who has
+// read the answer counts it, and may make another in its place.
+func (c *Cloud) answer(ctx context.Context, req *Request) (a answer, answered bool) {
+	call := Call{
+		At: c.now(), Service: req.Service, Account: req.Account, Target: req.Target, Action: req.Action,
+		Caller: req.Caller, AccessKeyID: req.AccessKeyID, Signed: req.signed, Params: req.Params,
+	}
+	c.begin(req.Account)
+	defer func() { c.end(req.Account, call) }()
+
+	if !sleep(ctx, c.delay()) {
+		return answer{}, false
+	}
+	if a, answered = c.applyFaults(ctx, req); !answered {
+		return answer{}, false
+	}
+	if len(a.body) > oneRead && !sleep(ctx, settle) {
+		return answer{}, false
+	}
+	call.Status, call.Code = a.status, a.code
+	call.Throttled = a.code == "Throttling"
+	return a, true
 }
 
 // The SDK (smithy-go v1.28.8) closes a request's body as soon as the head of the answer is there. A writer that

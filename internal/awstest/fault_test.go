@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -208,7 +209,18 @@ func TestCallsAreRecorded(t *testing.T) {
 		t.Errorf("%d calls after a reset", n)
 	}
 
-	c.SetLatency(func() time.Duration { return 20 * time.Millisecond })
+	var begun atomic.Int32
+	both := make(chan struct{})
+	c.SetLatency(func() time.Duration { // the first is under way until there is a second
+		if begun.Add(1) == 2 {
+			close(both)
+		}
+		select {
+		case <-both:
+		case <-time.After(time.Minute):
+		}
+		return 0
+	})
 	var group sync.WaitGroup
 	for range 5 {
 		group.Go(func() { _, _ = client.GetRole(t.Context(), &iam.GetRoleInput{RoleName: aws.String("r")}) })
