@@ -172,14 +172,27 @@ func (c *Cluster) run(dir, path string, args ...string) (ended <-chan struct{}) 
 	return start(c.t, log, nil, path, args...).ended
 }
 
-// freePort returns an address on loopback where nobody listens.
+// freePort returns an address on loopback where nobody listens. Until the test ends
+// its port is given to nobody who asks for any, for a connection or for a server: it
+// is for whoever listens there by its name.
 func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(func() { syscall.Close(fd) })
+	// It never listens, and so leaves that to another who reuses the address, as Go's servers do.
+	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
+		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
 }
 
 // check asks the API server whether it is ready.
