@@ -195,7 +195,7 @@ func (l *lint) public(who string) {
 	severity, but := High, ""
 	for i := range l.s.conditions {
 		c := &l.s.conditions[i]
-		if !c.pins() {
+		if !c.pins() || c.isAnybody() {
 			continue
 		}
 		switch c.key.lower {
@@ -204,6 +204,22 @@ func (l *lint) public(who string) {
 		}
 	}
 	l.find(FindingPublic, severity, "Name who is trusted in Principal.", "%s trusts everyone (%s)%s.", l.s, who, but)
+}
+
+// isAnybody reports whether a value of the condition is a pattern for organizations,
+// accounts or endpoints, which others have too.
+func (c *condition) isAnybody() bool {
+	return (c.test == testLike || c.test == testARN) && slices.ContainsFunc(c.values, func(v string) bool {
+		switch c.key.lower {
+		case "aws:principalorgpaths":
+			v, _, _ = strings.Cut(v, "/")
+		case "aws:principalarn":
+			if parts := strings.SplitN(v, ":", 6); len(parts) == 6 {
+				v = parts[4]
+			}
+		}
+		return strings.ContainsAny(v, "*?")
+	})
 }
 
 // principal finds who is trusted beside our provider.

@@ -42,6 +42,7 @@ func TestPolicy_Findings(t *testing.T) { // S-24, S-53
 		{"an address, if it exists", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "IpAddressIfExists": {"aws:SourceIp": "203.0.113.7"}}`)), "medium:bypass"},
 		{"all but an address", policy(open(`{"StringEquals": {"` + ourPrefix + `:aud": "0oa1"}, "NotIpAddress": {"aws:SourceIp": "203.0.113.7"}}`)), "medium:bypass"},
 
+		{"a Deny for another provider", policy(open(aud), statementOf("Deny", `"Principal": {"Federated": "accounts.google.com"}`, webAction, `{"NotIpAddress": {"aws:SourceIp": "203.0.113.7/32"}}`)), "medium:bypass"},
 		{"no audience", policy(open(`{"IpAddress": {"aws:SourceIp": "203.0.113.7"}}`)), "high:audience-missing"},
 		{"an audience, if it exists", policy(open(strings.Replace(closed, `"StringEquals"`, `"StringEqualsIfExists"`, 1))), "high:audience-missing"},
 		{"an audience, of all values", policy(open(strings.Replace(closed, `"StringEquals"`, `"ForAllValues:StringEquals"`, 1))), "high:audience-missing"},
@@ -54,6 +55,14 @@ func TestPolicy_Findings(t *testing.T) { // S-24, S-53
 		{"another audience", policy(open(strings.Replace(closed, `"0oa1"`, `["0oa1", "0oa2"]`, 1))), "medium:audience-other"},
 
 		{"everyone", policy(statementOf("Allow", `"Principal": "*"`, `"sts:AssumeRole"`, "")), "high:public"},
+		{"everyone in any organization", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringLike": {"aws:PrincipalOrgID": "*"}}`)), "high:public"},
+		{"everyone in one of many organizations", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringLike": {"aws:PrincipalOrgID": ["o-1", "o-a*"]}}`)), "high:public"},
+		{"everyone, if in the organization", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringEqualsIfExists": {"aws:PrincipalOrgID": "o-1"}}`)), "high:public"},
+		{"everyone below a unit", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringLike": {"aws:PrincipalOrgPaths": "o-1/r-1/*"}}`)), "medium:public"},
+		{"everyone in any unit", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringLike": {"aws:PrincipalOrgPaths": "o-*/r-1/*"}}`)), "high:public"},
+		{"a role of any path", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::444455556666:role/*"}}`)), "medium:public"},
+		{"a role of any account", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/deploy"}}`)), "high:public"},
+		{"whoever's ARN has a word in it", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringLike": {"aws:PrincipalArn": "*deploy*"}}`)), "high:public"},
 		{"every AWS principal", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, "")), "high:public"},
 		{"everyone in the organization", policy(statementOf("Allow", `"Principal": {"AWS": "*"}`, both, `{"StringEquals": {"aws:PrincipalOrgID": "o-1"}}`)), "medium:public"},
 		{"everyone with a token", policy(statementOf("Allow", `"Principal": "*"`, webAction, closed)), "high:public"},
@@ -75,6 +84,9 @@ func TestPolicy_Findings(t *testing.T) { // S-24, S-53
 		{"a provider of another account", policy(sealed(`"Principal": {"Federated": "arn:aws:iam::999999999999:oidc-provider/` + ourPrefix + `"}`)), "medium:foreign-provider"},
 		{"a provider of another partition", policy(sealed(`"Principal": {"Federated": "arn:aws-cn:iam::111122223333:oidc-provider/` + ourPrefix + `"}`)), "medium:foreign-provider"},
 		{"the org server", policy(sealed(`"Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/x.okta.com"}`)), "medium:other-issuer"},
+
+		{"a user who has no token", policy(statementOf("Allow", `"Principal": {"AWS": "arn:aws:iam::111122223333:user/ana"}`, webAction, closed)), ""},
+		{"a provider whose tokens are not taken", policy(statementOf("Allow", `"Principal": {"Federated": "accounts.google.com"}`, `"sts:AssumeRole"`, "")), ""},
 
 		{"a deleted role", policy(statementOf("Allow", `"Principal": {"AWS": "AROAIIAV3SAMPLEEXAMPLE"}`, `"sts:AssumeRole"`, "")), "low:deleted-principal"},
 		{"a deleted user beside", policy(sealed(federated), statementOf("Deny", `"Principal": {"AWS": "AIDAIIAV3SAMPLEEXAMPLE"}`, `"*"`, "")), "low:deleted-principal"},
