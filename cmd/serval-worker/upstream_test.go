@@ -56,6 +56,19 @@ func (f *far) accepted() (polls, pushes, deltas int) {
 	return f.polls, f.pushes, f.deltas
 }
 
+// A stream is a body, and notes whether whoever sent it went away in the middle: a worker
+// that is killed, or told to stop, breaks off what it pushes, which is no fault of it.
+type stream struct {
+	io.Reader
+	broken bool
+}
+
+func (s *stream) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	s.broken = s.broken || err != nil && err != io.EOF
+	return n, err
+}
+
 // ServeHTTP answers as the bridge does.
 func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
@@ -75,6 +88,7 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	own := "/api/v1/upstream/accounts/" + member
+	body := &stream{Reader: r.Body}
 	switch r.Method + " " + r.URL.Path {
 	case "GET /api/v1/upstream/tasks":
 		if f.task != nil && !f.held && f.result == nil {
@@ -125,12 +139,18 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.account.Generation++
 		json.NewEncoder(w).Encode(wire.Sync{Generation: f.account.Generation, Until: wire.Time{Time: time.Now().Add(time.Minute)}})
 	case "PUT " + own + "/inventory":
-		z, err := gzip.NewReader(r.Body)
+		z, err := gzip.NewReader(body)
+		if body.broken {
+			return
+		}
 		if err != nil {
 			refuse(http.StatusBadRequest, "not gzip: %v", err)
 			return
 		}
 		text, err := io.ReadAll(z)
+		if body.broken {
+			return
+		}
 		if err != nil {
 			refuse(http.StatusBadRequest, "broken off: %v", err)
 			return
@@ -149,12 +169,18 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		json.NewEncoder(w).Encode(wire.Push{Generation: inv.Generation, Repeated: repeated, Added: roles})
 	case "PUT " + own + "/delta":
-		z, err := gzip.NewReader(r.Body)
+		z, err := gzip.NewReader(body)
+		if body.broken {
+			return
+		}
 		if err != nil {
 			refuse(http.StatusBadRequest, "not gzip: %v", err)
 			return
 		}
 		d, err := wire.ReadDelta(z, func(serval.Role) error { return nil })
+		if body.broken {
+			return
+		}
 		if err != nil || d.Generation != f.account.Generation || d.AccountID != member {
 			refuse(http.StatusBadRequest, "delta of %s, generation %d: %v", d.AccountID, d.Generation, err)
 			return
