@@ -28,7 +28,6 @@ type far struct {
 	held   bool              // it is claimed
 	put    func()            // called in place of taking a result
 	result *wire.TaskResult
-	polls  int // how often the worker asked for its accounts
 	pushes int
 	deltas int
 	digest [sha256.Size]byte
@@ -50,10 +49,10 @@ func (f *far) faults() []string {
 	return f.wrong
 }
 
-func (f *far) accepted() (polls, pushes, deltas int) {
+func (f *far) accepted() (pushes, deltas int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.polls, f.pushes, f.deltas
+	return f.pushes, f.deltas
 }
 
 // A stream is a body, and notes whether whoever sent it went away in the middle: a worker
@@ -119,7 +118,6 @@ func (f *far) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.result = &in
 		json.NewEncoder(w).Encode(wire.TaskDone{})
 	case "GET /api/v1/upstream/accounts":
-		f.polls++
 		version := fmt.Sprint("v", f.pushes)
 		if r.URL.Query().Get("version") == version {
 			f.mu.Unlock()
