@@ -564,7 +564,7 @@ func TestConfig(t *testing.T) {
 	} {
 		c := good
 		change(&c)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		err := Lead(ctx, c, func(context.Context) {})
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), want) {
