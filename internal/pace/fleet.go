@@ -10,7 +10,6 @@ import (
 )
 
 const (
-	fromCall  = 8           // calls are counted from this one on: the first come slowly, and a full bucket runs over
 	tellFor   = time.Minute // after it
 	tells     = 3           // refusals of one account
 	mostTold  = 64          // are kept
@@ -52,11 +51,11 @@ func (f *Fleet) New() *Account {
 // A row counts calls, and those of them that were refused.
 type row struct {
 	calls, lost int
-	begun       time.Time // when call fromCall was sent
+	begun       time.Time // when the first was sent
 }
 
 func (r *row) add(now time.Time) int {
-	if r.calls++; r.calls == fromCall {
+	if r.calls++; r.calls == 1 {
 		r.begun = now
 	}
 	return r.calls
@@ -65,10 +64,7 @@ func (r *row) add(now time.Time) int {
 // lose notes that the call with that number was refused, and returns what was let
 // by before it.
 func (r *row) lose(number int, sent time.Time) point {
-	p := point{calls: float64(number - 1 - r.lost)}
-	if !r.begun.IsZero() {
-		p.after = sent.Sub(r.begun).Seconds()
-	}
+	p := point{sent.Sub(r.begun).Seconds(), float64(number - 1 - r.lost)}
 	r.lost++
 	return p
 }
@@ -85,7 +81,7 @@ type refusal struct {
 // A line is what the buckets of one action have in common.
 type line struct {
 	rate, burst float64 // 0 where the points are not on one
-	error       float64 // of the rate, as a part of it
+	error       float64 // of the rate, as a part of it: twice the standard one
 	off         float64 // calls by which the points lie beside it, on average
 }
 
@@ -193,7 +189,7 @@ func draw(points []point) line {
 		off += d * d
 	}
 	l.off = max(0.5, math.Sqrt(off/n))
-	l.error = max(l.off/math.Sqrt(spread), 1/(last-first)) / rate // a call more or less at the ends, however many lie there
+	l.error = max(2*l.off/math.Sqrt(spread), 0.5/(last-first)) / rate // half a call more at an end, however many lie there
 	if rate > 0 {
 		l.rate, l.burst = rate, burst
 	}

@@ -53,13 +53,20 @@ func TestAFleetFindsOutTogether(t *testing.T) {
 				}
 				took := runAll(t, 400, all...)
 				of := refused(all)
+				lowest, highest := all[0].Rates()["often"], 0.0
+				for _, a := range all {
+					lowest, highest = min(lowest, a.Rates()["often"]), max(highest, a.Rates()["often"])
+				}
 				again := runAll(t, 400, all...)
 				if n := refused(all); n > 0 {
 					t.Errorf("%d calls refused the second time", n)
 				}
 				tookAlone := runAll(t, 400, each...)
 				ofAlone := refused(each)
-				t.Logf("%v with %d refused, then %v; each for itself %v with %d", took, of, again, tookAlone, ofAlone)
+				if lowest < 0.96*tt.rate || highest > tt.rate {
+					t.Errorf("%.2f to %.2f calls a second, want %.2f to %.2f", lowest, highest, 0.96*tt.rate, tt.rate)
+				}
+				t.Logf("%v with %d refused, then %v; each for itself %v with %d; %.2f to %.2f a second", took, of, again, tookAlone, ofAlone, lowest, highest)
 				if most := (1 - tt.saves) * float64(ofAlone); float64(of) > most {
 					t.Errorf("%d refused, and %d of each for itself: want at most %.0f", of, ofAlone, most)
 				}

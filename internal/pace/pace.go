@@ -654,7 +654,7 @@ func (p *pacer) borrow(from prior, now time.Time) {
 	if !p.holding {
 		p.tooMuch, p.cut, p.held = max(p.rate, from.rate), now, holdFor
 	}
-	p.holding, p.ceiling, p.hold = true, from.rate, most-from.error
+	p.holding, p.ceiling, p.hold = true, from.rate, 1-from.error
 	p.rate = max(lowestRate, p.hold*p.ceiling)
 	p.low = p.rate
 }
@@ -674,7 +674,7 @@ func (p *pacer) settle(now time.Time) {
 func (p *pacer) worse(than float64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return !p.holding || most-p.hold > than
+	return !p.holding || 1-p.hold > than
 }
 
 // holds reports whether the pacer stays below a rate that is known.
