@@ -121,7 +121,7 @@ func TestFailures(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = answer(200, "", "{}").Me(ctx)
+	_, err := answer(200, "", "{}").Me(ctx)
 	if _, failed := errors.AsType[*Failure](err); failed || !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v, which is no failure of the bridge's", err)
 	}
