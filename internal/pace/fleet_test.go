@@ -63,8 +63,8 @@ func TestAFleetFindsOutTogether(t *testing.T) {
 				}
 				tookAlone := runAll(t, 400, each...)
 				ofAlone := refused(each)
-				if lowest < 0.96*tt.rate || highest > tt.rate {
-					t.Errorf("%.2f to %.2f calls a second, want %.2f to %.2f", lowest, highest, 0.96*tt.rate, tt.rate)
+				if lowest < 0.96*tt.rate || highest > 0.99*tt.rate {
+					t.Errorf("%.2f to %.2f calls a second, want %.2f to %.2f", lowest, highest, 0.96*tt.rate, 0.99*tt.rate)
 				}
 				t.Logf("%v with %d refused, then %v; each for itself %v with %d; %.2f to %.2f a second", took, of, again, tookAlone, ofAlone, lowest, highest)
 				if most := (1 - tt.saves) * float64(ofAlone); float64(of) > most {
