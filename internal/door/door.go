@@ -34,6 +34,8 @@ type Door struct {
 	Channels []string
 	// Changed is raised when there may be news for somebody who waits.
 	Changed Signal
+	// Passage is where people and what takes long meet.
+	Passage Passage
 
 	strangers budget
 	chatters  budget  // of people who are not known, those whom a chat brings
@@ -51,6 +53,10 @@ func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: lo
 // without a row, what must have one, that is a fault. Expect is the store's: see Write.
 func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(tx *store.Tx, e *serval.Event) error, expect ...func(*store.Tx)) error {
+	if isServed(who) {
+		d.Passage.enter()
+		defer d.Passage.leave()
+	}
 	err := authorize(who, what)
 	if err == nil {
 		err = d.Store.Write(ctx, d.Now(), func(tx *store.Tx) error {
@@ -81,6 +87,10 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 // View runs f as who without writing. Refusals are recorded.
 func (d *Door) View(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(v *store.View) error) error {
+	if isServed(who) {
+		d.Passage.enter()
+		defer d.Passage.leave()
+	}
 	err := authorize(who, what)
 	if err == nil {
 		err = d.Store.Read(ctx, f)

@@ -171,12 +171,12 @@ func (t *Intake) OpenSync(ctx context.Context, who serval.Principal, accountID, 
 	// Not within the claim's transaction, which holds everybody up. What changes
 	// in between can only be a push that the claim has fenced off.
 	err = t.view(ctx, who, serval.UpstreamRead, accountID, func(v *store.View) error {
-		known, err := v.KnownRoles(accountID)
-		o.Known = make([]serval.KnownRole, len(known))
-		for i, k := range known {
-			o.Known[i] = k.Role()
-		}
-		return err
+		o.Known = []serval.KnownRole{}
+		haul := t.door.Passage.Haul()
+		return v.KnownStates(accountID, func(k store.KnownState) error {
+			o.Known = append(o.Known, k.Role())
+			return haul.GiveWay(ctx)
+		})
 	})
 	if err != nil {
 		return Opened{}, err

@@ -50,9 +50,12 @@ type how struct{ from, text string }
 
 // look notes of roles that are about to be staged what each can do, and compares the
 // first that changed with what is known of them.
-func (t *Intake) look(ctx context.Context, c *changes, roles []store.Staged) error {
+func (t *Intake) look(ctx context.Context, haul *door.Haul, c *changes, roles []store.Staged) error {
 	aws := insight.AWS()
 	for i, r := range roles {
+		if err := haul.GiveWay(ctx); err != nil {
+			return err
+		}
 		roles[i].Ability = string(aws.Look(r.Role).Index())
 		k, known := c.known[r.RoleID]
 		if !known || k.Digest == r.Digest || len(c.how) >= maxNamed {
@@ -87,19 +90,20 @@ func (c *changes) of(key serval.RoleKey) (text string, ok bool) {
 	return one.text, ok && one.from == c.known[key.RoleID].Digest
 }
 
-// first puts the roles of which it is known how they changed before the others.
+// first puts the roles of which it is known how they changed before the others. They may
+// be thousands, and everybody waits meanwhile.
 func (c *changes) first(changed []serval.RoleKey) {
-	slices.SortStableFunc(changed, func(a, b serval.RoleKey) int {
-		_, x := c.of(a)
-		_, y := c.of(b)
-		switch {
-		case x == y:
-			return 0
-		case x:
-			return -1
+	var others []serval.RoleKey
+	n := 0
+	for _, k := range changed {
+		if _, ok := c.of(k); !ok {
+			others = append(others, k)
+			continue
 		}
-		return 1
-	})
+		changed[n] = k
+		n++
+	}
+	copy(changed[n:], others)
 }
 
 // describe puts how roles changed into the detail of a push's event, beside their
@@ -162,6 +166,7 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 	}
 	defer t.telling.Unlock()
 	who := serval.System()
+	haul := t.door.Passage.Haul()
 	var untold []store.Untold
 	err = t.view(ctx, who, serval.RoleChange, "", func(v *store.View) (err error) {
 		untold, t.told, err = v.Untold(t.told, tellBatch)
@@ -177,6 +182,9 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 		n := 0
 		err := t.view(ctx, who, serval.RoleChange, "", func(v *store.View) error {
 			for documents := v.Documents(); n < len(untold); n++ {
+				if err := haul.GiveWay(ctx); err != nil {
+					return err
+				}
 				one, err := whatToTell(v, documents, untold[n])
 				if err != nil {
 					return err
@@ -205,7 +213,7 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 		if err := t.tell(ctx, who, list[:n]); err != nil {
 			return more, errors.Join(left, err)
 		}
-		if err := standBack(ctx, time.Since(began)); err != nil {
+		if err := haul.StandBack(ctx, time.Since(began)); err != nil {
 			return more, errors.Join(left, err)
 		}
 		list = list[n:]

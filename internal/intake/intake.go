@@ -20,6 +20,9 @@
 // the next counts against what is known then: what was to be held is held by that time,
 // or counts for more, and no push confirms what it held itself, however late it comes
 // again. What was to go may be held then.
+//
+// A push goes on a millisecond at a time, and gives way to people between; see
+// door.Passage.
 package intake
 
 import (

@@ -13,13 +13,9 @@ import (
 // How much of a push one part of it has: so many roles, or fewer with so many bytes
 // of documents. Everybody who acts waits while a part is swapped in.
 const (
-	partRoles = 100
+	partRoles = 25
 	partBytes = 1 << 20
 )
-
-// maxPause bounds how long a push stands back between two of its parts, and between
-// two times that it tells of some roles.
-const maxPause = 20 * time.Millisecond
 
 // A part is what one transaction does of a push: it takes in the roles that were
 // staged under a name of their own, and does to others what its difference says.
@@ -134,6 +130,9 @@ func (p part) with(next part) part {
 // with an event that says so. Where the push is not to be taken in any more it does no
 // further one: the last tells why.
 func (t *Intake) ahead(ctx context.Context, who serval.Principal, of *taking) error {
+	if err := of.haul.GiveWay(ctx); err != nil {
+		return err
+	}
 	for of.applied < len(of.parts)-1 {
 		one, began, overtaken := of.parts[of.applied], time.Now(), false
 		var now time.Time
@@ -160,7 +159,7 @@ func (t *Intake) ahead(ctx context.Context, who serval.Principal, of *taking) er
 		if of.applied++; of.applied == 1 {
 			of.at = now
 		}
-		if err := standBack(ctx, time.Since(began)); err != nil {
+		if err := of.haul.StandBack(ctx, time.Since(began)); err != nil {
 			return err
 		}
 	}
@@ -183,17 +182,4 @@ func (t *Intake) apply(tx *store.Tx, accountID string, p part) error {
 		return err
 	}
 	return t.door.FailRequests(tx, append(append([]serval.RoleKey(nil), p.difference.Recreated...), p.difference.Missing...))
-}
-
-// standBack waits for as long as everybody else did, within maxPause: whoever acts
-// comes to it before the next transaction of a push does.
-func standBack(ctx context.Context, took time.Duration) error {
-	timer := time.NewTimer(min(took, maxPause))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -57,11 +57,11 @@ func TestParts(t *testing.T) {
 			serval.Difference{Added: slices.Concat(keys("new", 1), again), Changed: keys("other", 1), Fresh: keys("same", 1), Unchanged: keys("same", 2),
 				Recreated: was, Untagged: keys("untagged", 2), Missing: keys("missing", 1), Held: keys("held", 1), Stale: stale(keys("stale", 1))},
 			[]string{"p1: 7 roles, 4 added, 1 changed, 1 fresh, 3 recreated, 2 untagged, 1 missing, 1 held, 1 stale"}},
-		{"much", []part{{id: "p1", roles: seen(slices.Concat(keys("new", 98), again[:1])...)}, {id: "p2", roles: seen(again[1:]...)}},
-			serval.Difference{Added: slices.Concat(keys("new", 98), again), Recreated: was, Untagged: keys("untagged", 102), Missing: keys("missing", 150), Stale: stale(keys("stale", 50))},
-			[]string{": 0 roles, 100 untagged", ": 0 roles, 2 untagged", "p1: 99 roles, 99 added, 1 recreated", "p2: 2 roles, 2 added, 2 recreated, 96 missing", ": 0 roles, 54 missing, 46 stale", ": 0 roles, 4 stale"}},
-		{"most is held", []part{{id: "p1", roles: seen(keys("new", 60)...)}}, serval.Difference{Added: keys("new", 60), Untagged: keys("untagged", 2), Held: keys("held", 99), Missing: keys("missing", 1)},
-			[]string{": 0 roles, 2 untagged, 98 held", "p1: 60 roles, 60 added, 1 missing, 1 held"}},
+		{"much", []part{{id: "p1", roles: seen(slices.Concat(keys("new", 23), again[:1])...)}, {id: "p2", roles: seen(again[1:]...)}},
+			serval.Difference{Added: slices.Concat(keys("new", 23), again), Recreated: was, Untagged: keys("untagged", 27), Missing: keys("missing", 38), Stale: stale(keys("stale", 12))},
+			[]string{": 0 roles, 25 untagged", ": 0 roles, 2 untagged", "p1: 24 roles, 24 added, 1 recreated", "p2: 2 roles, 2 added, 2 recreated, 21 missing", ": 0 roles, 17 missing, 8 stale", ": 0 roles, 4 stale"}},
+		{"most is held", []part{{id: "p1", roles: seen(keys("new", 15)...)}}, serval.Difference{Added: keys("new", 15), Untagged: keys("untagged", 2), Held: keys("held", 24), Missing: keys("missing", 1)},
+			[]string{": 0 roles, 2 untagged, 23 held", "p1: 15 roles, 15 added, 1 missing, 1 held"}},
 		{"what has their ARNs could not be looked at", nil, serval.Difference{Recreated: was}, []string{": 0 roles, 3 recreated"}},
 		{"two that were staged", []part{{id: "p1", roles: seen(keys("a", 1)...)}, {id: "p2", roles: seen(keys("b", 1)...)}}, serval.Difference{Added: slices.Concat(keys("a", 1), keys("b", 1))},
 			[]string{"p1: 1 roles, 1 added", "p2: 1 roles, 1 added"}},
@@ -103,10 +103,10 @@ func (w *world) stepping(at func(n int)) {
 // large is what a push of several parts has: new roles, changed ones, one that was
 // created again; and what is not seen any more.
 func (w *world) large() (before, after []serval.Role, inv func(*serval.Inventory)) {
-	before = many(250)
-	after = many(250, func(r *serval.Role) { r.Description = "changed" })[20:]
+	before = many(61)
+	after = many(61, func(r *serval.Role) { r.Description = "changed" })[6:]
 	after[7].RoleID = roleID(prod, after[7].Name, 2)
-	for i := range 30 {
+	for i := range 10 {
 		after = append(after, aRole(prod, fmt.Sprintf("s%04d", i)))
 	}
 	return before, after, func(inv *serval.Inventory) { inv.Untagged = []string{before[3].RoleID} }
@@ -136,7 +136,7 @@ func testPushInParts(t *testing.T, w *world) {
 	w.stepping(func(int) {})
 	from := w.head()
 	done := w.pushAs(prod, also, after...)
-	if want := (Pushed{Added: 31, Changed: 229, Removed: 21}); done != want {
+	if want := (Pushed{Added: 11, Changed: 54, Removed: 7}); done != want {
 		t.Errorf("pushed %+v, want %+v", done, want)
 	}
 	w.wantLarge("pushed", after)
@@ -160,9 +160,9 @@ func testPushInParts(t *testing.T, w *world) {
 	}
 	want := []string{
 		"inventory.accept started: part 1 of 4, generation 2:  added,  changed,  recreated, 1 untagged,  missing",
-		"inventory.accept started: part 2 of 4, generation 2: 1 added, 99 changed, 1 recreated,  untagged,  missing",
-		"inventory.accept started: part 3 of 4, generation 2:  added, 100 changed,  recreated,  untagged,  missing",
-		"inventory.accept done: part  of , generation 2: 31 added, 229 changed, 1 recreated, 1 untagged, 19 missing",
+		"inventory.accept started: part 2 of 4, generation 2: 1 added, 24 changed, 1 recreated,  untagged,  missing",
+		"inventory.accept started: part 3 of 4, generation 2:  added, 25 changed,  recreated,  untagged,  missing",
+		"inventory.accept done: part  of , generation 2: 11 added, 54 changed, 1 recreated, 1 untagged, 5 missing",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
@@ -211,7 +211,7 @@ func testPushBreaksOff(t *testing.T, w *world) {
 			t.Errorf("after %d parts there are %d events", parts, n)
 		}
 		kept := w.stored()
-		for i, r := range before[:20] {
+		for i, r := range before[:6] {
 			if _, there := kept[r.ARN]; there != (i != 3 || parts == 0) {
 				t.Errorf("after %d parts %s is listed: %t", parts, r.ARN, there)
 			}
@@ -255,8 +255,8 @@ func testPushBreaksOffAndHolds(t *testing.T, w *world) {
 		w.stepping(func(int) {})
 		w.push(prod, old...)
 		w.clock.move(time.Hour)
-		w.push(prod, old...)       // what an earlier turn held is gone
-		after := many(150 + parts) // none of them old
+		w.push(prod, old...)      // what an earlier turn held is gone
+		after := many(37 + parts) // none of them old
 		g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
 		if err != nil {
 			t.Fatal(err)
@@ -370,7 +370,7 @@ func testPushThatIsNotWhole(t *testing.T, w *world) {
 		at   map[int]string // what is done to the database at the nth call of the clock; see TestPushOvertaken
 		want string
 	}{
-		{"what was staged is gone", map[int]string{5: `delete from staged_role where role_id = '` + after[0].RoleID + `'`}, "99 of 100 staged roles are there"},
+		{"what was staged is gone", map[int]string{5: `delete from staged_role where role_id = '` + after[0].RoleID + `'`}, "24 of 25 staged roles are there"},
 		{"it was overtaken for a moment", map[int]string{6: `update account set generation = generation + 1`, 7: `update account set generation = generation - 1`}, "1 of 3 parts are swapped in"},
 	} {
 		calls := 0
@@ -393,22 +393,43 @@ func testPushThatIsNotWhole(t *testing.T, w *world) {
 	}
 }
 
-// A push stands back for as long as it took, within bounds, and not for somebody who
-// is gone.
-func TestStandBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for took, want := range map[time.Duration]time.Duration{0: 0, 3 * time.Millisecond: 3 * time.Millisecond, time.Minute: maxPause} {
-			began := time.Now()
-			if err := standBack(t.Context(), took); err != nil || time.Since(began) != want {
-				t.Errorf("after %s it stood back for %s, %v; want %s", took, time.Since(began), err, want)
-			}
+// While people are served a push gives way to them, and it comes to its end however
+// many come: with somebody served all the time it takes twice as long as it works.
+func TestPushGivesWay(t *testing.T) { synctest.Test(t, testPushGivesWay) }
+
+func testPushGivesWay(t *testing.T) {
+	const each = 4 * time.Millisecond // that a role takes to be read
+	w := newWorld(t)
+	push := func() time.Duration {
+		g, _, err := opened(w.intake.OpenSync(t.Context(), hub(), prod, "pod-1", serval.SyncFull))
+		if err != nil {
+			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := standBack(ctx, time.Minute); !errors.Is(err, context.Canceled) {
-			t.Errorf("for somebody who is gone: %v", err)
+		began := time.Now()
+		read := reading(inventory(prod, g, w.clock.now()), many(3)...)
+		_, err = w.intake.Push(t.Context(), hub(), prod, func(take func(serval.Role) error) (serval.Inventory, string, error) {
+			return read(func(r serval.Role) error {
+				time.Sleep(each)
+				return take(r)
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
+		return time.Since(began)
+	}
+	if took := push(); took != 3*each {
+		t.Errorf("with nobody served a push took %s, want %s", took, 3*each)
+	}
+	err := w.intake.door.View(t.Context(), adm(), serval.RoleRead, "", func(*store.View) error {
+		if took := push(); took != 2*3*each {
+			t.Errorf("with somebody served a push took %s, want %s", took, 2*3*each)
+		}
+		return nil
 	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // What changes between two parts is seen: what an admin did stands, and what was to
@@ -432,7 +453,7 @@ func testChangesBetweenParts(t *testing.T, w *world) {
 	}
 	between(func(tx *store.Tx) error { return tx.LowerMaxSession(same.Key(), 7200) })
 	done := w.pushAs(prod, also, append(after, same, steady)...)
-	if want := (Pushed{Added: 31, Changed: 229, Removed: 21}); done != want {
+	if want := (Pushed{Added: 11, Changed: 54, Removed: 7}); done != want {
 		t.Errorf("pushed %+v, want %+v", done, want)
 	}
 	w.wantLarge("a role's maximum was lowered meanwhile", append(after, same, steady))

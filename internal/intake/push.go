@@ -48,6 +48,7 @@ type head struct {
 type taking struct {
 	push
 	head
+	haul       *door.Haul
 	account    store.Account // when it began
 	was        before
 	n          int           // the roles that it has
@@ -129,7 +130,7 @@ func (of *taking) last(tx *store.Tx) (part, serval.Difference, error) {
 
 // take takes in a push; see Push.
 func (t *Intake) take(ctx context.Context, who serval.Principal, accountID string, p push) (Pushed, error) {
-	of := &taking{push: p}
+	of := &taking{push: p, haul: t.door.Passage.Haul()}
 	var end func()
 	err := t.view(ctx, who, p.what, accountID, func(v *store.View) (err error) {
 		if !who.MayPush(accountID) {
@@ -151,8 +152,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		if !isOpen(who, of.account) {
 			return nil // what it brings is read for its digest alone
 		}
-		of.was, err = knownBefore(v, accountID)
-		return err
+		return of.learn(ctx, v)
 	})
 	if end != nil {
 		defer end()
@@ -174,7 +174,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 		}
 	}()
 	changes := &changes{known: of.was.states}
-	err = of.stage(func(roles []store.Staged) error {
+	err = of.stage(ctx, func(roles []store.Staged) error {
 		if !staging {
 			return nil
 		}
@@ -183,7 +183,7 @@ func (t *Intake) take(ctx context.Context, who serval.Principal, accountID strin
 			p.roles = append(p.roles, serval.Seen{Key: r.Key(), Digest: r.Digest})
 		}
 		of.staged = append(of.staged, p)
-		if err := t.look(ctx, changes, roles); err != nil {
+		if err := t.look(ctx, of.haul, changes, roles); err != nil {
 			return err
 		}
 		return t.door.Store.Stage(ctx, p.id, accountID, t.door.Now(), roles)
@@ -283,9 +283,16 @@ func (t *Intake) begin(ctx context.Context, who serval.Principal, of *taking) er
 			return err
 		}
 	}
-	var err error
-	if of.difference, err = of.compare(of.was.known, of.seen(), of.opened()); err != nil {
+	seen := of.seen()
+	err := of.haul.GiveWay(ctx)
+	if err != nil {
+		return err
+	}
+	if of.difference, err = of.compare(of.was.known, seen, of.opened()); err != nil {
 		t.door.Refused(ctx, who, of.what, of.account.ID, err)
+		return err
+	}
+	if err := of.haul.GiveWay(ctx); err != nil {
 		return err
 	}
 	of.parts = parts(of.staged, of.difference)
@@ -304,18 +311,20 @@ type before struct {
 	unkept  bool                        // of some no version is kept
 }
 
-func knownBefore(v *store.View, accountID string) (before, error) {
-	roster, err := v.Roster(accountID)
+// learn reads what is known before anything of the push is done.
+func (of *taking) learn(ctx context.Context, v *store.View) error {
+	roster, err := v.Roster(of.account.ID)
 	if err != nil {
-		return before{}, err
+		return err
 	}
-	states, err := v.KnownStates(accountID)
-	b := before{version: roster.Version, known: make([]serval.Known, len(states)), states: make(map[string]store.KnownState, len(states))}
-	for i, k := range states {
-		b.known[i], b.states[k.Key.RoleID] = k.Known, k
-		b.unkept = b.unkept || k.Version == 0
-	}
-	return b, err
+	was := before{version: roster.Version, states: map[string]store.KnownState{}}
+	err = v.KnownStates(of.account.ID, func(k store.KnownState) error {
+		was.known, was.states[k.Key.RoleID] = append(was.known, k.Known), k
+		was.unkept = was.unkept || k.Version == 0
+		return of.haul.GiveWay(ctx)
+	})
+	of.was = was
+	return err
 }
 
 // stillSettled refuses a push where what it has seen the same is not as it was when
@@ -335,7 +344,7 @@ func stillSettled(known []serval.Known, same []serval.Seen) error {
 
 // stage reads the push and hands its roles to keep in batches, checking each, but for
 // those that are settled as they are, which were checked when they came to be so.
-func (of *taking) stage(keep func([]store.Staged) error) error {
+func (of *taking) stage(ctx context.Context, keep func([]store.Staged) error) error {
 	var batch []store.Staged
 	var size int
 	ids, arns := map[string]bool{}, map[string]bool{}
@@ -349,6 +358,9 @@ func (of *taking) stage(keep func([]store.Staged) error) error {
 	}
 	var err error
 	of.head, err = of.read(of.account.Account, func(r serval.Role) error {
+		if err := of.haul.GiveWay(ctx); err != nil {
+			return err
+		}
 		if of.n++; of.n > maxRoles {
 			return serval.Refuse(serval.TooLarge, "The %s has more than %d roles.", of.noun, maxRoles)
 		}

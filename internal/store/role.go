@@ -251,20 +251,25 @@ type KnownState struct {
 // the same again needs no writing.
 func (k KnownState) IsSettled() bool { return k.HeldSince.IsZero() && !k.Stale }
 
-// KnownStates returns those of an account. They change with its roster.
-func (v *View) KnownStates(accountID string) ([]KnownState, error) {
-	states, err := all(v, func(row scanner) (k KnownState, err error) {
+// KnownStates calls f with each of an account, until it fails. They change with its
+// roster.
+func (v *View) KnownStates(accountID string, f func(KnownState) error) error {
+	_, err := all(v, func(row scanner) (none struct{}, err error) {
+		var k KnownState
 		var held, stale, used int64
 		k.Key.AccountID = accountID
 		err = row.Scan(&k.Key.RoleID, &k.Key.Partition, &k.Key.ARN, &k.Digest, &k.Shown, &held, &stale, &k.MaxSessionSeconds, &used, &k.Ability, &k.Version)
+		if err != nil {
+			return none, err
+		}
 		k.HeldSince, k.Stale, k.LastUsedAt = instant(held), stale != 0, instant(used)
-		return k, err
+		return none, f(k)
 	}, `select role_id, partition, arn, digest, shown, held_since, stale_since, max_session_seconds, last_used_at, ability, version
 		from role where account_id = $1 and removed_at = 0`, accountID)
 	if err != nil {
-		return nil, fmt.Errorf("listing what is known of the roles of account %s: %w", accountID, err)
+		return fmt.Errorf("listing what is known of the roles of account %s: %w", accountID, err)
 	}
-	return states, nil
+	return nil
 }
 
 // CountRoles returns how many roles of an account are listed, and how many of

@@ -199,7 +199,7 @@ func TestLookupsUseAnIndex(t *testing.T) {
 			"role of a request":    func(v *View) error { _, err := v.RoleOf(&serval.Request{ID: "r1"}); return err },
 			"role by ARN":          func(v *View) error { _, err := v.RoleByARN("arn"); return err },
 			"known roles":          func(v *View) error { _, err := v.KnownRoles(prod); return err },
-			"known states":         func(v *View) error { _, err := v.KnownStates(prod); return err },
+			"known states":         func(v *View) error { return v.KnownStates(prod, func(KnownState) error { return nil }) },
 			"staged roles":         func(v *View) error { _, err := v.StagedRoles("p"); return err },
 			"session":              func(v *View) error { _, err := v.Session("s"); return err },
 			"newest sessions":      func(v *View) error { _, err := v.Sessions(SessionFilter{Limit: 2}); return err },

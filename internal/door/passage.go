@@ -1,0 +1,120 @@
+package door
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/serval"
+)
+
+// A Passage is where people who are served by this process, and what it does that takes
+// long, such as a push of thousands of roles, meet. What takes long is done a little at
+// a time, and stands back while people are served: where processors are few they would
+// wait until the operating system interrupts it, which it does each few milliseconds.
+type Passage struct {
+	mu     sync.Mutex
+	people int           // who are being served
+	clear  chan struct{} // closed when the last of them was; nil where nobody waits for that
+}
+
+// isServed reports whether everything else stands back for who: it is a person, or may
+// become one.
+func isServed(who serval.Principal) bool {
+	return who.Kind != serval.KindWorker && who.Kind != serval.KindSystem
+}
+
+// enter notes that somebody is being served. Call leave in the end.
+func (p *Passage) enter() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.people++
+}
+
+// leave notes that somebody was served.
+func (p *Passage) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.people--; p.people == 0 && p.clear != nil {
+		close(p.clear)
+		p.clear = nil
+	}
+}
+
+// wait returns a channel that is closed when nobody is being served any more; nil where
+// nobody is now.
+func (p *Passage) wait() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.people > 0 && p.clear == nil {
+		p.clear = make(chan struct{})
+	}
+	return p.clear
+}
+
+// How long a haul goes on before it looks whether people are being served, for how long
+// it stands back for them at a time, and for how long for what it holds up elsewhere.
+const (
+	haulStep   = time.Millisecond
+	haulGives  = 5 * time.Millisecond
+	haulPauses = 20 * time.Millisecond
+)
+
+// A Haul is something that takes long, from its beginning to its end. It belongs to
+// one goroutine.
+type Haul struct {
+	of    *Passage
+	since time.Time     // it goes on
+	owed  time.Duration // for how long it may stand back
+}
+
+// Haul begins something that takes long.
+func (p *Passage) Haul() *Haul { return &Haul{of: p, since: time.Now()} }
+
+// GiveWay is called between two steps of a haul, and these are short. Where it has gone on
+// for a while it stands back until nobody is being served, but for a few milliseconds at the
+// most; and all together never for longer than it went on, so that it comes to its end
+// however many people come. The error is the context's.
+func (h *Haul) GiveWay(ctx context.Context) error {
+	if time.Since(h.since) < haulStep {
+		return nil
+	}
+	return h.giveWay(ctx)
+}
+
+func (h *Haul) giveWay(ctx context.Context) error {
+	began := time.Now()
+	h.owed += began.Sub(h.since)
+	h.since = began
+	clear := h.of.wait()
+	if clear == nil {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(min(h.owed, haulGives))
+	defer timer.Stop()
+	select {
+	case <-clear:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	h.since = time.Now()
+	h.owed -= h.since.Sub(began)
+	return nil
+}
+
+// StandBack is called after a step that held up everybody who acts, for as long as it
+// took, also those whom another process serves: it waits as long, within a bound, so that
+// they come to it before the next such step. Then it is GiveWay.
+func (h *Haul) StandBack(ctx context.Context, took time.Duration) error {
+	h.owed += time.Since(h.since)
+	timer := time.NewTimer(min(took, haulPauses))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	h.since = time.Now()
+	return h.giveWay(ctx)
+}
