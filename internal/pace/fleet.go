@@ -48,23 +48,30 @@ func (f *Fleet) New() *Account {
 	return &Account{fleet: f, pacers: make(map[string]*pacer)}
 }
 
-// A row counts calls, and those of them that were refused.
+// A row counts calls, and those of them that were refused, from a time on when the bucket
+// was full: the first call's, or later where some calls were followed by a pause.
 type row struct {
 	calls, lost int
-	begun       time.Time // when the first was sent
+	before      int       // calls before it was full
+	begun, last time.Time // when the first after that was sent, and the last
 }
 
 func (r *row) add(now time.Time) int {
-	if r.calls++; r.calls == 1 {
-		r.begun = now
+	if r.lost == 0 && float64(r.calls-r.before) <= now.Sub(r.last).Seconds()*firstRate {
+		r.before, r.begun = r.calls, now
 	}
+	r.calls++
+	r.last = now
 	return r.calls
 }
 
 // lose notes that the call with that number was refused, and returns what was let
-// by before it.
+// by before it; nothing where it was sent before the bucket was full.
 func (r *row) lose(number int, sent time.Time) point {
-	p := point{sent.Sub(r.begun).Seconds(), float64(number - 1 - r.lost)}
+	var p point
+	if number > r.before {
+		p = point{sent.Sub(r.begun).Seconds(), float64(number - 1 - r.before - r.lost)}
+	}
 	r.lost++
 	return p
 }

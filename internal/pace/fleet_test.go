@@ -236,3 +236,32 @@ func TestAFleetRemembersLittle(t *testing.T) {
 		}
 	})
 }
+
+// An account that was looked at before it is read, with a call or so, is in the fleet like
+// the others: what its bucket took in in the pause ran over.
+func TestAFleetWithCallsBefore(t *testing.T) {
+	refused := func(before int, ago time.Duration) (n int) {
+		synctest.Test(t, func(t *testing.T) {
+			var f pace.Fleet
+			all := fleet(&f, 20, "", 20, 40)
+			for _, a := range all[:before] {
+				runAll(t, 1, a)
+				time.Sleep(ago / 20)
+			}
+			time.Sleep(ago)
+			runAll(t, 400, all...)
+			for _, a := range all {
+				n += a.refused
+			}
+		})
+		return n
+	}
+	want := refused(0, 0)
+	for _, before := range []int{2, 10, 20} {
+		for _, ago := range []time.Duration{time.Second, 10 * time.Second, 2 * time.Minute} {
+			if got := refused(before, ago); got > want+2 {
+				t.Errorf("%d of 20 made a call %s before: %d are refused, %d where none did", before, ago, got, want)
+			}
+		}
+	}
+}
