@@ -89,7 +89,7 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 				continue
 			}
 			err = away(ctx, err)
-		} else if lost && p.begun && !p.ending {
+		} else if lost && p.begun && (!p.ending || pgconn.SafeToRetry(err)) {
 			err = away(ctx, err)
 		}
 		if len(p.waiting) > 0 {

@@ -445,9 +445,19 @@ func TestCutWhileIdle(t *testing.T) {
 	}
 	proxy.Down(true)
 	proxy.Down(false)
-	if err := tx.Commit(); err == nil || isAway(err) {
-		t.Errorf("committed over a connection that was cut in the middle: %v, want a fault that may have been kept", err)
+	if err := tx.Commit(); !isAway(err) { // which was never sent
+		t.Errorf("committed over a connection that was cut in the middle: %v, want an Away", err)
 	}
+	tx.Rollback()
+	tx = begun(t, d.BeginWrite)
+	if _, err := tx.ExecContext(t.Context(), `update word set value = '3'`); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Cut(1, false)
+	if err := tx.Commit(); err == nil || isAway(err) {
+		t.Errorf("its commit was sent, and nobody answered: %v, want a fault that may have been kept", err)
+	}
+	proxy.Cut(0, false)
 	tx.Rollback()
 	if got, err := kept(t, d, "x"); err != nil || got != "2" {
 		t.Errorf("x is %q, %v; want 2", got, err)
