@@ -53,13 +53,12 @@ func New(s *store.Store, log *zap.Logger) *Door { return &Door{Store: s, Log: lo
 // without a row, what must have one, that is a fault. Expect is the store's: see Write.
 func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(tx *store.Tx, e *serval.Event) error, expect ...func(*store.Tx)) error {
-	if isServed(who) {
-		d.Passage.enter()
-		defer d.Passage.leave()
-	}
+	visit := visit{of: &d.Passage}
+	defer visit.end()
 	err := authorize(who, what)
 	if err == nil {
 		err = d.Store.Write(ctx, d.Now(), func(tx *store.Tx) error {
+			visit.begin(who)
 			e := Event(who, what, target, serval.OutcomeDone)
 			if err := f(tx, &e); err != nil {
 				return err
@@ -87,13 +86,14 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 // View runs f as who without writing. Refusals are recorded.
 func (d *Door) View(ctx context.Context, who serval.Principal, what serval.Action, target string,
 	f func(v *store.View) error) error {
-	if isServed(who) {
-		d.Passage.enter()
-		defer d.Passage.leave()
-	}
+	visit := visit{of: &d.Passage}
+	defer visit.end()
 	err := authorize(who, what)
 	if err == nil {
-		err = d.Store.Read(ctx, f)
+		err = d.Store.Read(ctx, func(v *store.View) error {
+			visit.begin(who)
+			return f(v)
+		})
 	}
 	if serval.IsRefusal(err) {
 		d.Refused(ctx, who, what, target, err)

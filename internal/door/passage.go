@@ -24,6 +24,29 @@ func isServed(who serval.Principal) bool {
 	return who.Kind != serval.KindWorker && who.Kind != serval.KindSystem
 }
 
+// A visit is that of one person, from when there is a connection to the database for
+// them: whoever still waits for one may wait for that of what would stand back.
+type visit struct {
+	of      *Passage
+	entered bool
+}
+
+// begin notes that who is being served now, whom a transaction that is run again has
+// been already.
+func (v *visit) begin(who serval.Principal) {
+	if !v.entered && isServed(who) {
+		v.entered = true
+		v.of.enter()
+	}
+}
+
+// end is called in the end.
+func (v *visit) end() {
+	if v.entered {
+		v.of.leave()
+	}
+}
+
 // enter notes that somebody is being served. Call leave in the end.
 func (p *Passage) enter() {
 	p.mu.Lock()

@@ -158,3 +158,24 @@ func TestStandBack(t *testing.T) {
 		}
 	})
 }
+
+// Somebody is served once, also where the transaction is run again, and from then on
+// when it begins: whoever waits for a connection may wait for that of a haul.
+func TestVisit(t *testing.T) {
+	var p Passage
+	v := visit{of: &p}
+	if v.end(); p.people != 0 {
+		t.Errorf("%d are served before anything began", p.people)
+	}
+	person := serval.Principal{Kind: serval.KindPerson}
+	v.begin(serval.System())
+	if v.begin(person); p.people != 1 {
+		t.Errorf("%d are served, want one", p.people)
+	}
+	if v.begin(person); p.people != 1 {
+		t.Errorf("run again, %d are served, want one", p.people)
+	}
+	if v.end(); p.people != 0 {
+		t.Errorf("%d are served in the end", p.people)
+	}
+}
