@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -209,18 +210,29 @@ func (l *lint) public(who string) {
 // isAnybody reports whether a value of the condition is a pattern for organizations,
 // accounts or endpoints, which others have too.
 func (c *condition) isAnybody() bool {
-	return (c.test == testLike || c.test == testARN) && slices.ContainsFunc(c.values, func(v string) bool {
-		switch c.key.lower {
-		case "aws:principalorgpaths":
+	return slices.ContainsFunc(c.values, func(v string) bool {
+		if strings.EqualFold(v, "${"+c.key.name+"}") {
+			return true // what it is itself
+		}
+		switch {
+		case c.test != testLike && c.test != testARN:
+			return false
+		case c.key.lower == "aws:principalorgpaths":
 			v, _, _ = strings.Cut(v, "/")
-		case "aws:principalarn":
+		case c.key.lower == "aws:principalarn" && c.test == testARN:
 			if parts := strings.SplitN(v, ":", 6); len(parts) == 6 {
 				v = parts[4]
 			}
+		case c.key.lower == "aws:principalarn" && ofOneAccount.MatchString(v):
+			return false
 		}
 		return strings.ContainsAny(v, "*?")
 	})
 }
+
+// ofOneAccount is a pattern of StringLike for ARNs of one account: its stars, which go
+// beyond colons, come behind that.
+var ofOneAccount = regexp.MustCompile(`^arn:[a-z-]+:(iam|sts)::[0-9]{12}([:*?]|$)`)
 
 // principal finds who is trusted beside our provider.
 func (l *lint) principal(p *principal, web, assume, saml bool) {
