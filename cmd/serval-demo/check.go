@@ -246,13 +246,13 @@ func (s *story) works(ctx context.Context) (string, error) {
 	return fmt.Sprintf("%d roles listed", n), err
 }
 
-// shorten has the access end soon, and a session be used before. Where nearly all of
-// that time was over before it could be, everything is asked for again, and ends later.
+// shorten has the access end soon, and a session be used before. Where that time was
+// over before it could be, everything is asked for again, and ends later.
 func (s *story) shorten(ctx context.Context) (string, error) {
 	for last := lastTime; ; last *= 2 {
 		end := time.Now().Add(last).Truncate(time.Second)
 		seen, err := s.usedUntil(ctx, end)
-		if err == nil || time.Until(end) > last/2 || last > time.Minute {
+		if err == nil || time.Until(end) > time.Second || last > time.Minute {
 			return seen, err
 		}
 		// What is left of it ends, unless it has.
