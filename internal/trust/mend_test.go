@@ -48,6 +48,7 @@ var mends = []struct {
 	{"a Deny", policy(when(aud), denied("")), web(), ""},
 	{"all but us", policy(statementOf("Allow", `"NotPrincipal": {"Federated": "`+ourProvider+`"}`, webAction, "")), web(), ""},
 	{"all actions but this", policy(`{"Effect": "Allow", ` + federated + `, "NotAction": "sts:AssumeRoleWithWebIdentity"}`), web(), ""},
+	{"a key of an issuer that has nothing to do with it", policy(when(`{"StringEquals": {"accounts.google.com:aud": "0oa1"}}`)), web(), ""},
 	{"MFA", policy(when(`{"Bool": {"aws:MultiFactorAuthPresent": "true"}}`)), web(), ""},
 	{"an audience that is excluded", policy(when(`{"StringNotEquals": {"` + ourPrefix + `:aud": "0oa1"}}`)), web(), ""},
 	{"tags of another value", policy(when(aud), statementOf("Allow", federated, `"sts:TagSession"`, `{"StringEquals": {"aws:RequestTag/team": "b"}}`)), web("passes_tags", map[string]string{"team": "a"}), ""},
@@ -75,6 +76,48 @@ func TestPolicy_Judge_mend(t *testing.T) {
 			if after := parse(t, v.Mend.JSON).Judge(c); after.Verdict != Works {
 				t.Errorf("%s: mended, it is %q (%s)\n%s", row.name, after.Verdict, after.Reason, v.Mend.JSON)
 			}
+		}
+	}
+}
+
+// A mend lets in who asks, and nobody beside: what was wrong goes, what else is trusted
+// stays, and nobody is given an action who has not asked for it.
+func TestMend_narrow(t *testing.T) {
+	const stranger = "arn:aws:iam::777788889999:role/stranger"
+	for _, row := range []struct {
+		name       string
+		policy     string
+		given      given
+		has, lacks []string
+		statements int
+	}{
+		{"one audience is replaced", policy(when(`{"StringEquals": {"` + ourPrefix + `:aud": "0oaOLD"}}`)), web(), []string{`"0oa1"`}, []string{"0oaOLD"}, 1},
+		{"of several none is", policy(when(`{"StringEquals": {"` + ourPrefix + `:aud": ["0oaA", "0oaB"]}}`)), web(), []string{`"0oa1"`, "0oaA", "0oaB"}, nil, 1},
+		{"an account that may tag is not let in", policy(statementOf("Allow", rootOf, `"sts:TagSession"`, "")), assume(), []string{worker, `"sts:ExternalId": "xid-1"`}, nil, 2},
+		{"nor is a stranger who may tag as well", policy(statementOf("Allow", `"Principal": {"AWS": ["`+worker+`", "`+stranger+`"]}`, `"sts:TagSession"`, "")), assume(), []string{worker}, nil, 2},
+		{"a provider that is alone in its statement may do what it asks for there", policy(statementOf("Allow", federated, `"sts:AssumeRole"`, aud)), web(), []string{`"sts:AssumeRoleWithWebIdentity"`}, nil, 1},
+		{"an account that may do something else may not", policy(statementOf("Allow", rootOf, `"sts:AssumeRoleWithSAML"`, "")), assume(), []string{worker}, nil, 2},
+		{"nor a provider beside another", policy(statementOf("Allow", `"Principal": {"Federated": ["`+ourProvider+`", "accounts.google.com"]}`, `"sts:AssumeRole"`, "")), web(), []string{`:aud": "0oa1"`}, nil, 2},
+		{"without an External ID none is asked for", policy(), assume("external_id", nil), []string{worker}, []string{"ExternalId"}, 1},
+		{"nor one that would be a pattern", policy(), assume("external_id", "x*"), []string{worker}, []string{"ExternalId"}, 1},
+	} {
+		v := parse(t, row.policy).Judge(row.given(t))
+		if v.Mend == nil {
+			t.Errorf("%s: no mend (%s)", row.name, v.Reason)
+			continue
+		}
+		for _, want := range row.has {
+			if !strings.Contains(v.Mend.JSON, want) {
+				t.Errorf("%s: without %s\n%s", row.name, want, v.Mend.JSON)
+			}
+		}
+		for _, not := range row.lacks {
+			if strings.Contains(v.Mend.JSON, not) {
+				t.Errorf("%s: with %s\n%s", row.name, not, v.Mend.JSON)
+			}
+		}
+		if n := strings.Count(v.Mend.JSON, `"Effect"`); n != row.statements {
+			t.Errorf("%s: %d statements, want %d\n%s", row.name, n, row.statements, v.Mend.JSON)
 		}
 	}
 }
