@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awssts"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -40,7 +40,7 @@ func startMinIO(t *testing.T, issuer string) (endpoint, roleARN string) {
 		}
 		t.Skip(missing)
 	}
-	address := ownPort(t)
+	address := porttest.Own(t)
 	cmd := exec.Command(binary, "server", "--address", address, t.TempDir())
 	cmd.Env = []string{
 		"HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH"), "MINIO_BROWSER=off", "MINIO_ROOT_USER=root", "MINIO_ROOT_PASSWORD=of-this-test-alone",
@@ -87,29 +87,6 @@ func startMinIO(t *testing.T, issuer string) (endpoint, roleARN string) {
 		t.Fatal("MinIO names no role after a minute")
 	}
 	return "http://" + address, roleARN
-}
-
-// ownPort returns an address on loopback that is for whoever listens there by its
-// name: until the test ends nobody else is given its port, for a connection or
-// for a server at any port.
-func ownPort(t *testing.T) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) })
-	// It never listens, and so leaves that to another who reuses the address, as Go's servers do.
-	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
-		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
 }
 
 var minioRole = regexp.MustCompile(`arn:minio:iam:::role/[\w-]+`)

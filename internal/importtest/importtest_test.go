@@ -116,8 +116,9 @@ var table = map[string]rule{
 	"internal/idptest":    {ours: "serval", theirs: "github.com/go-jose/go-jose/v4"},
 	"internal/dnstest":    {theirs: "golang.org/x/net"},
 	"internal/docstest":   {},
-	"internal/kubetest":   {},
+	"internal/kubetest":   {ours: "porttest"},
 	"internal/pgtest":     {theirs: "github.com/jackc/pgx/v5"},
+	"internal/porttest":   {},
 	"internal/sqlitetest": {},
 	"internal/storetest":  {ours: "serval store"},
 	// AWS's evaluation of policies, for fakes.

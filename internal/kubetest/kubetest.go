@@ -29,6 +29,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 )
 
 // Tool returns the path of a program that the stage has built, Serval's own among
@@ -84,7 +86,7 @@ func Start(t testing.TB) *Cluster {
 			t.Fatal(err)
 		}
 	}
-	clients, peers, secure := freePort(t), freePort(t), freePort(t)
+	clients, peers, secure := porttest.Own(t), porttest.Own(t), porttest.Own(t)
 	store := "http://" + clients
 	c.Server = "https://" + secure
 	_, port, _ := net.SplitHostPort(secure)
@@ -170,29 +172,6 @@ func (c *Cluster) run(dir, path string, args ...string) (ended <-chan struct{}) 
 	}
 	c.t.Cleanup(func() { log.Close() })
 	return start(c.t, log, nil, path, args...).ended
-}
-
-// freePort returns an address on loopback where nobody listens. Until the test ends
-// its port is given to nobody who asks for any, for a connection or for a server: it
-// is for whoever listens there by its name.
-func freePort(t testing.TB) string {
-	t.Helper()
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { syscall.Close(fd) })
-	// It never listens, and so leaves that to another who reuses the address, as Go's servers do.
-	err = errors.Join(syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1),
-		syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	at, err := syscall.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", at.(*syscall.SockaddrInet4).Port)
 }
 
 // check asks the API server whether it is ready.

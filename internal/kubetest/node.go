@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 )
 
 // The identity that pods run under.
@@ -160,7 +162,7 @@ func StartWhole(t testing.TB) (*Cluster, *Node) {
 	c.run(dir, controllers, "--kubeconfig="+config, "--root-ca-file="+c.CAFile, "--service-account-private-key-file="+filepath.Join(filepath.Dir(filepath.Dir(c.CAFile)), "sa.key"),
 		"--leader-elect=false", "--use-service-account-credentials=false", "--bind-address=127.0.0.1", "--secure-port=0",
 		"--controllers=*,-node-lifecycle-controller,-taint-eviction-controller,-cloud-node-lifecycle-controller,-node-ipam-controller")
-	c.run(dir, scheduler, "--kubeconfig="+config, "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port="+portOf(freePort(t)))
+	c.run(dir, scheduler, "--kubeconfig="+config, "--leader-elect=false", "--bind-address=127.0.0.1", "--secure-port="+portOf(porttest.Own(t)))
 	n := &Node{Programs: map[string]string{}, c: c, t: t, dir: folder(t), pods: map[string]*running{}, logs: map[string][]*log{}}
 	c.Create("/api/v1/nodes", map[string]any{"metadata": map[string]any{
 		"name": "node", "labels": map[string]string{"kubernetes.io/hostname": "node", "topology.kubernetes.io/zone": "a"},

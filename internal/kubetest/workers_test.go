@@ -20,6 +20,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
@@ -202,7 +203,7 @@ func (w *world) worker(name string, shard int) *daemon {
 	if err := os.WriteFile(token, []byte(w.cluster.Token(namespace, workerAccount, audience)), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	d := &daemon{world: w, name: name, binary: "serval-worker", args: []string{"run"}, adminAt: freePort(w.t)}
+	d := &daemon{world: w, name: name, binary: "serval-worker", args: []string{"run"}, adminAt: porttest.Own(w.t)}
 	aws := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		d.mu.Lock()
 		d.asked++
