@@ -80,7 +80,7 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 		p.failed = ErrHeld
 	}
 	for try := 1; p.failed == nil; try++ {
-		lost, err := p.sendOnce(ctx, more, read)
+		err := p.sendOnce(ctx, more, read)
 		if err != nil && !p.begun && try < connectTries && ctx.Err() == nil && pgconn.SafeToRetry(err) {
 			p.drop()
 			var conn *sql.Conn
@@ -89,8 +89,8 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 				continue
 			}
 			err = away(ctx, err)
-		} else if lost && p.begun && (!p.ending || pgconn.SafeToRetry(err)) {
-			err = away(ctx, err)
+		} else if p.begun && (!p.ending || pgconn.SafeToRetry(err)) {
+			err = p.unfinished(ctx, err)
 		}
 		if len(p.waiting) > 0 {
 			p.failed = err
@@ -101,8 +101,7 @@ func (p *pipeline) send(ctx context.Context, more func(*pgx.Batch), read func(*p
 	return p.failed
 }
 
-// sendOnce reports, beside its error, whether that cost the connection.
-func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(*pgx.Conn, pgx.BatchResults) error) (lost bool, err error) {
+func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read func(*pgx.Conn, pgx.BatchResults) error) error {
 	batch := &pgx.Batch{}
 	for _, s := range p.waiting {
 		batch.Queue(s.query, s.args...)
@@ -111,7 +110,7 @@ func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read fun
 		batch.Queue(s.query, s.args...)
 	}
 	more(batch)
-	err = p.conn.Raw(func(c any) error {
+	return p.conn.Raw(func(c any) error {
 		conn := c.(*stdlib.Conn).Conn()
 		results := conn.SendBatch(ctx, batch)
 		err := p.answers(ctx, conn, results)
@@ -121,10 +120,8 @@ func (p *pipeline) sendOnce(ctx context.Context, more func(*pgx.Batch), read fun
 		if closing := results.Close(); err == nil && !p.kept { // what fails behind the commit undoes nothing
 			err = closing
 		}
-		lost = conn.IsClosed()
 		return err
 	})
-	return lost, err
 }
 
 // answers reads the answers to what waited.
