@@ -236,7 +236,7 @@ func (c *Client) PushDelta(ctx context.Context, d serval.Delta) (wire.Push, erro
 
 // taken returns roles as the upstream that the sync was opened with takes them.
 func (c *Client) taken(accountID string, generation int64, roles []serval.Role) []serval.Role {
-	if opened, ok := c.takes.Load(accountID); ok && opened == generation {
+	if opened, _ := c.takes.Load(accountID); opened == generation {
 		return roles
 	}
 	plain := slices.Clone(roles)
@@ -387,7 +387,7 @@ var kinds = map[int]serval.Kind{
 func refusal(res *http.Response) error {
 	kind, known := kinds[res.StatusCode]
 	switch {
-	case !known && res.StatusCode >= 500:
+	case res.StatusCode >= 500:
 		kind = serval.Unavailable
 	case !known:
 		kind = serval.Invalid

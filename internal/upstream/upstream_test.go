@@ -306,6 +306,8 @@ func TestRefusalsHaveTheirKind(t *testing.T) {
 		{413, `<html>nginx</html>`, serval.TooLarge, "The upstream answered 413 Request Entity Too Large."},
 		{502, ``, serval.Unavailable, "The upstream answered 502 Bad Gateway."},
 		{404, `404 page not found`, serval.Unavailable, "The upstream answered 404 Not Found."},
+		{409, `<html>nginx</html>`, serval.Unavailable, "The upstream answered 409 Conflict."},
+		{403, `{"message":"` + strings.Repeat("x", 501) + `"}`, serval.Denied, strings.Repeat("x", 500) + "…"},
 		{418, `{}`, serval.Invalid, "The upstream answered 418 I'm a teapot."},
 	} {
 		t.Run(fmt.Sprint(test.status, " ", test.envelope), func(t *testing.T) {
@@ -374,6 +376,29 @@ func hangUp(w http.ResponseWriter) {
 	conn, _, err := w.(http.Hijacker).Hijack()
 	if err == nil {
 		conn.Close()
+	}
+}
+
+// Without a generation no push of the sync could be told from an older one's.
+func TestASyncHasAGeneration(t *testing.T) {
+	for _, answer := range []string{`{}`, `{"generation":-1}`} {
+		f := newFar(t)
+		f.answer = func(w http.ResponseWriter, _ *http.Request) bool { io.WriteString(w, answer); return true }
+		if _, err := f.client(t).OpenSync(t.Context(), account, "worker-0", serval.SyncFull); err == nil || serval.IsRefusal(err) {
+			t.Errorf("%s: OpenSync = %v; want a fault", answer, err)
+		}
+	}
+}
+
+// Only an account that another worker has is busy, whatever else is said until when.
+func TestARefusalThatIsNoConflictIsNotBusy(t *testing.T) {
+	f := newFar(t)
+	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
+		f.refuse(w, http.StatusForbidden, "permission_denied", "No.", map[string]string{"until": looked.Format(time.RFC3339Nano)})
+		return true
+	}
+	if _, err := f.client(t).OpenSync(t.Context(), account, "worker-0", serval.SyncFull); isBusy(err, looked) || !serval.IsRefusal(err, serval.Denied) {
+		t.Errorf("OpenSync = %#v; want it denied, and nobody busy", err)
 	}
 }
 
@@ -457,6 +482,7 @@ func TestCheckURL(t *testing.T) {
 		{"http://127.0.0.1.example.com", false, false},
 		{"https://ana:password@serval.example.com", false, false},
 		{"https://serval.example.com/?x=1", false, false},
+		{"https://serval.example.com/#x", false, false},
 		{"ftp://serval.example.com", true, false},
 		{"serval.example.com", false, false},
 		{"https://", false, false},
@@ -479,8 +505,17 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	halfway := newFar(t)
+	halfway.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		io.WriteString(w, `{"version":`)
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+		return true
+	}
+	half := halfway.client(t)
 	for name, call := range map[string]func(context.Context) error{
-		"Accounts": func(ctx context.Context) error { _, err := c.Accounts(ctx, "", time.Minute); return err },
+		"Accounts":                func(ctx context.Context) error { _, err := c.Accounts(ctx, "", time.Minute); return err },
+		"Accounts, in mid-answer": func(ctx context.Context) error { _, err := half.Accounts(ctx, "", time.Minute); return err },
 		"OpenSync": func(ctx context.Context) error {
 			_, err := c.OpenSync(ctx, account, "worker-0", serval.SyncFull)
 			return err
@@ -490,6 +525,8 @@ func TestCallsEndWithTheirContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		if err := call(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s = %v; want that the deadline passed", name, err)
+		} else if strings.Contains(err.Error(), "wait=") {
+			t.Errorf("%s shows the query of its URL: %v", name, err)
 		}
 		cancel()
 	}
