@@ -23,6 +23,10 @@ func TestMends(t *testing.T) {
 	}
 	chained := account
 	chained.Via = []serval.Hop{{RoleARN: hop, ExternalID: "hop-id"}}
+	open := account
+	open.Via = []serval.Hop{{RoleARN: hop}}
+	plain := account
+	plain.WorkflowRoleARN = ""
 	causes := func(c ...serval.Cause) []serval.Cause { return c }
 	for _, tt := range []struct {
 		name    string
@@ -49,6 +53,11 @@ func TestMends(t *testing.T) {
 			[]string{"json:\"Resource\": \"arn:aws:iam::111122223333:role/serval/*\""}},
 		{"the workflow role's trust", serval.Finding{Causes: causes(serval.CauseExternalID), Target: account.WorkflowRoleARN}, account, trusted,
 			[]string{"json:Trust policy of " + account.WorkflowRoleARN + "\n{"}},
+		{"of none of the way", serval.Finding{Causes: causes(serval.CauseExternalID), Target: "arn:aws:iam::111122223333:role/another"}, account, trusted,
+			[]string{"json:Trust policy of " + account.RoleARN + "\n{"}},
+		{"of nothing, and there is no workflow role", serval.Finding{Causes: causes(serval.CauseExternalID)}, plain, trusted,
+			[]string{"json:Trust policy of " + account.RoleARN + "\n{"}},
+		{"a hop without an External ID", serval.Finding{Causes: causes(serval.CauseTagSessionTrust), Target: hop}, open, trusted, nil},
 		{"retired", serval.Finding{Causes: causes(serval.CauseRetiredActions), Target: account.RoleARN, Actions: serval.RetiredActions()}, account, trusted,
 			[]string{"json:\"iam:ListRoles\""}},
 		{"packed", serval.Finding{Causes: causes(serval.CausePackedPolicy)}, account, trusted, []string{"shell:--disable-session-tags"}},
