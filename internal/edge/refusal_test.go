@@ -13,7 +13,7 @@ import (
 type away string
 
 func (a away) Error() string { return string(a) }
-func (a away) Passing() bool { return true }
+func (a away) Passing() bool { return a != "stays" }
 
 // What took too long is no fault of the program's: whoever asked may try again.
 func TestExplain(t *testing.T) {
@@ -27,6 +27,8 @@ func TestExplain(t *testing.T) {
 		{errors.Join(serval.Refuse(serval.Conflict, "twice"), context.DeadlineExceeded), 409, "conflict"},
 		{errors.New("CANARY"), 500, CodeInternal},
 		{fmt.Errorf("beginning to read: %w", away("CANARY")), 503, "unavailable"},
+		{fmt.Errorf("beginning to read: %w", away("stays")), 500, CodeInternal},
+		{serval.Refuse("a kind of a later version", "no"), 500, CodeInternal},
 		{Misfit{Status: 405, Kind: serval.Invalid, Reason: "no"}, 405, "invalid_argument"},
 	} {
 		status, e := Explain(test.err)

@@ -26,6 +26,9 @@ func Stream(w http.ResponseWriter, r *http.Request, most int64) (io.Reader, erro
 	case "", "identity":
 	case "gzip":
 		z, err := gzip.NewReader(body)
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF // not even its head came
+		}
 		if err != nil {
 			return nil, senders(err)
 		}
