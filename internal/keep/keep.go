@@ -190,10 +190,8 @@ func (k *Keep) put(path string, text []byte, modified time.Time) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if !modified.IsZero() {
-		if err := os.Chtimes(f.Name(), time.Time{}, modified); err != nil {
-			return err
-		}
+	if err := os.Chtimes(f.Name(), time.Time{}, modified); err != nil { // a zero time changes nothing
+		return err
 	}
 	return os.Rename(f.Name(), path)
 }

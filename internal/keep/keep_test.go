@@ -149,7 +149,10 @@ func TestDamaged(t *testing.T) {
 		"another key": func(_ *testing.T, k *Keep, _ string) error {
 			return os.WriteFile(filepath.Join(k.dir, keyFile), []byte("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), 0o600)
 		},
-		"no key":      func(_ *testing.T, k *Keep, _ string) error { return os.Remove(filepath.Join(k.dir, keyFile)) },
+		"no key": func(_ *testing.T, k *Keep, _ string) error { return os.Remove(filepath.Join(k.dir, keyFile)) },
+		"a short key": func(_ *testing.T, k *Keep, _ string) error {
+			return os.WriteFile(filepath.Join(k.dir, keyFile), []byte("AAAAAAAAAAAAAAAAAAAAAA=="), 0o600)
+		},
 		"a wrong key": func(_ *testing.T, k *Keep, _ string) error { return os.Truncate(filepath.Join(k.dir, keyFile), 10) },
 	} {
 		k := open(t, t.TempDir(), nil, c)
@@ -164,6 +167,9 @@ func TestDamaged(t *testing.T) {
 		if got := k.has(t, paper); got != "anew" {
 			t.Errorf("%s: written anew it is read as %q", name, got)
 		}
+		if key, err := k.key(); err != nil || len(key.Reveal()) != 44 {
+			t.Errorf("%s: the key is none of 32 bytes now: %v", name, err)
+		}
 	}
 	k := open(t, t.TempDir(), nil, c)
 	k.mustWrite(t, paper, "a canary", noon.Add(time.Hour))
@@ -173,6 +179,20 @@ func TestDamaged(t *testing.T) {
 	}
 	if _, err := k.Read(paper, new(string)); err == nil {
 		t.Error("a link was followed")
+	}
+	if err := errors.Join(os.Rename(file+"x", file), os.Truncate(file, maxFile+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Read(paper, new(string)); err == nil {
+		t.Error("a file that is too long was read")
+	}
+	k.mustWrite(t, paper, "a canary", noon.Add(time.Hour))
+	key := filepath.Join(k.dir, keyFile)
+	if err := errors.Join(os.Rename(key, key+"x"), os.Symlink(key+"x", key)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Read(paper, new(string)); err == nil {
+		t.Error("a link to a key was followed")
 	}
 }
 
@@ -289,7 +309,18 @@ func TestRing(t *testing.T) {
 	if got := forgetful.has(t, paper); got != "kept" {
 		t.Errorf("with a keychain that keeps nothing: %q", got)
 	}
+	// Nor is one that keeps something else: what it gives would open nothing.
+	stubborn := open(t, t.TempDir(), keepsAnother{}, c)
+	stubborn.mustWrite(t, paper, "kept", noon.Add(time.Hour))
+	if got := stubborn.has(t, paper); got != "kept" || stubborn.KeyPlace() != "a file beside it" {
+		t.Errorf("with a keychain that keeps something else: %q, its key in %s", got, stubborn.KeyPlace())
+	}
 }
+
+// keepsAnother is a keychain that has what nobody gave it.
+type keepsAnother struct{ forgets }
+
+func (keepsAnother) Find(string) (serval.Secret, error) { return serval.NewSecret("another"), nil }
 
 type forgets struct{}
 
@@ -332,6 +363,10 @@ func TestNoRing(t *testing.T) {
 	desktop := map[string]string{"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bus", "DISPLAY": ":0"}
 	if System(func(name string) string { return desktop[name] }) == nil {
 		t.Error("a desktop has no keychain")
+	}
+	wayland := map[string]string{"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/user/1000/bus", "WAYLAND_DISPLAY": "wayland-0"}
+	if System(func(name string) string { return wayland[name] }) == nil {
+		t.Error("a desktop of Wayland has no keychain")
 	}
 	for name, change := range map[string][2]string{"no bus": {"DBUS_SESSION_BUS_ADDRESS", ""}, "no display": {"DISPLAY", ""}, "over SSH": {"SSH_CONNECTION", "x"}} {
 		if System(func(name string) string {
