@@ -2,7 +2,6 @@ package trust
 
 import (
 	"maps"
-	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -227,13 +226,7 @@ func (q *question) holdsAbsent(c *condition) truth {
 // resolved is unknown where a variable in the values has no value: "this might
 // cause the entire statement to be invalid".
 func (q *question) resolved(c *condition) truth {
-	if !q.variables {
-		return yes
-	}
 	for _, v := range c.values {
-		if !strings.Contains(v, "${") {
-			continue
-		}
 		if _, t := q.expand(v, true); t != yes {
 			return unknown
 		}
@@ -259,20 +252,13 @@ func null(present truth, values []string) truth {
 
 // match compares one value of the policy with one of the request.
 func (q *question) match(t test, want, got string, k kind) truth {
-	if q.variables && strings.Contains(want, "${") {
-		switch t {
-		case testEquals, testEqualsFold, testLike, testARN:
-		default:
-			return unknown // "You can't use a policy variable with other operators"
-		}
-	}
 	if k == kindAddress && t != testAddress {
 		return unknown // "Works with IP address operators"
 	}
 	if k == kindTime || k == kindEpoch {
 		return q.matchTime(t, want, k)
 	}
-	switch t {
+	switch t { // "You can't use a policy variable with other operators": to those it is no value
 	case testEquals, testEqualsFold, testLike:
 		want, resolved := q.expand(want, t == testLike)
 		if resolved != yes {
@@ -396,7 +382,7 @@ func parseNumber(s string) (float64, bool) {
 		return 0, false
 	}
 	f, err := strconv.ParseFloat(s, 64)
-	return f, err == nil && !math.IsInf(f, 0)
+	return f, err == nil
 }
 
 func compareNumbers(t test, got, want float64) truth {

@@ -29,6 +29,7 @@ func TestMatch(t *testing.T) {
 		{testEqualsFold, "ä", "ä", kindText, yes},
 		{testEqualsFold, "Ä", "ä", kindText, unknown},
 		{testEqualsFold, "a", "ä", kindText, unknown},
+		{testEqualsFold, "ä", "a", kindText, unknown},
 
 		{testNumericLess, "10", "9.5", kindText, yes},
 		{testNumericLess, "1e1", "+9", kindText, yes},
@@ -52,9 +53,17 @@ func TestMatch(t *testing.T) {
 		{testARN, "arn:aws:iam::*:role/dev", ourRole, kindText, yes},
 		{testARN, "arn:aws:iam::111122223333:role/${aws:PrincipalTag/none}", ourRole, kindText, unknown},
 		{testARN, "role/dev", ourRole, kindText, unknown},
+		{testARN, ourRole, "arn:aws", kindText, unknown},
+		{testARN, "id:aws:iam::111122223333:role/dev", ourRole, kindText, unknown},
+		{testARN, ourRole, "id:aws:iam::111122223333:role/dev", kindText, unknown},
 
 		{testDateLess, "2026-03-01T12:00:01Z", "", kindTime, yes},
 		{testDateLess, "noon", "", kindTime, unknown},
+		{testDateLess, "2027", "", kindTime, unknown}, // a year, or seconds
+		{testDateLess, "20270301120000", "", kindTime, unknown},
+		{testDateLess, "2026-03-02", "2026-03-01", kindText, yes},
+		{testDateLess, "2026-03-02", "noon", kindText, unknown},
+		{testDateGreater, "noon", "2026-03-01", kindText, unknown},
 		{testDateLess, "${aws:CurrentTime}", "", kindTime, unknown},
 		{testNumericLess, "1772366401", "", kindEpoch, yes},
 		{testNumericLess, "1772366401", "", kindTime, unknown},
@@ -72,7 +81,8 @@ func TestMatch(t *testing.T) {
 }
 
 func TestHolds(t *testing.T) {
-	here := Context{Action: "sts:AssumeRole", RoleARN: ourRole, SessionName: Of("ana"), ExternalID: Absent()}
+	here := Context{Action: "sts:AssumeRole", RoleARN: ourRole, SessionName: Of("ana"), ExternalID: Absent(), SourceIdentity: Of(""),
+		Now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	for _, row := range []struct {
 		condition condition
 		truth     truth
@@ -82,6 +92,11 @@ func TestHolds(t *testing.T) {
 		{condition{test: testEquals, key: newKey("sts:RoleSessionName"), negated: true}, unknown},
 		{condition{test: testUnknown, key: newKey("sts:ExternalId"), values: []string{"x"}}, unknown},
 		{condition{test: testEquals, key: newKey("sts:ExternalId"), values: []string{"x"}}, no},
+		// An empty text is a null data set for an operator of sets only, and a time is none.
+		{condition{test: testEquals, key: newKey("sts:SourceIdentity"), values: []string{""}}, yes},
+		{condition{test: testEquals, key: newKey("sts:SourceIdentity"), values: []string{"x"}, set: allOf}, yes},
+		{condition{test: testEquals, key: newKey("sts:SourceIdentity"), values: []string{""}, set: anyOf}, no},
+		{condition{test: testDateLess, key: newKey("aws:CurrentTime"), values: []string{"2026-03-01"}, set: allOf}, no},
 		// Without variables in the version's language a text that looks like one is a text.
 		{condition{test: testEquals, key: newKey("sts:RoleSessionName"), values: []string{"${sts:ExternalId}"}, negated: true}, yes},
 	} {
@@ -153,6 +168,9 @@ func TestWriteTerraform(t *testing.T) {
 		`{}`:                          "{}",
 		`[]`:                          "[]",
 		`{"a": {}, "b_1": [], "": 1}`: "{\n  a   = {}\n  b_1 = []\n  \"\"  = \"1\"\n}",
+		`{"é": 1}`:                    "{\n  \"é\" = \"1\"\n}",
+		`{"a{": 1, "a[": 1}`:          "{\n  \"a{\" = \"1\"\n  \"a[\" = \"1\"\n}",
+		`{"a.b": 1}`:                  "{\n  \"a.b\" = \"1\"\n}",
 		`{"1a": "${x}", "a:b": true}`: "{\n  \"1a\"  = \"$${x}\"\n  \"a:b\" = true\n}",
 	} {
 		n, err := readJSON("a text", []byte(text), 10)

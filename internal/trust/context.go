@@ -194,7 +194,7 @@ func (c *Context) set(name string, n *node) error {
 		return nil
 	case "now":
 		at, err := time.Parse(time.RFC3339, n.text)
-		if n.kind != '"' || err != nil {
+		if err != nil {
 			return refuse("now: an RFC 3339 time, not %s.", n.brief())
 		}
 		c.Now = at

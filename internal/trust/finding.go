@@ -318,7 +318,7 @@ func (l *lint) audience() {
 		opens := func(v string) bool {
 			return c.test == testLike && strings.ContainsAny(v, "*?") || l.policy.variables && strings.Contains(v, "${")
 		}
-		j := slices.IndexFunc(c.values, func(v string) bool { return v != l.Audience && !opens(v) })
+		j := slices.IndexFunc(c.values, func(v string) bool { return v != l.Audience })
 		switch {
 		case slices.ContainsFunc(c.values, opens):
 			l.find(FindingAudienceWildcard, High, mend, "%s accepts tokens that were made for other clients: %s.", l.s, c)

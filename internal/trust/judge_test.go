@@ -160,6 +160,7 @@ var table = []struct {
 	{"a Deny of somebody else", pLogic + "an explicit deny applies if it matches", policy(when(aud), denied(`{"StringEquals": {"`+ourPrefix+`:sub": "00u9"}}`)), web(), Works},
 	{"a Deny alone", pLogic + "implicit deny", policy(denied(aud)), web("audience", "other"), Fails},
 	{"a Deny that may match", pLogic + "an explicit deny applies if it matches", policy(when(aud), denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset), Unknown},
+	{"a Deny that may match, and one that does not", pLogic + "an explicit deny applies if it matches", policy(when(aud), denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`), denied(`{"StringEquals": {"`+ourPrefix+`:sub": "00u9"}}`)), web("source_ip", unset), Unknown},
 	{"an Allow that may match", pLogic + "an explicit allow applies if it matches", policy(when(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset), Unknown},
 	{"a possible Deny of what nothing allows", pLogic + "implicit deny", policy(denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset), Fails},
 	{"two Allows, the second matches", pLogic + "any statement that allows", policy(when(`{"StringEquals": {"`+ourPrefix+`:aud": "no"}}`), when(aud)), web(), Works},

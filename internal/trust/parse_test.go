@@ -88,7 +88,7 @@ func TestParseContext(t *testing.T) {
 	if diff := cmp.Diff(want, got, inside); diff != "" {
 		t.Errorf("a full context (-want +got):\n%s", diff)
 	}
-	for _, c := range []Context{want, {}, {PassesTags: SomeTags(), TransitiveTags: SomeKeys()}, {PassesTags: NoTags(), TransitiveTags: NoKeys(), AZP: Absent()}, {ClientIDs: Of("a", "b")}} {
+	for _, c := range []Context{want, {}, {Action: "sts:AssumeRoleWithWebIdentity", Issuer: Of(ourIssuer), ProviderARN: Of(ourProvider)}, {PassesTags: SomeTags(), TransitiveTags: SomeKeys()}, {PassesTags: NoTags(), TransitiveTags: NoKeys(), AZP: Absent()}, {ClientIDs: Of("a", "b")}} {
 		b, err := c.MarshalJSON()
 		if err != nil {
 			t.Fatal(err)
@@ -109,6 +109,10 @@ func TestParseContext(t *testing.T) {
 		{`{`, "The context is not JSON"},
 		{``, "The context is empty."},
 		{`{"action": null}`, "action: a text, not null."},
+		{`{"action": ""}`, `action: a text, not "".`},
+		{`{"role_arn": "` + strings.Repeat("x", maxText+1) + `"}`, "role_arn: a text, not "},
+		{`{"audience": {}}`, "audience: a text of at most 2048 bytes or null, not an object."},
+		{`{"amr": ["` + strings.Repeat("x", maxText+1) + `"]}`, "amr: a list of texts of at most 2048 bytes"},
 		{`{"subject": ["a"]}`, "subject: a text of at most 2048 bytes or null, not a list."},
 		{`{"subject": 7}`, "subject: a text of at most 2048 bytes or null, not 7."},
 		{`{"amr": [7]}`, "amr: a list of texts of at most 2048 bytes, with 7 in it."},
