@@ -325,6 +325,7 @@ func TestRefresh(t *testing.T) {
 			m.TokenAnswer = func(a map[string]any) { delete(a, "id_token") }
 		}, CauseToken},
 		{"email no longer verified", set("email_verified", false), CauseEmailVerified},
+		{"away", func(m *idptest.Misbehaviour) { m.AtToken = idptest.Answer{Status: 503, Body: "down"} }, CauseAway}, // which is no end
 		{"stale", shift("iat", 0), CauseIat}, // half an hour old by then
 	}
 	for _, tt := range tests {
@@ -369,12 +370,22 @@ func TestRefresh(t *testing.T) {
 			t.Errorf("not refused as %s: %v", serval.LoginRequired, err)
 		}
 	})
-	t.Run("without a token", func(t *testing.T) {
+	t.Run("what is not this provider's", func(t *testing.T) {
 		w := newWorld(t, nil)
-		_, err := w.p.Refresh(t.Context(), serval.Secret{}, Identity{Issuer: w.p.c.Issuer, Subject: ana.Subject})
-		wantCause(t, err, CauseRefresh)
-		if w.idp.Calls("token") != 0 {
-			t.Error("the token endpoint was called")
+		token := serval.NewSecret("canary")
+		for name, tt := range map[string]struct {
+			token serval.Secret
+			was   Identity
+		}{
+			"no token":             {serval.Secret{}, Identity{Issuer: w.p.c.Issuer, Subject: ana.Subject}},
+			"of the one before it": {token, Identity{Issuer: "https://old.example.com", Subject: ana.Subject}},
+			"of nobody":            {token, Identity{Issuer: w.p.c.Issuer}},
+		} {
+			_, err := w.p.Refresh(t.Context(), tt.token, tt.was)
+			wantCause(t, err, CauseRefresh)
+			if w.idp.Calls("token") != 0 {
+				t.Errorf("%s: the token endpoint was called", name)
+			}
 		}
 	})
 }

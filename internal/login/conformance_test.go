@@ -433,6 +433,33 @@ func TestBeginAsksForEverything(t *testing.T) {
 	}
 }
 
+// Google knows no offline_access: it is asked by parameters of its own, and no other
+// provider is, nor who keeps no refresh tokens.
+func TestBeginAsksGoogleOffline(t *testing.T) {
+	const google = "https://accounts.google.com"
+	for _, tt := range []struct {
+		issuer          string
+		offline, silent bool
+		access, prompt  string
+		scope           string
+	}{
+		{google, true, false, "offline", "consent", "openid email profile"},
+		{google, true, true, "offline", "none", "openid email profile"},
+		{google, false, false, "", "", "openid email profile"},
+		{"https://id.example.com", true, false, "", "", "openid email profile offline_access"},
+	} {
+		w := newWorld(t, func(o *idptest.Options, c *Config) { o.Issuer, c.Issuer, c.Offline = tt.issuer, tt.issuer, tt.offline })
+		_, redirect, err := w.p.Begin(t.Context(), Prompt{Silent: tt.silent})
+		if err != nil {
+			t.Fatalf("Begin: %v", err)
+		}
+		u, _ := url.Parse(redirect)
+		if q := u.Query(); q.Get("access_type") != tt.access || q.Get("prompt") != tt.prompt || q.Get("scope") != tt.scope {
+			t.Errorf("%+v: access_type %q, prompt %q, scope %q", tt, q.Get("access_type"), q.Get("prompt"), q.Get("scope"))
+		}
+	}
+}
+
 // S-61: prompt=none without a session at the provider asks for a real sign-in.
 func TestS61_SilentWithoutSession(t *testing.T) {
 	w := newWorld(t, nil)

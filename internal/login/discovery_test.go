@@ -1,6 +1,7 @@
 package login
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -68,6 +69,32 @@ func TestS52_DailyAgain(t *testing.T) {
 	w.begin()
 	if got := w.idp.Calls("discovery"); got != 4 {
 		t.Errorf("%d discovery calls after the provider came back, want 4", got)
+	}
+	// What a clock that went back calls read later than now is of no known age.
+	w.clock.Advance(-time.Second)
+	w.begin()
+	if got := w.idp.Calls("discovery"); got != 5 {
+		t.Errorf("%d discovery calls after the clock went back, want 5", got)
+	}
+	// Where somebody is asking, nobody else waits for that.
+	w.clock.Advance(metadataLife)
+	w.p.found.turn <- struct{}{}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, _, err := w.p.Begin(ctx, Prompt{}); err != nil {
+		t.Errorf("while another asks: %v", err)
+	}
+	<-w.p.found.turn
+}
+
+// S-52: a provider need not say which algorithms it signs with.
+func TestS52_NoAlgorithms(t *testing.T) {
+	w := newWorld(t, nil)
+	w.idp.Misbehave(func(m *idptest.Misbehaviour) {
+		m.Discovery = func(d map[string]any) { delete(d, "id_token_signing_alg_values_supported") }
+	})
+	if _, err := w.signIn(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
 
 const (
@@ -108,6 +109,7 @@ func TestS57_LoopbackIsNotOkta(t *testing.T) {
 // to the same rules.
 func TestS57_UserInfo(t *testing.T) {
 	thin := func(o *idptest.Options, _ *Config) { o.Thin = true }
+	ignore := func(_ *idptest.Options, c *Config) { c.EmailVerified = "ignore" }
 	answer := func(a idptest.Answer) func(*idptest.Misbehaviour) {
 		return func(m *idptest.Misbehaviour) { m.AtUserInfo = a }
 	}
@@ -132,6 +134,19 @@ func TestS57_UserInfo(t *testing.T) {
 		{"email from UserInfo", thin, nil, "", 1},
 		{"unverified there", thin, says("email_verified", false), CauseEmailVerified, 1},
 		{"absent there", thin, says("email_verified", nil), CauseEmailVerified, 1},
+		{"the word of the domain's owner on another email", nil, func(m *idptest.Misbehaviour) {
+			set("email_verified", nil)(m)
+			m.UserInfo = func(c map[string]any) {
+				delete(c, "email_verified")
+				c["email"], c["xms_edov"] = "bob@example.com", true
+			}
+		}, CauseEmailVerified, 1},
+		{"not asked for a word that the domain's owner gave", nil, func(m *idptest.Misbehaviour) {
+			m.Claims = func(c map[string]any) { delete(c, "email_verified"); c["xms_edov"] = true }
+		}, "", 0},
+		{"not asked for a word that decides nothing", ignore, set("email_verified", nil), "", 0},
+		{"down, where no word decides, and the email is to be had there only", func(o *idptest.Options, c *Config) { thin(o, c); ignore(o, c) },
+			answer(idptest.Answer{Status: 500, Body: "x"}), CauseUserInfo, 1},
 		{"no email there", thin, says("email", nil), CauseEmail, 1},
 		{"sub in another case", thin, says("SUB", "x"), CauseUserInfo, 1},
 		{"down", thin, answer(idptest.Answer{Status: 500, Body: "x"}), CauseUserInfo, 1},
@@ -207,6 +222,9 @@ func TestS56_EmailClaim(t *testing.T) {
 	w := newWorld(t, upn(entra))
 	_, err := w.signIn()
 	wantCause(t, err, CauseEmail) // although there is a claim email
+	if !serval.IsRefusal(err, serval.FailedPrecondition) {
+		t.Errorf("no task of an admin's: %v", err)
+	}
 
 	w = newWorld(t, upn(entra))
 	w.idp.Misbehave(set("upn", "ana.upn@example.com"))
@@ -265,6 +283,10 @@ func TestS58_Groups(t *testing.T) {
 		}), nil, "did not answer"},
 		{"null", replace(`"groups":["engineering","sre"]`, `"groups":null`), nil, "not a list of texts"},
 		{"numbers", set("groups", []int{1, 2}), nil, "not a list of texts"},
+		{"nothing among texts", set("groups", []any{"engineering", nil}), nil, "not a list of texts"},
+		{"absent, and UserInfo knows them and another email", both(set("groups", nil), func(m *idptest.Misbehaviour) {
+			m.UserInfo = func(c map[string]any) { c["email"] = "bob@example.com" }
+		}), ana.Groups, ""},
 		{"object", set("groups", map[string]any{"a": 1}), nil, "not a list of texts"},
 		{"overflow by claim source", func(m *idptest.Misbehaviour) {
 			set("groups", nil)(m)
@@ -296,6 +318,9 @@ func TestS58_Groups(t *testing.T) {
 			}
 			if (id.GroupsNote == "") != (tt.note == "") || !strings.Contains(id.GroupsNote, tt.note) {
 				t.Errorf("note %q, want one with %q", id.GroupsNote, tt.note)
+			}
+			if strings.HasPrefix(tt.name, "overflow") && w.idp.Calls("userinfo") != 0 {
+				t.Error("UserInfo was asked for groups that are too many")
 			}
 		})
 	}
