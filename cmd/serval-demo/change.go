@@ -18,6 +18,16 @@ import (
 // while one looks on.
 const deltaInterval = 5 * time.Second
 
+// syncInterval is how far apart the demo's full syncs are.
+const syncInterval = 4 * time.Hour
+
+// syncOffset is when after midnight UTC a full sync is due: half an interval from now
+// and not within a story, whose changes are to be seen by deltas at any time of day.
+func syncOffset() time.Duration {
+	now := time.Now()
+	return now.Sub(now.Truncate(24*time.Hour)) + syncInterval/2
+}
+
 // The roles of the sandbox that the story changes in AWS, without a word to
 // Serval.
 const (

@@ -21,6 +21,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/login"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/upstream"
+	"github.com/serval-bridge/serval-bridge/internal/worker"
 	"github.com/serval-bridge/serval-bridge/internal/workerd"
 )
 
@@ -82,7 +83,7 @@ func (p *parts) start(ctx context.Context) error {
 				})),
 			},
 			Organization: awsorg.Config{OrganizationsEndpoint: p.aws, IAMEndpoint: p.aws},
-			Name:         "demo", DeltaInterval: deltaInterval, Log: log.Named("worker"),
+			Name:         "demo", Schedule: worker.Schedule{Interval: syncInterval, Offset: syncOffset()}, DeltaInterval: deltaInterval, Log: log.Named("worker"),
 		})
 	})
 	return nil
@@ -147,7 +148,8 @@ func (p *parts) startProcesses(ctx context.Context) error {
 	return p.process(ctx, "serval-worker", []string{"run"}, []string{
 		"SERVAL_UPSTREAM_URL=" + p.url, "SERVAL_UPSTREAM_TOKEN_FILE=" + p.tokenFile, "SERVAL_ADMIN_LISTEN=127.0.0.1:0",
 		"SERVAL_NO_LEASE=true",
-		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws, "SERVAL_DELTA_INTERVAL=" + deltaInterval.String(), "SERVAL_ORGANIZATIONS_ENDPOINT=" + p.aws,
+		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws, "SERVAL_SYNC_INTERVAL=" + syncInterval.String(), "SERVAL_SYNC_OFFSET=" + syncOffset().String(),
+		"SERVAL_DELTA_INTERVAL=" + deltaInterval.String(), "SERVAL_ORGANIZATIONS_ENDPOINT=" + p.aws,
 		"AWS_ACCESS_KEY_ID=" + k.AccessKeyID, "AWS_SECRET_ACCESS_KEY=" + k.SecretAccessKey, "AWS_SESSION_TOKEN=" + k.SessionToken,
 	})
 }

@@ -214,7 +214,9 @@ func (w *world) worker(name string, shard int) *daemon {
 	upstream := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.pass(name, rw, r) }))
 	w.t.Cleanup(upstream.Close)
 	keys := w.cloud.Account(hub).PodIdentity("worker", time.Now())
-	d.environ = append(pod.Environ, "SERVAL_SERVICE_ACCOUNT_DIR="+pod.Dir, "SERVAL_UPSTREAM_URL="+upstream.URL, "SERVAL_UPSTREAM_TOKEN_FILE="+token,
+	now := time.Now() // by the clock no account is due again within a test, whatever time it is
+	offset := now.Sub(now.Truncate(24*time.Hour)) + 2*time.Hour
+	d.environ = append(pod.Environ, "SERVAL_SYNC_OFFSET="+offset.String(), "SERVAL_SERVICE_ACCOUNT_DIR="+pod.Dir, "SERVAL_UPSTREAM_URL="+upstream.URL, "SERVAL_UPSTREAM_TOKEN_FILE="+token,
 		"SERVAL_STS_ENDPOINT="+aws.URL, "SERVAL_IAM_ENDPOINT="+aws.URL, "SERVAL_ADMIN_LISTEN="+d.adminAt, fmt.Sprintf("SERVAL_SHARD=%d", shard),
 		fmt.Sprintf("SERVAL_TOTAL_SHARDS=%d", shard+1), "AWS_EC2_METADATA_DISABLED=true", "AWS_ACCESS_KEY_ID="+keys.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY="+keys.SecretAccessKey, "AWS_SESSION_TOKEN="+keys.SessionToken)

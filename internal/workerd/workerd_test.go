@@ -140,13 +140,15 @@ func estate(t *testing.T) (*far, workerd.Config, *observer.ObservedLogs) {
 	}
 	core, logs := observer.New(zap.DebugLevel)
 	level := zap.NewAtomicLevel()
+	now := time.Now() // by the clock no account is due again within a test, whatever time it is
+	schedule := worker.Schedule{Interval: 4 * time.Hour, Offset: now.Sub(now.Truncate(24*time.Hour)) + 2*time.Hour}
 	return f, workerd.Config{
 		Upstream: upstream.Config{BaseURL: server.URL, Token: func() (serval.Secret, error) { return serval.NewSecret(f.token), nil }},
 		AWS: awsiam.Config{
 			STSEndpoint: endpoint, IAMEndpoint: endpoint,
 			Credentials: credentials.NewStaticCredentialsProvider(keys.AccessKeyID, keys.SecretAccessKey, keys.SessionToken),
 		},
-		Name: "worker-0", Admin: listener, Log: zap.New(core), Level: &level,
+		Schedule: schedule, Name: "worker-0", Admin: listener, Log: zap.New(core), Level: &level,
 	}, logs
 }
 
