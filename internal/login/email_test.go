@@ -296,6 +296,7 @@ func TestS58_Groups(t *testing.T) {
 			set("groups", nil)(m)
 			insert(`"hasgroups":true`)(m)
 		}, nil, "more groups than"},
+		{"absent, and hasgroups is false", both(set("groups", nil), noGroups, insert(`"hasgroups":false`)), nil, "no claim"},
 		{"overflow by hasgroups as a text", func(m *idptest.Misbehaviour) {
 			set("groups", nil)(m)
 			insert(`"hasgroups":"true"`)(m)

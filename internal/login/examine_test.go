@@ -56,6 +56,18 @@ func TestExamine(t *testing.T) {
 		{"sent elsewhere", nil, at(func(m *idptest.Misbehaviour) {
 			m.AtAuthorize = idptest.Answer{Status: 303, Body: "x", Header: http.Header{"Location": {testRedirect + ".example.com/?error=login_required"}}}
 		}), "redirect_uri", CheckWarn, "303", "Try to sign in"},
+		{"a provider that says little of itself", nil, at(func(m *idptest.Misbehaviour) {
+			m.Discovery = func(d map[string]any) {
+				delete(d, "token_endpoint_auth_methods_supported")
+				delete(d, "scopes_supported")
+			}
+		}), "", "", "", ""},
+		{"a token endpoint that is away", nil, at(func(m *idptest.Misbehaviour) {
+			m.AtToken = idptest.Answer{Status: 503, Body: "x"}
+		}), "client_secret", CheckFailed, "503", "a problem of its own"},
+		{"a code at once", nil, at(func(m *idptest.Misbehaviour) {
+			m.AtAuthorize = idptest.Answer{Status: 303, Body: "x", Header: http.Header{"Location": {testRedirect + "?code=x"}}}
+		}), "", "", "", ""},
 		{"an unknown scope", func(_ *idptest.Options, c *Config) { c.Scopes = []string{"openid", "payroll"} }, nil, "scopes", CheckWarn, "payroll", "SERVAL_OIDC_SCOPES"},
 		{"a clock ahead", nil, func(w *world) { w.clock.Advance(61 * time.Second) }, "clock", CheckFailed, "1m", "NTP"},
 		{"a clock behind", nil, func(w *world) { w.clock.Advance(-62 * time.Second) }, "clock", CheckFailed, "1m", "NTP"},

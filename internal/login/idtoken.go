@@ -210,8 +210,8 @@ func (p *Provider) checkClaims(c claims, want expected) (Identity, error) {
 		}
 	}
 	now := p.now()
-	authTime, present, err := c.seconds("auth_time")
-	if err != nil || present && authTime.After(now.Add(skew)) {
+	authTime, _, err := c.seconds("auth_time")
+	if err != nil || authTime.After(now.Add(skew)) {
 		return Identity{}, refuse(serval.Denied, CauseAuthTime,
 			"The identity provider's token says no usable time of your sign-in. An admin should look into the app's claims and the clocks.")
 	}
@@ -290,8 +290,8 @@ func (p *Provider) checkTimes(c claims) (issued, expires time.Time, err error) {
 		return issued, expires, refuse(serval.Denied, CauseExp,
 			"The identity provider's token lives longer than a day. An admin should shorten the life of ID tokens.")
 	}
-	notBefore, present, err := c.seconds("nbf")
-	if err != nil || present && notBefore.After(now.Add(skew)) {
+	notBefore, _, err := c.seconds("nbf")
+	if err != nil || notBefore.After(now.Add(skew)) {
 		return issued, expires, refuseTimes(CauseNbf, "The identity provider's token is not valid yet.")
 	}
 	return issued, expires, nil

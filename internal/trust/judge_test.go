@@ -486,3 +486,102 @@ func TestPolicy_Judge(t *testing.T) {
 		}
 	}
 }
+
+// A verdict says which statement decided and which condition of it, and why, in a
+// sentence: of several Allows it is about the one that comes nearest.
+func TestPolicy_Judge_reason(t *testing.T) {
+	const key = ourPrefix
+	for _, row := range []struct {
+		name, policy                 string
+		given                        given
+		statement, condition, reason string
+	}{
+		{"a Deny", policy(when(aud), statementOf("Deny", `"Principal": "*"`, `"*"`, "")), web(),
+			"statement 2", "", "refuses you: statement 2 denies sts:AssumeRoleWithWebIdentity."},
+		{"a Deny under a condition", policy(when(aud), denied(`{"StringEquals": {"`+key+`:sub": "00u1"}}`)), web(),
+			"statement 2", `StringEquals x.okta.com/oauth2/aus1:sub "00u1"`, `refuses you: statement 2 denies sts:AssumeRoleWithWebIdentity, where StringEquals x.okta.com/oauth2/aus1:sub "00u1".`},
+		{"a Deny of the tags", policy(statementOf("Allow", federated, `"sts:*"`, aud), statementOf("Deny", `"Principal": "*"`, `"sts:TagSession"`, "")), web("passes_tags", true),
+			"statement 2", "", "refuses you: statement 2 denies sts:TagSession, which session tags need."},
+		{"nothing allowed", policy(denied(aud)), web(),
+			"statement 1", `StringEquals x.okta.com/oauth2/aus1:aud "0oa1"`, `refuses you: statement 1 denies sts:AssumeRoleWithWebIdentity, where StringEquals x.okta.com/oauth2/aus1:aud "0oa1".`},
+		{"all but the caller", policy(statementOf("Allow", `"NotPrincipal": {"Federated": "`+ourProvider+`"}`, webAction, "")), web(),
+			"statement 1", "", `refuses you: statement 1 allows all but those it names, and it names "arn:aws:iam::111122223333:oidc-provider/x.okta.com/oauth2/aus1".`},
+		{"another provider", policy(statementOf("Allow", `"Principal": {"Federated": "accounts.google.com"}`, webAction, "")), web(),
+			"statement 1", "", `refuses you: statement 1 trusts "accounts.google.com", and not "arn:aws:iam::111122223333:oidc-provider/x.okta.com/oauth2/aus1".`},
+		{"two others", policy(statementOf("Allow", `"Principal": {"Federated": ["accounts.google.com", "www.amazon.com"]}`, webAction, "")), web(),
+			"statement 1", "", `refuses you: statement 1 trusts "accounts.google.com" and 1 more, and not "arn:aws:iam::111122223333:oidc-provider/x.okta.com/oauth2/aus1".`},
+		{"nobody", policy(statementOf("Allow", `"Principal": {"AWS": []}`, webAction, "")), web(),
+			"statement 1", "", `refuses you: statement 1 trusts nobody, and not "arn:aws:iam::111122223333:oidc-provider/x.okta.com/oauth2/aus1".`},
+		{"who was deleted", policy(statementOf("Allow", `"Principal": {"AWS": "AROAIIAV3SAMPLEEXAMPLE"}`, `"sts:AssumeRole"`, "")), assume(),
+			"statement 1", "", `refuses you: statement 1 trusts "AROAIIAV3SAMPLEEXAMPLE", a principal that was deleted, and not "arn:aws:iam::444455556666:role/serval-worker".`},
+		{"an account that is known by its id", policy(roleWhen("")), assume("caller_arn", unset, "caller_account", "777788889999"),
+			"statement 1", "", `refuses you: statement 1 trusts "arn:aws:iam::444455556666:root", and not account 777788889999.`},
+		{"no provider", policy(when(aud)), web("provider_arn", nil),
+			"", "", "refuses you: the trust policy would accept you, but account 111122223333 has no IAM OIDC provider for https://x.okta.com/oauth2/aus1."},
+		{"no such action", policy(statementOf("Allow", federated, `"sts:TagSession"`, aud)), web(),
+			"statement 1", "", "refuses you: statement 1 does not allow sts:AssumeRoleWithWebIdentity."},
+		{"no tags", policy(when(aud)), web("passes_tags", true),
+			"statement 1", "", "refuses you: statement 1 does not allow sts:TagSession, which session tags need."},
+		{"no source identity", policy(when(aud)), web("source_identity", "ana"),
+			"statement 1", "", "refuses you: statement 1 does not allow sts:SetSourceIdentity, which a source identity needs."},
+		{"another audience", policy(when(aud)), web("audience", "0oa2"),
+			"statement 1", `StringEquals x.okta.com/oauth2/aus1:aud "0oa1"`, `refuses you: statement 1 asks for StringEquals x.okta.com/oauth2/aus1:aud "0oa1", and it is "0oa2".`},
+		{"no subject", policy(when(`{"StringEquals": {"` + key + `:amr": "mfa"}}`)), web(),
+			"statement 1", `StringEquals x.okta.com/oauth2/aus1:amr "mfa"`, `refuses you: statement 1 asks for StringEquals x.okta.com/oauth2/aus1:amr "mfa", and the request has no such key.`},
+		{"another server's key", policy(when(`{"StringEquals": {"x.okta.com:aud": "0oa1"}}`)), web(),
+			"statement 1", `StringEquals x.okta.com:aud "0oa1"`, `refuses you: statement 1 asks for StringEquals x.okta.com:aud "0oa1", and your token's keys begin with x.okta.com/oauth2/aus1.`},
+		{"a caller's key", policy(when(`{"StringEquals": {"aws:PrincipalOrgID": "o-1"}}`)), web(),
+			"statement 1", `StringEquals aws:PrincipalOrgID "o-1"`, `refuses you: statement 1 asks for StringEquals aws:PrincipalOrgID "o-1", and AWS sets no such key for federated callers.`},
+		{"a caller's second factor", policy(when(`{"Bool": {"aws:MultiFactorAuthPresent": "true"}}`)), web(),
+			"statement 1", `Bool aws:MultiFactorAuthPresent "true"`, `refuses you: statement 1 asks for Bool aws:MultiFactorAuthPresent "true", and AWS sets no such key for federated callers.`},
+		{"too late", policy(when(`{"DateLessThan": {"aws:CurrentTime": "2026-02-01T00:00:00Z"}}`)), web(),
+			"statement 1", `DateLessThan aws:CurrentTime "2026-02-01T00:00:00Z"`, `refuses you: statement 1 asks for DateLessThan aws:CurrentTime "2026-02-01T00:00:00Z", and it is 2026-03-01T12:00:00Z.`},
+		{"too late, in seconds", policy(when(`{"NumericLessThan": {"aws:EpochTime": "1700000000"}}`)), web(),
+			"statement 1", `NumericLessThan aws:EpochTime "1700000000"`, `refuses you: statement 1 asks for NumericLessThan aws:EpochTime "1700000000", and it is 2026-03-01T12:00:00Z.`},
+		{"several values", policy(when(`{"ForAnyValue:StringEquals": {"` + key + `:amr": "mfa"}}`)), web("amr", []string{"pwd", "otp"}),
+			"statement 1", `ForAnyValue:StringEquals x.okta.com/oauth2/aus1:amr "mfa"`, `refuses you: statement 1 asks for ForAnyValue:StringEquals x.okta.com/oauth2/aus1:amr "mfa", and the request's values do not fit.`},
+		{"the nearest of two, by principal", policy(statementOf("Allow", `"Principal": {"Federated": "accounts.google.com"}`, webAction, ""), when(`{"StringEquals": {"`+key+`:aud": "no", "`+key+`:sub": "no"}}`)), web(),
+			"statement 2", `StringEquals x.okta.com/oauth2/aus1:aud "no"`, `refuses you: statement 2 asks for StringEquals x.okta.com/oauth2/aus1:aud "no", and it is "0oa1".`},
+		{"the nearest of two, by host", policy(statementOf("Allow", `"Principal": {"Federated": "accounts.google.com"}`, webAction, ""), statementOf("Allow", `"Principal": {"Federated": "arn:aws:iam::111122223333:oidc-provider/x.okta.com"}`, webAction, "")), web(),
+			"statement 2", "", `refuses you: statement 2 trusts "arn:aws:iam::111122223333:oidc-provider/x.okta.com", and not "arn:aws:iam::111122223333:oidc-provider/x.okta.com/oauth2/aus1".`},
+		{"the nearest of two, by action", policy(statementOf("Allow", federated, `"sts:TagSession"`, ""), when(`{"StringEquals": {"`+key+`:aud": "no"}}`)), web(),
+			"statement 2", `StringEquals x.okta.com/oauth2/aus1:aud "no"`, `refuses you: statement 2 asks for StringEquals x.okta.com/oauth2/aus1:aud "no", and it is "0oa1".`},
+		{"the nearest of two, by conditions", policy(when(`{"StringEquals": {"`+key+`:aud": "no", "`+key+`:sub": "no"}}`), when(`{"StringEquals": {"`+key+`:aud": "0oa1", "`+key+`:sub": "no"}}`)), web(),
+			"statement 2", `StringEquals x.okta.com/oauth2/aus1:sub "no"`, `refuses you: statement 2 asks for StringEquals x.okta.com/oauth2/aus1:sub "no", and it is "00u1".`},
+		{"no operation", policy(when(aud)), web("action", unset),
+			"", "", "cannot tell: the action is not given."},
+		{"another operation", policy(when(aud)), web("action", "sts:GetSessionToken"),
+			"", "", "cannot tell: sts:GetSessionToken is not sts:AssumeRoleWithWebIdentity, sts:AssumeRole or sts:AssumeRoleWithSAML."},
+		{"who calls", policy(roleWhen("")), assume("caller_arn", unset),
+			"statement 1", "", "cannot tell: statement 1 may allow this, and who calls is not known."},
+		{"who denied", policy(roleWhen(""), statementOf("Deny", `"Principal": {"AWS": "arn:aws:iam::444455556666:role/x"}`, `"*"`, "")), assume("caller_arn", unset, "caller_account", workerHome),
+			"statement 2", "", "cannot tell: whether the principals of statement 2 take in account 444455556666 is not known."},
+		{"whose provider", policy(when("")), web("role_arn", unset),
+			"statement 1", "", `cannot tell: whether the principals of statement 1 take in the provider "x.okta.com/oauth2/aus1" is not known.`},
+		{"tags", policy(when(aud)), web("passes_tags", unset),
+			"", "", "cannot tell: the policy does not allow sts:TagSession, which session tags need, and whether the call has any is not known."},
+		{"a value", policy(when(aud)), web("audience", unset),
+			"statement 1", `StringEquals x.okta.com/oauth2/aus1:aud "0oa1"`, `cannot tell: statement 1 may allow this, and of StringEquals x.okta.com/oauth2/aus1:aud "0oa1" the request's value is not known.`},
+		{"a value of a Deny", policy(when(aud), denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset),
+			"statement 2", `IpAddress aws:SourceIp "203.0.113.0/24"`, `cannot tell: statement 2 may deny this, and of IpAddress aws:SourceIp "203.0.113.0/24" the request's value is not known.`},
+		{"a Deny beside an Allow that may not match", policy(when(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`), denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset),
+			"statement 1", `IpAddress aws:SourceIp "203.0.113.0/24"`, `cannot tell: statement 1 may allow this, and of IpAddress aws:SourceIp "203.0.113.0/24" the request's value is not known.`},
+		{"an operator", policy(when(`{"StringMatches": {"` + key + `:aud": "0oa1"}}`)), web(),
+			"statement 1", `StringMatches x.okta.com/oauth2/aus1:aud "0oa1"`, `cannot tell: statement 1 may allow this, and of StringMatches x.okta.com/oauth2/aus1:aud "0oa1" the operator is not known.`},
+		{"a key", policy(when(`{"StringEquals": {"aws:Weather": "fine"}}`)), web(),
+			"statement 1", `StringEquals aws:Weather "fine"`, `cannot tell: statement 1 may allow this, and of StringEquals aws:Weather "fine" AWS documents no such key.`},
+		{"an azp that is not known", policy(when(aud)), web("azp", unset),
+			"statement 1", `StringEquals x.okta.com/oauth2/aus1:aud "0oa1"`, `cannot tell: statement 1 may allow this, and of StringEquals x.okta.com/oauth2/aus1:aud "0oa1" the token's azp is not known, which AWS may compare in its place.`},
+		{"another azp", policy(when(aud)), web("azp", "0oa9"),
+			"statement 1", `StringEquals x.okta.com/oauth2/aus1:aud "0oa1"`, `cannot tell: statement 1 may allow this, and of StringEquals x.okta.com/oauth2/aus1:aud "0oa1" AWS may compare the token's azp in place of its audience.`},
+		{"a value that AWS does not explain", policy(when(`{"Bool": {"` + key + `:sub": "true"}}`)), web(),
+			"statement 1", `Bool x.okta.com/oauth2/aus1:sub "true"`, `cannot tell: statement 1 may allow this, and of Bool x.okta.com/oauth2/aus1:sub "true" AWS documents no answer for this value.`},
+		{"a value that is there", policy(when(`{"StringEquals": {"aws:UserAgent": "x"}}`)), web(),
+			"statement 1", `StringEquals aws:UserAgent "x"`, `cannot tell: statement 1 may allow this, and of StringEquals aws:UserAgent "x" the request's value is not known.`},
+	} {
+		v := parse(t, row.policy).Judge(row.given(t))
+		if v.Statement != row.statement || v.Condition != row.condition || v.Reason != row.reason {
+			t.Errorf("%s: by %q, %q:\n%s, want by %q, %q:\n%s", row.name, v.Statement, v.Condition, v.Reason, row.statement, row.condition, row.reason)
+		}
+	}
+}
