@@ -231,6 +231,8 @@ func TestIssuerNote(t *testing.T) {
 		"https://oauth.id.jumpcloud.com/": "", "https://oauth.id.jumpcloud.com": "ends with a slash",
 		"https://acme.onelogin.com/oidc/2": "", "https://acme.onelogin.com/oidc": "/oidc/2", "https://openid-connect.onelogin.com/oidc": "retired",
 		"https://sso.acme.com/realms/acme": "", "https://sso.acme.com/auth/realms/acme": "https://sso.acme.com/realms/acme.",
+		"https://login.microsoftonline.com/": "one tenant", "https://login.microsoftonline.us/organizations/v2.0": "one tenant", "https://login.microsoftonline.com/consumers/v2.0": "one tenant",
+		"http://accounts.google.com": "Google's issuer", "https://openid-connect-eu.onelogin.com/oidc": "retired",
 		"": "", "%": "",
 	} {
 		if got := IssuerNote(issuer); (got == "") != (want == "") || !strings.Contains(got, want) {

@@ -106,6 +106,26 @@ func TestHolds(t *testing.T) {
 			t.Errorf("%s: %d, want %d", &row.condition, got, row.truth)
 		}
 	}
+	// What is no text is compared with nothing: its bytes would be wildcards.
+	steps := maxSteps
+	q := &question{Context: Context{SessionName: Of("\xff")}, operation: assumeRole, steps: &steps}
+	if got := q.holds(&condition{test: testEquals, key: newKey("sts:RoleSessionName"), values: []string{"a"}, negated: true}); got != unknown {
+		t.Errorf("a session name that is no text: %d", got)
+	}
+}
+
+// What stands before a key's last colon is a provider where it can be one.
+func TestNewKey(t *testing.T) {
+	for name, want := range map[string]string{
+		"x.okta.com/oauth2/aus1:AUD": "x.okta.com/oauth2/aus1", "x.example.com:8443/a:aud": "x.example.com:8443/a",
+		"localhost:aud": "localhost", "localhost/dex:aud": "localhost/dex", "localhost:5556/dex:aud": "localhost:5556/dex",
+		"aws:aud": "", "saml:aud": "", "localhosts:aud": "", "aud": "", ":aud": "",
+		"x.example.com::aud": "", "x.example.com:/:aud": "", "x.example.com:a:aud": "", "x.example.com:8:9:aud": "",
+	} {
+		if k := newKey(name); k.provider != want || (k.claim == "aud") != (want != "") || k.lower != strings.ToLower(name) {
+			t.Errorf("%s: of %q the claim %q, want %q's", name, k.provider, k.claim, want)
+		}
+	}
 }
 
 func TestCondition_String(t *testing.T) {

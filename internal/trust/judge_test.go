@@ -420,7 +420,27 @@ var table = []struct {
 	{"a variable among numbers", pVariables + "you can't use a policy variable with other operators", policy(when(`{"NumericEquals": {"` + ourPrefix + `:sub": "${aws:EpochTime}"}}`)), web("subject", "7"), Unknown},
 	{"a variable of several values", pSets + "you cannot use a multivalued context key as a policy variable", policy(when(`{"StringEquals": {"sts:RoleSessionName": "${` + ourPrefix + `:amr}"}}`)), web("amr", []string{"a", "b"}), Unknown},
 
+	{"an open variable", pSilent + "what an open ${ is", policy(when(`{"StringEquals": {"sts:RoleSessionName": "${` + ourPrefix + `:sub"}}`)), web("subject", "ana@example.com"), Unknown},
+	{"a time as a variable", pSilent + "how a time is written as a variable", policy(when(`{"StringEquals": {"sts:RoleSessionName": "${aws:CurrentTime}"}}`)), web(), Unknown},
+	{"a default without quotes", pSilent + "what a default without quotes is", policy(when(`{"StringEquals": {"sts:RoleSessionName": "${aws:username, ana@example.com}"}}`)), web(), Unknown},
+
+	// Keys that are there for some callers only.
+	{"a key without a colon", pSilent + "what a key of no service is", policy(when(`{"StringEquals": {"aud": "0oa1"}}`)), web(), Unknown},
+	{"a caller's key, for SAML", pGlobal + "aws:PrincipalOrgID: for all signed requests", policy(statementOf("Allow", `"Principal": {"Federated": "arn:aws:iam::111122223333:saml-provider/okta"}`, `"sts:AssumeRoleWithSAML"`, `{"StringEquals": {"aws:PrincipalOrgID": "o-1"}}`)),
+		web("action", "sts:AssumeRoleWithSAML", "provider_arn", "arn:aws:iam::111122223333:saml-provider/okta"), Fails},
+	{"a resource's account, of a role", pGlobal + "aws:SourceAccount: only if the call to your resource is made directly by an AWS service principal", policy(roleWhen(`{"StringEquals": {"aws:SourceAccount": "111122223333"}}`)), assume(), Fails},
+	{"a resource's account, of a service", pGlobal + "aws:SourceAccount: only if the call to your resource is made directly by an AWS service principal", policy(statementOf("Allow", `"Principal": {"Service": "ec2.amazonaws.com"}`, `"sts:AssumeRole"`, `{"StringEquals": {"aws:SourceAccount": "111122223333"}}`)), assume("caller_arn", "ec2.amazonaws.com"), Unknown},
+	{"a resource's account, of who knows whom", pGlobal + "aws:SourceAccount: only if the call to your resource is made directly by an AWS service principal", policy(statementOf("Allow", `"Principal": "*"`, `"sts:AssumeRole"`, `{"StringEquals": {"aws:SourceAccount": "111122223333"}}`)), assume("caller_arn", unset), Unknown},
+	{"SAML's key for a role", pSilent + "whether a role of a SAML session has its keys", policy(roleWhen(`{"StringEquals": {"saml:namequalifier": "x"}}`)), assume(), Unknown},
+	{"the paths of no organization", pGlobal + "aws:PrincipalOrgPaths: only if the principal is a member of an organization", policy(roleWhen(`{"ForAnyValue:StringLike": {"aws:PrincipalOrgPaths": "o-1/*"}}`)), assume("org_id", nil), Fails},
+	{"a token's key for a role", pSilent + "whether a role of a web identity has its keys", policy(roleWhen(aud)), assume("issuer", ourIssuer, "audience", ourAudience, "azp", nil), Unknown},
+	{"Google's subject beside an azp", pSTSKeys + "accounts.google.com:sub", policy(statementOf("Allow", `"Principal": {"Federated": "accounts.google.com"}`, webAction, `{"StringEquals": {"accounts.google.com:sub": "00u1"}}`)), web("issuer", "https://accounts.google.com", "azp", "other"), Works},
+	{"one of several audiences", pSilent + "what the audience of a token for several is", policy(when(`{"ForAnyValue:StringEquals": {"` + ourPrefix + `:aud": "0oa1"}}`)), web("audience", []string{"0oa1", "0oa2"}), Unknown},
+	{"an email that the token does not have", pSTSKeys + "a key that is not there", policy(when(`{"StringLike": {"` + ourPrefix + `:email": "*"}}`)), web("email", nil), Fails},
+
 	// Session tags and source identity.
+	{"keys of no tags", pGlobal + "aws:TagKeys: only if the operation supports passing tags in the request", policy(when(`{"Null": {"aws:TagKeys": "false"}}`)), web(), Fails},
+	{"two tags that differ in case", pSilent + "which of two tags a key in any case names", policy(statementOf("Allow", federated, `"sts:*"`, `{"StringEquals": {"aws:RequestTag/team": "a"}}`)), web("passes_tags", map[string]string{"team": "a", "Team": "b"}), Unknown},
 	{"tags, and the permission", pTags + "sts:TagSession", policy(statementOf("Allow", federated, `["sts:AssumeRoleWithWebIdentity", "sts:TagSession"]`, aud)), web("passes_tags", true), Works},
 	{"tags, and the permission in another statement", pTags + "AllowPassSessionTagsAndTransitive", policy(when(aud), statementOf("Allow", federated, `"sts:TagSession"`, "")), web("passes_tags", true), Works},
 	{"tags without the permission", pTags + "for roles that don't have this permission, the operation will fail", policy(when(aud)), web("passes_tags", true), Fails},
@@ -570,6 +590,10 @@ func TestPolicy_Judge_reason(t *testing.T) {
 			"statement 1", `StringMatches x.okta.com/oauth2/aus1:aud "0oa1"`, `cannot tell: statement 1 may allow this, and of StringMatches x.okta.com/oauth2/aus1:aud "0oa1" the operator is not known.`},
 		{"a key", policy(when(`{"StringEquals": {"aws:Weather": "fine"}}`)), web(),
 			"statement 1", `StringEquals aws:Weather "fine"`, `cannot tell: statement 1 may allow this, and of StringEquals aws:Weather "fine" AWS documents no such key.`},
+		{"a tag of the role", policy(when(`{"StringEquals": {"aws:ResourceTag/team": "a"}}`)), web(),
+			"statement 1", `StringEquals aws:ResourceTag/team "a"`, `cannot tell: statement 1 may allow this, and of StringEquals aws:ResourceTag/team "a" the request's value is not known.`},
+		{"a tag of the role, as IAM has it", policy(when(`{"StringEquals": {"iam:ResourceTag/team": "a"}}`)), web(),
+			"statement 1", `StringEquals iam:ResourceTag/team "a"`, `cannot tell: statement 1 may allow this, and of StringEquals iam:ResourceTag/team "a" the request's value is not known.`},
 		{"an azp that is not known", policy(when(aud)), web("azp", unset),
 			"statement 1", `StringEquals x.okta.com/oauth2/aus1:aud "0oa1"`, `cannot tell: statement 1 may allow this, and of StringEquals x.okta.com/oauth2/aus1:aud "0oa1" the token's azp is not known, which AWS may compare in its place.`},
 		{"another azp", policy(when(aud)), web("azp", "0oa9"),
