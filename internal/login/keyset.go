@@ -165,7 +165,9 @@ func (k *keySet) fetch(ctx context.Context, p *Provider, from string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.done = number
-	k.url = from
+	if k.url != from {
+		k.url, k.life = from, 0 // what was read elsewhere serves if need be, and is not fresh
+	}
 	if err != nil {
 		// The last good set stays; with none left, asking again soon matters more.
 		k.fault, k.retryAt = err, now.Add(firstRetry)

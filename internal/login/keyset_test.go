@@ -141,10 +141,14 @@ func TestR33_LastGoodKeys(t *testing.T) {
 					t.Fatalf("with keys an hour old: %v", err)
 				}
 			}
+			w.clock.Advance(missPause - time.Second)
+			if _, err := w.signIn(); err != nil {
+				t.Fatalf("with keys that are older: %v", err)
+			}
 			if calls := w.idp.Calls("jwks"); calls != 2 {
 				t.Errorf("%d fetches, want two: the first, and one that failed", calls)
 			}
-			w.clock.Advance(24*time.Hour - keysLife - time.Second)
+			w.clock.Advance(24*time.Hour - keysLife - missPause)
 			if _, err := w.signIn(); err != nil {
 				t.Errorf("with keys a second less than a day old: %v", err)
 			}
@@ -192,4 +196,36 @@ func TestKidAbsentAndRotated(t *testing.T) {
 		w.idp.Rotate()
 		w.idp.Retire()
 	}
+}
+
+// Keys are those of the address that the provider names now, and of a known age: what
+// was read elsewhere, or later than now, is asked for again and serves nobody
+// meanwhile.
+func TestR33_KeysOfAnotherAddressOrTime(t *testing.T) {
+	w := newWorld(t, nil)
+	m, err := w.p.metadata(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	here := m.JWKSURI
+	read := func(from string, calls int, works bool) {
+		t.Helper()
+		_, _, err := w.p.keys.current(t.Context(), w.p, from)
+		if got := w.idp.Calls("jwks"); got != calls || (err == nil) != works {
+			t.Errorf("%d calls and %v, want %d and that it works: %t", got, err, calls, works)
+		}
+	}
+	read(here, 1, true)
+	read(here, 1, true)
+	read(here+"?new", 2, true)
+	w.clock.Advance(-time.Second)
+	read(here+"?new", 3, true)
+	undo := w.idp.Misbehave(func(m *idptest.Misbehaviour) { m.AtJWKS = idptest.Answer{Status: 500, Body: "x"} })
+	w.clock.Advance(-time.Second)
+	read(here+"?new", 4, false)
+	read(here+"?new", 4, false) // too soon
+	read(here, 5, false)        // another address was not asked yet
+	undo()
+	w.clock.Advance(lastRetry)
+	read(here, 6, true)
 }

@@ -203,3 +203,52 @@ func TestWriteTerraform(t *testing.T) {
 		}
 	}
 }
+
+// What an AWS principal is, by its name; what no page of AWS's names is nobody we
+// know.
+func TestIdentify(t *testing.T) {
+	const home = "444455556666"
+	for id, want := range map[string]identity{
+		"*":                                     {class: everyone},
+		home:                                    {class: account, account: home},
+		"arn:aws:iam::" + home + ":root":        {class: account, account: home},
+		"arn:aws-cn:iam::" + home + ":user/a/b": {class: user, account: home, name: "a/b"},
+		"arn:aws:iam::" + home + ":role/a/b":    {class: role, account: home, name: "b"},
+		"arn:aws:sts::" + home + ":assumed-role/b/s": {class: session, account: home, name: "b", session: "s"},
+		"arn:aws:sts::" + home + ":federated-user/a": {class: federatedUser, account: home, name: "a"},
+		"AROAIIAV3SAMPLEEXAMPLE":                     {class: uniqueID},
+		"AIDA" + strings.Repeat("0", 124):            {class: uniqueID},
+
+		"":                              {},
+		"44445555666":                   {},
+		"44445555666x":                  {},
+		"arn:aws:iam::" + home:          {},
+		"id:aws:iam::" + home + ":root": {},
+		"arn:aws:iam:us-east-1:" + home + ":root":    {},
+		"arn:aws:iam::44445555666:root":              {},
+		"arn:aws:iam::" + home + ":role/*":           {},
+		"arn:aws:iam::" + home + ":role/?":           {},
+		"arn:aws:sts::" + home + ":root":             {account: home},
+		"arn:aws:iam::" + home + ":user/":            {account: home},
+		"arn:aws:iam::" + home + ":role/":            {account: home},
+		"arn:aws:iam::" + home + ":group/a":          {account: home},
+		"arn:aws:sts::" + home + ":user/a":           {account: home},
+		"arn:aws:sts::" + home + ":role/a":           {account: home},
+		"arn:aws:sts::" + home + ":assumed-role/b":   {account: home, name: "b"},
+		"arn:aws:iam::" + home + ":assumed-role/b/s": {account: home},
+		"arn:aws:sts::" + home + ":federated-user/":  {account: home},
+		"arn:aws:iam::" + home + ":federated-user/a": {account: home},
+		"AROAIIAV3SAMPLE":                            {},
+		"AIDA" + strings.Repeat("0", 125):            {},
+		"BROAIIAV3SAMPLEEXAMPLE":                     {},
+		"AXXAIIAV3SAMPLEEXAMPLE":                     {},
+		"AROAiIAV3SAMPLEEXAMPLE":                     {},
+		"AROA-IAV3SAMPLEEXAMPLE":                     {},
+		"AROA:IAV3SAMPLEEXAMPLE":                     {},
+		"AROA[IAV3SAMPLEEXAMPLE":                     {},
+	} {
+		if got := identify(id); got != want {
+			t.Errorf("%q is %+v, want %+v", id, got, want)
+		}
+	}
+}
