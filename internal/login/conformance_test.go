@@ -447,8 +447,14 @@ func TestBeginAsksGoogleOffline(t *testing.T) {
 		{google, true, true, "offline", "none", "openid email profile"},
 		{google, false, false, "", "", "openid email profile"},
 		{"https://id.example.com", true, false, "", "", "openid email profile offline_access"},
+		{"https://id.example.com", true, false, "", "", "openid offline_access"},
 	} {
-		w := newWorld(t, func(o *idptest.Options, c *Config) { o.Issuer, c.Issuer, c.Offline = tt.issuer, tt.issuer, tt.offline })
+		w := newWorld(t, func(o *idptest.Options, c *Config) {
+			o.Issuer, c.Issuer, c.Offline = tt.issuer, tt.issuer, tt.offline
+			if tt.scope == "openid offline_access" {
+				c.Scopes = []string{"openid", "offline_access"}
+			}
+		})
 		_, redirect, err := w.p.Begin(t.Context(), Prompt{Silent: tt.silent})
 		if err != nil {
 			t.Fatalf("Begin: %v", err)

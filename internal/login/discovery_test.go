@@ -202,7 +202,7 @@ func at(issuer string) func(*idptest.Options, *Config) {
 // All faults of a configuration come at once.
 func TestNewReportsEveryFault(t *testing.T) {
 	_, err := New(Config{
-		Issuer: "http://id.example.com", RedirectURL: "/oidc/auth/callback", Scopes: []string{"email", "a b"},
+		Issuer: "http://id.example.com", RedirectURL: "/oidc/auth/callback", Scopes: []string{"email", "a b", "offline_access"},
 		Algorithms: []string{"HS256", "none"}, EmailVerified: "maybe", MaxAge: -time.Second, RequiredAMR: []string{""},
 		EmailClaim: "sub2", GroupsClaim: "sub2", Hosts: []string{"https://x"},
 	})
@@ -210,7 +210,7 @@ func TestNewReportsEveryFault(t *testing.T) {
 		t.Fatal("accepted")
 	}
 	for _, part := range []string{
-		"issuer", "https", "client id", "client secret", "redirect URL", "openid", `"a b"`, `"HS256"`, `"none"`, "maybe",
+		"issuer", "https", "client id", "client secret", "redirect URL", "openid", "set Offline instead", `"a b"`, `"HS256"`, `"none"`, "maybe",
 		"-1s", "authentication method", "sub2", `"https://x"`,
 	} {
 		if !strings.Contains(err.Error(), part) {

@@ -1,7 +1,9 @@
 package login
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -195,6 +197,24 @@ func TestKidAbsentAndRotated(t *testing.T) {
 		}
 		w.idp.Rotate()
 		w.idp.Retire()
+	}
+}
+
+// A key need not say what it is for (RFC 7517, sections 4.2 and 4.4); one that does
+// is for that alone.
+func TestKeysThatSayLittle(t *testing.T) {
+	n := base64.RawURLEncoding.EncodeToString(bytes.Repeat([]byte{0xff}, minRSABits/8))
+	for _, tt := range []struct {
+		says string
+		fits bool
+	}{
+		{"", true}, {`,"use":"sig"`, true}, {`,"alg":"RS256"`, true},
+		{`,"use":"enc"`, false}, {`,"alg":"RS512"`, false},
+	} {
+		keys, err := parseKeys([]byte(`{"keys":[{"kty":"RSA","kid":"a","e":"AQAB","n":"` + n + `"` + tt.says + `}]}`))
+		if got := err == nil && fits(keys[0], "RS256"); got != tt.fits {
+			t.Errorf("a key with %q is used for RS256: %t, %v", tt.says, got, err)
+		}
 	}
 }
 
