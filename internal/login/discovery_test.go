@@ -222,6 +222,33 @@ func TestNewReportsEveryFault(t *testing.T) {
 	}
 }
 
+// Each fault is one by itself.
+func TestNewReportsEachFault(t *testing.T) {
+	config := func() Config {
+		return Config{Issuer: "https://id.example.com", ClientID: testClient, ClientSecret: serval.NewSecret(testSecret), RedirectURL: testRedirect}
+	}
+	if _, err := New(config()); err != nil {
+		t.Fatal(err)
+	}
+	for name, wrong := range map[string]func(*Config){
+		"an empty scope":                func(c *Config) { c.Scopes = []string{"openid", ""} },
+		"a scope beyond ASCII":          func(c *Config) { c.Scopes = []string{"openid", "é"} },
+		"a scope with a quote":          func(c *Config) { c.Scopes = []string{"openid", `a"b`} },
+		"a scope with a backslash":      func(c *Config) { c.Scopes = []string{"openid", `a\b`} },
+		"an age of parts of a second":   func(c *Config) { c.MaxAge = 1500 * time.Millisecond },
+		"the email in a registered one": func(c *Config) { c.EmailClaim = "iss" },
+		"groups in a registered one":    func(c *Config) { c.GroupsClaim = "amr" },
+		"a host with a path":            func(c *Config) { c.Hosts = []string{"a.example.com/b"} },
+		"an empty host":                 func(c *Config) { c.Hosts = []string{""} },
+	} {
+		c := config()
+		wrong(&c)
+		if _, err := New(c); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
 func TestNewChecksURLs(t *testing.T) {
 	for issuer, ok := range map[string]bool{
 		"https://acme.okta.com":            true,
