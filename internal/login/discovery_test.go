@@ -259,6 +259,7 @@ func TestNewChecksURLs(t *testing.T) {
 		"http://127.0.0.1.evil.example":    false,
 		"http://localhost.evil.example":    false,
 		"http://10.0.0.1":                  false,
+		"ftp://127.0.0.1":                  false,
 		"https://":                         false,
 		"https:acme.okta.com":              false,
 		"https://user:pw@acme.okta.com":    false,
