@@ -47,12 +47,18 @@ func Tool(t testing.TB, name string) string {
 			return path
 		}
 	}
-	missing := fmt.Sprintf("there is no %s in SERVAL_KUBE_PATH: run make kube-tools", name)
-	if os.Getenv("CI") == "true" {
-		t.Fatal(missing)
-	}
-	t.Skip(missing)
+	missing(t, fmt.Sprintf("there is no %s in SERVAL_KUBE_PATH: run make kube-tools", name))
 	return ""
+}
+
+// missing skips the test for what is not there, or fails it if the environment has
+// CI=true.
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
 }
 
 // A Cluster is a running API server.
