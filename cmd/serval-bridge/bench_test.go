@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"os"
@@ -27,6 +26,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
@@ -164,23 +164,6 @@ func (s *served) per(n int, request func(i int) *http.Request, want int) time.Du
 	return (s.cpu() - before) / time.Duration(n)
 }
 
-// freeAddress returns an address of loopback that is free, and stays so until it is
-// listened at: who else asks for any port does so at 127.0.0.1, and this is at another
-// host, of this process alone. Where there is none, on other systems, it is there too.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	pid := os.Getpid()
-	l, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 64+pid>>16&63, pid>>8&255, pid&255))
-	if err != nil {
-		l, err = net.Listen("tcp", "127.0.0.1:0")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // serveBare is the least that net/http can do. It is run in a process of its own.
 func serveBare(address string) {
 	server := &http.Server{Addr: address, ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -198,7 +181,7 @@ func TestBridgeCosts(t *testing.T) {
 	}
 	const roles = 20
 	w := newBench(t, roles, "")
-	bare := freeAddress(t)
+	bare := porttest.Own(t)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "SERVAL_BENCH_BARE="+bare)
 	b := serveApart(t, bare, cmd)
@@ -274,6 +257,9 @@ type bench struct {
 // empty.
 func newBench(t testing.TB, roles int, database string) *bench {
 	t.Helper()
+	if _, err := os.Stat("/proc/self/status"); err != nil {
+		t.Skip("what a process costs is read in /proc, which only Linux has")
+	}
 	dir := t.TempDir()
 	database = cmp.Or(database, "sqlite://"+filepath.Join(dir, "serval.db"))
 	program := filepath.Join(dir, "serval-bridge")
@@ -282,7 +268,7 @@ func newBench(t testing.TB, roles int, database string) *bench {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building the bridge: %v: %s", err, out)
 	}
-	address, admin := freeAddress(t), freeAddress(t)
+	address, admin := porttest.Own(t), porttest.Own(t)
 	idp := idptest.New(idptest.Options{
 		ClientID: "client", ClientSecret: "s", RedirectURIs: []string{"http://" + address + "/oidc/auth/callback"},
 		People: []idptest.Person{{Subject: "00u1ana", Name: "Ana", Email: "ana@example.com", EmailVerified: true, Groups: []string{"engineering"}}},

@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 )
 
 var older = flag.String("older", "", "the serval-bridge of an older version, to run beside this one (make beside)")
@@ -31,7 +32,7 @@ func TestBeside(t *testing.T) {
 	s := newSoak(t, 100, pgtest.URL(t), automatic)
 	program := s.build()
 	b := balance(t, s.address)
-	old := s.serve(*older, freeAddress(t))
+	old := s.serve(*older, porttest.Own(t))
 	b.set(old)
 	s.served = &served{t: t, url: "http://" + s.address}
 	s.stock()
@@ -48,7 +49,7 @@ func TestBeside(t *testing.T) {
 	during("the older alone:", func() {})
 	during("this one comes:", func() {
 		time.Sleep(phase / 4) // in the midst of what people do
-		one := s.serve(program, freeAddress(t))
+		one := s.serve(program, porttest.Own(t))
 		b.set(old, one)
 		joined <- one
 	})

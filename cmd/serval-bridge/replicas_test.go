@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/pgtest"
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -26,8 +27,8 @@ func TestFirstSessionsAtTwoBridges(t *testing.T) {
 	if err := os.Symlink(self, program); err != nil {
 		t.Fatal(err)
 	}
-	first := s.serve(program, freeAddress(t))
-	second := s.serve(program, freeAddress(t))
+	first := s.serve(program, porttest.Own(t))
+	second := s.serve(program, porttest.Own(t))
 	b := balance(t, s.address)
 	b.set(first, second)
 	s.served = &served{t: t, url: "http://" + s.address}

@@ -24,6 +24,7 @@ import (
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
 	"github.com/serval-bridge/serval-bridge/internal/bridge"
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
+	"github.com/serval-bridge/serval-bridge/internal/porttest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/store"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
@@ -119,7 +120,7 @@ const soakSecret = "8f14e45fceea167a5a36dedd4bea2543"
 func newSoak(t *testing.T, people int, database, approval string) *soak {
 	t.Helper()
 	dir := t.TempDir()
-	s := &soak{served: &served{t: t}, address: freeAddress(t), database: database, answers: map[int]int{}}
+	s := &soak{served: &served{t: t}, address: porttest.Own(t), database: database, answers: map[int]int{}}
 	var persons []idptest.Person
 	for i := range people {
 		email := fmt.Sprintf("p%03d@example.com", i)
@@ -182,7 +183,7 @@ func (s *soak) build() (program string) {
 // serve runs a bridge of the program, and returns when it is ready.
 func (s *soak) serve(program, address string) *served {
 	s.t.Helper()
-	s.admin = freeAddress(s.t)
+	s.admin = porttest.Own(s.t)
 	cmd := exec.Command(program, "serve")
 	cmd.Env = append(slices.Clone(s.settings), "SERVAL_LISTEN="+address, "SERVAL_ADMIN_LISTEN="+s.admin)
 	one := serveApart(s.t, address, cmd)
