@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -32,7 +33,7 @@ type demo struct {
 	issuer   string // of the identity provider
 	database serval.Secret
 	secret   serval.Secret
-	balancer *balancer // before the bridges; nil where there is one
+	balancer balancer // before the bridges
 
 	group  *errgroup.Group
 	failed chan error // the first part that ended by itself
@@ -44,7 +45,7 @@ type options struct {
 	dir         string        // for what it keeps while it runs
 	verbose     bool          // show the logs
 	processes   bool          // run the real programs instead of their parts in this process
-	replicas    int           // bridges behind a balancer, each request to the next; 0 and 1: one, without
+	replicas    int           // bridges behind the balancer, each request to the next; 0: one
 	databaseURL serval.Secret // of all bridges; empty: a SQLite file
 	stderr      io.Writer
 }
@@ -54,19 +55,15 @@ type options struct {
 func newDemo(ctx context.Context, o options) (*demo, error) {
 	d := &demo{failed: make(chan error, 1), group: new(errgroup.Group)}
 
-	// The bridge's address comes first: the identity provider has to know it.
+	// The demo's address comes first: the identity provider has to know it. A balancer
+	// listens there from now on, also before a single bridge, so that nobody takes it
+	// meanwhile; bridges listen wherever there is room.
 	l, err := net.Listen("tcp", o.listen)
 	if err != nil {
 		return d, fmt.Errorf("%w; set SERVAL_DEMO_LISTEN to another address, such as 127.0.0.1:8090", err)
 	}
-	address := l.Addr().String()
-	if o.replicas > 1 {
-		d.balancer = &balancer{}
-		d.serveOn(ctx, l, d.balancer.handler())
-	} else if err := l.Close(); err != nil { // for the bridge
-		return d, err
-	}
-	d.url = "http://" + address
+	d.serveOn(ctx, l, d.balancer.handler())
+	d.url = "http://" + l.Addr().String()
 	clientSecret := serval.NewSecret(rand.Text())
 	provider := idptest.New(idptest.Options{
 		ClientID: clientID, ClientSecret: clientSecret.Reveal(), People: people(),
@@ -99,7 +96,7 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 	d.secret = serval.NewSecret(rand.Text() + rand.Text())
 
 	parts := parts{
-		demo: d, options: o, address: address, clientSecret: clientSecret, externalIDs: externalIDs,
+		demo: d, options: o, clientSecret: clientSecret, externalIDs: externalIDs,
 		token: token, tokenFile: tokenFile, configFile: configFile,
 		// What EKS Pod Identity would give the worker, session tags included.
 		keys: func() awstest.Keys { return d.cloud.Account(hubAccount).PodIdentity("serval-worker", time.Now()) },
@@ -110,8 +107,8 @@ func newDemo(ctx context.Context, o options) (*demo, error) {
 	return d, parts.start(ctx)
 }
 
-// A balancer sends each request to the next of several bridges, without any memory
-// of who was where before.
+// A balancer sends each request to the next of the bridges, without any memory of
+// who was where before.
 type balancer struct {
 	mu      sync.Mutex
 	targets []*url.URL
@@ -141,6 +138,7 @@ func (b *balancer) handler() http.Handler {
 			r.Out.Host = r.In.Host
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+		ErrorLog:     log.New(io.Discard, "", 0), // of bridges that end in the middle of an answer, with the demo
 	}
 }
 

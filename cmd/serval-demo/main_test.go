@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -43,25 +41,9 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("PATH", bin+string(os.PathListSeparator)+e.Getenv("PATH"))
-			e.Setenv("SERVAL_DEMO_LISTEN", anyAddress())
 			return nil
 		},
 	})
-}
-
-// anyAddress returns an address of loopback with any port. A demo finds a port, and
-// its bridge listens there a moment later: it is still free then, as who else asks for
-// any port does so at 127.0.0.1, and this is another host, of this process alone. On
-// systems that have none it is the same one.
-func anyAddress() string {
-	pid := os.Getpid()
-	address := fmt.Sprintf("127.%d.%d.%d:0", 64+pid>>16&63, pid>>8&255, pid&255)
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return "127.0.0.1:0"
-	}
-	l.Close()
-	return address
 }
 
 // The demo's identity provider signs in whoever asks, so nobody else may reach

@@ -14,7 +14,7 @@ import (
 // to mend it does, when it is put into the account as it stands.
 func TestMistakes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	d, err := newDemo(ctx, options{listen: anyAddress(), dir: t.TempDir(), stderr: io.Discard})
+	d, err := newDemo(ctx, options{listen: "127.0.0.1:0", dir: t.TempDir(), stderr: io.Discard})
 	defer func() {
 		cancel()
 		if err := d.wait(); err != nil && !errors.Is(err, context.Canceled) {

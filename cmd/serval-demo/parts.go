@@ -1,11 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"syscall"
@@ -29,7 +31,6 @@ import (
 type parts struct {
 	*demo
 	options
-	address      string
 	clientSecret serval.Secret
 	externalIDs  serval.Secret
 	token        serval.Secret
@@ -52,22 +53,12 @@ func (p *parts) start(ctx context.Context) error {
 	if len(faults) > 0 {
 		return fmt.Errorf("the demo's own configuration: %v", faults)
 	}
-	bridges, err := p.bridges()
-	if err != nil {
+	serving := make(chan string, p.bridges())
+	for range p.bridges() {
+		p.run("bridge", func() error { return bridge.Run(ctx, p.bridge(file, log, serving)) })
+	}
+	if err := p.balance(ctx, serving); err != nil {
 		return err
-	}
-	serving := make(chan struct{}, len(bridges))
-	for _, address := range bridges {
-		p.run("bridge", func() error { return bridge.Run(ctx, p.bridge(address, file, log, serving)) })
-	}
-	for range bridges {
-		select {
-		case <-serving:
-		case err := <-p.failed:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 	p.run("worker", func() error {
 		return workerd.Run(ctx, workerd.Config{
@@ -89,64 +80,58 @@ func (p *parts) start(ctx context.Context) error {
 	return nil
 }
 
-// bridge returns the settings of one bridge in this process.
-func (p *parts) bridge(address string, file bridge.File, log *zap.Logger, serving chan<- struct{}) bridge.Config {
+// bridge returns the settings of one bridge in this process, which says where it is
+// to be used.
+func (p *parts) bridge(file bridge.File, log *zap.Logger, serving chan<- string) bridge.Config {
 	return bridge.Config{
-		Listen: address, AdminListen: "127.0.0.1:0", PublicURL: p.url,
+		Listen: anywhere, AdminListen: anywhere, PublicURL: p.url,
 		OIDC:   login.Config{Issuer: p.issuer, ClientID: clientID, ClientSecret: p.clientSecret},
 		Secret: p.secret, ExternalIDSecret: p.externalIDs, DatabaseURL: p.database, TrustedAccount: hubAccount,
 		STSEndpoint: p.aws, SigninEndpoint: p.aws, File: file, FilePath: p.configFile, Version: "demo", Log: log.Named("bridge"), DrainTime: 2 * time.Second,
-		Serving: func(pages, _ net.Addr) {
-			if p.balancer != nil {
-				p.balancer.add(pages.String())
-			}
-			serving <- struct{}{}
-		},
+		Serving: func(pages, _ net.Addr) { serving <- pages.String() },
 	}
 }
 
-// bridges returns where the bridges are to listen: at the demo's own address, or
-// anywhere behind the balancer.
-func (p *parts) bridges() (addresses []string, err error) {
-	if p.balancer == nil {
-		return []string{p.address}, nil
-	}
-	for range p.replicas {
-		address := "127.0.0.1:0"
-		if p.processes { // which do not say where they listen
-			l, err := net.Listen("tcp", address)
-			if err != nil {
-				return nil, err
-			}
-			address = l.Addr().String()
-			if err := l.Close(); err != nil {
-				return nil, err
-			}
+// anywhere is an address of loopback with a port that is free.
+const anywhere = "127.0.0.1:0"
+
+// bridges returns how many there are.
+func (p *parts) bridges() int { return max(p.replicas, 1) }
+
+// balance has the balancer send requests to every bridge, once it says where it can
+// be used.
+func (p *parts) balance(ctx context.Context, serving <-chan string) error {
+	deadline := time.After(patience)
+	for range p.bridges() {
+		select {
+		case address := <-serving:
 			p.balancer.add(address)
+		case err := <-p.failed:
+			return err
+		case <-deadline:
+			return fmt.Errorf("a bridge does not serve after %s; run with -v to see why", patience)
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		addresses = append(addresses, address)
 	}
-	return addresses, nil
+	return nil
 }
 
 // startProcesses runs the real programs, found on the PATH, with their settings
 // in the environment as a cluster would give them.
 func (p *parts) startProcesses(ctx context.Context) error {
-	bridges, err := p.bridges()
-	if err != nil {
-		return err
-	}
-	for _, address := range bridges {
-		if err := p.startBridge(ctx, address); err != nil {
+	serving := make(chan string, p.bridges())
+	for range p.bridges() {
+		if err := p.startBridge(ctx, serving); err != nil {
 			return err
 		}
 	}
-	if err := p.reachable(ctx); err != nil {
+	if err := p.balance(ctx, serving); err != nil {
 		return err
 	}
 	k := p.keys()
-	return p.process(ctx, "serval-worker", []string{"run"}, []string{
-		"SERVAL_UPSTREAM_URL=" + p.url, "SERVAL_UPSTREAM_TOKEN_FILE=" + p.tokenFile, "SERVAL_ADMIN_LISTEN=127.0.0.1:0",
+	return p.process(ctx, p.log(), "serval-worker", []string{"run"}, []string{
+		"SERVAL_UPSTREAM_URL=" + p.url, "SERVAL_UPSTREAM_TOKEN_FILE=" + p.tokenFile, "SERVAL_ADMIN_LISTEN=" + anywhere,
 		"SERVAL_NO_LEASE=true",
 		"SERVAL_STS_ENDPOINT=" + p.aws, "SERVAL_IAM_ENDPOINT=" + p.aws, "SERVAL_SYNC_INTERVAL=" + syncInterval.String(), "SERVAL_SYNC_OFFSET=" + syncOffset().String(),
 		"SERVAL_DELTA_INTERVAL=" + deltaInterval.String(), "SERVAL_ORGANIZATIONS_ENDPOINT=" + p.aws,
@@ -154,10 +139,10 @@ func (p *parts) startProcesses(ctx context.Context) error {
 	})
 }
 
-// startBridge runs serval-bridge at address.
-func (p *parts) startBridge(ctx context.Context, address string) error {
-	return p.process(ctx, "serval-bridge", []string{"serve"}, []string{
-		"SERVAL_LISTEN=" + address, "SERVAL_ADMIN_LISTEN=127.0.0.1:0", "SERVAL_PUBLIC_URL=" + p.url,
+// startBridge runs serval-bridge, which says where it is to be used.
+func (p *parts) startBridge(ctx context.Context, serving chan<- string) error {
+	return p.process(ctx, &listener{serving: serving, log: p.log()}, "serval-bridge", []string{"serve"}, []string{
+		"SERVAL_LISTEN=" + anywhere, "SERVAL_ADMIN_LISTEN=" + anywhere, "SERVAL_PUBLIC_URL=" + p.url,
 		"SERVAL_OIDC_ISSUER=" + p.issuer, "SERVAL_OIDC_CLIENT_ID=" + clientID, "SERVAL_OIDC_CLIENT_SECRET=" + p.clientSecret.Reveal(),
 		"SERVAL_SECRET=" + p.secret.Reveal(), "SERVAL_EXTERNAL_ID_SECRET=" + p.externalIDs.Reveal(),
 		"SERVAL_DATABASE_URL=" + p.database.Reveal(), "SERVAL_CONFIG=" + p.configFile, "SERVAL_TRUSTED_ACCOUNT=" + hubAccount,
@@ -165,15 +150,46 @@ func (p *parts) startBridge(ctx context.Context, address string) error {
 	})
 }
 
+// log returns where the logs of processes go.
+func (p *parts) log() io.Writer {
+	if p.verbose {
+		return p.stderr
+	}
+	return io.Discard
+}
+
+// A listener reads a bridge's log for where that listens, and hands it on.
+type listener struct {
+	serving chan<- string // nil once it was told
+	line    []byte        // the last one until then, that has not ended yet
+	log     io.Writer
+}
+
+// Write takes a part of the log.
+func (l *listener) Write(text []byte) (int, error) {
+	for rest := text; l.serving != nil && len(rest) > 0; {
+		part, after, ended := bytes.Cut(rest, []byte("\n"))
+		l.line, rest = append(l.line, part...), after
+		if !ended {
+			break
+		}
+		var entry struct{ Msg, Listen string }
+		if json.Unmarshal(l.line, &entry) == nil && entry.Msg == "serving" {
+			l.serving <- entry.Listen
+			l.serving = nil
+		}
+		l.line = l.line[:0]
+	}
+	return l.log.Write(text)
+}
+
 // process runs a program until ctx ends, and then asks it to stop.
-func (p *parts) process(ctx context.Context, name string, args, environ []string) error {
+func (p *parts) process(ctx context.Context, log io.Writer, name string, args, environ []string) error {
 	c := exec.CommandContext(ctx, name, args...)
 	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.dir}, environ...)
 	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.WaitDelay = 30 * time.Second
-	if p.verbose {
-		c.Stderr = p.stderr
-	}
+	c.Stderr = log
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("starting %s (build it with: make build, and put bin/ into the PATH): %w", name, err)
 	}
@@ -188,27 +204,4 @@ func (p *parts) process(ctx context.Context, name string, args, environ []string
 		return err
 	})
 	return nil
-}
-
-// reachable waits until the bridge answers.
-func (p *parts) reachable(ctx context.Context) error {
-	for {
-		r, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/", nil)
-		if err != nil {
-			return err
-		}
-		if answer, err := http.DefaultClient.Do(r); err == nil {
-			answer.Body.Close()
-			if answer.StatusCode == http.StatusOK {
-				return nil
-			}
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case err := <-p.failed:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
