@@ -201,11 +201,12 @@ func (w *world) push(roles []serval.Role) error {
 	return w.call(http.DefaultClient, "PUT", "/upstream/accounts/"+prod+"/inventory", json.RawMessage(body.Bytes()), nil)
 }
 
-// environ is what a laptop of this world has in its environment.
+// environ is what a laptop of this world has in its environment. Somebody is at it from
+// afar: where there is always a desktop, as on macOS, no test opens its browser.
 func (w *world) environ() [][2]string {
 	return [][2]string{
 		{"HOME", w.dir}, {"SERVAL_CLIENT_DIR", filepath.Join(w.dir, "laptop")}, {"SERVAL_BRIDGE_URL", w.front.origin}, {"SERVAL_KEYCHAIN", "off"},
-		{"SERVAL_NO_INPUT", "true"}, {"BROWSER", "browser"}, {"BROWSER_DOOR", w.door}, {"CLOCK", w.clock}, {"SHELL", "/bin/sh"},
+		{"SERVAL_NO_INPUT", "true"}, {"BROWSER", "browser"}, {"BROWSER_DOOR", w.door}, {"SSH_CONNECTION", "192.0.2.1 50000 192.0.2.2 22"}, {"CLOCK", w.clock}, {"SHELL", "/bin/sh"},
 		{"AWS_ENDPOINT_URL", w.awsAt}, {"AWS_EC2_METADATA_DISABLED", "true"}, {"AWS_REGION", "us-west-1"}, {"AWS_DEFAULT_REGION", "us-west-1"}, {"AWS_CONFIG_FILE", filepath.Join(w.dir, "aws-config")},
 		{"DEV", "arn:aws:iam::" + prod + ":role/dev"}, {"PROD", "arn:aws:iam::" + prod + ":role/prod-readonly"}, {"ORIGIN", w.front.origin},
 		{"NO_PROXY", "127.0.0.1"},

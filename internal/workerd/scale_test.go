@@ -443,7 +443,7 @@ func TestScaleAlone(t *testing.T) {
 	resident := func() string {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.Process.Pid))
 		if err != nil {
-			t.Fatal(err)
+			return "an amount that only Linux tells"
 		}
 		_, rest, _ := strings.Cut(string(status), "VmHWM:")
 		line, _, _ := strings.Cut(rest, "\n")
