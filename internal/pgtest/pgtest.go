@@ -23,6 +23,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -172,7 +173,7 @@ type missingError struct{ name string }
 
 func (e *missingError) Error() string {
 	return "PostgreSQL is not installed: there is no " + e.name +
-		" in PATH, /usr/lib/postgresql/*/bin or /usr/local/bin. Install the Debian package postgresql."
+		" in PATH, " + strings.Join(places, ", ") + " or /usr/local/bin. Install postgresql, from Debian or from Homebrew."
 }
 
 // skipMissing skips the test where err says that there is no PostgreSQL, and it
@@ -298,6 +299,9 @@ func (s *server) do(f func(context.Context, *pgx.Conn) error) error {
 	}
 }
 
+// places are where Debian and Homebrew put versions of PostgreSQL side by side.
+var places = []string{"/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql@*/bin", "/usr/local/opt/postgresql@*/bin"}
+
 // folder returns where PostgreSQL's programs are; of several versions the
 // newest, unless PATH has one.
 func folder() (string, error) {
@@ -314,7 +318,11 @@ func folder() (string, error) {
 	if path, err := exec.LookPath("postgres"); err == nil {
 		dirs = append(dirs, filepath.Dir(path))
 	}
-	versions, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
+	var versions []string
+	for _, place := range places {
+		found, _ := filepath.Glob(place)
+		versions = append(versions, found...)
+	}
 	slices.SortFunc(versions, func(a, b string) int { return cmp.Compare(version(b), version(a)) })
 	dirs = append(append(dirs, versions...), "/usr/local/bin")
 	for _, dir := range dirs {
@@ -326,7 +334,7 @@ func folder() (string, error) {
 }
 
 func version(bin string) int {
-	n, _ := strconv.Atoi(filepath.Base(filepath.Dir(bin)))
+	n, _ := strconv.Atoi(strings.TrimPrefix(filepath.Base(filepath.Dir(bin)), "postgresql@"))
 	return n
 }
 
