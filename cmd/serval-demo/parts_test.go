@@ -2,9 +2,39 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
+
+// The demo begins when every bridge serves, and not before, and says why it does not
+// begin at all.
+func TestBalance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &parts{demo: &demo{failed: make(chan error, 1)}, options: options{replicas: 2}}
+		serving := make(chan string, 2)
+		serving <- "127.0.0.1:1"
+		if err := p.balance(t.Context(), serving); err == nil || !strings.Contains(err.Error(), "does not serve after") {
+			t.Errorf("one of two serves: %v", err)
+		}
+		serving <- "127.0.0.1:2"
+		serving <- "127.0.0.1:3"
+		if err := p.balance(t.Context(), serving); err != nil || len(p.balancer.targets) != 3 {
+			t.Errorf("both serve: %v, %v", err, p.balancer.targets)
+		}
+		p.failed <- errors.New("it ended")
+		if err := p.balance(t.Context(), serving); err == nil || err.Error() != "it ended" {
+			t.Errorf("one has ended: %v", err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if err := p.balance(ctx, serving); !errors.Is(err, context.Canceled) {
+			t.Errorf("told to stop: %v", err)
+		}
+	})
+}
 
 // A bridge's log says where that listens, however it arrives; once it did, none of it
 // is kept, and all of it is passed on.
