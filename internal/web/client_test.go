@@ -17,7 +17,7 @@ import (
 func devices(c *web.Config) { c.DeviceLogin = true }
 
 // verifier is a client's, and canary: nothing may show it.
-const verifier = canary + "-verifier-of-a-client-that-is-long-enough"
+const verifier = canary + "-verifier-of-a-client-that-is-long-enough-by-far"
 
 // clientQuery is what a client opens in the browser.
 func clientQuery() url.Values {

@@ -45,13 +45,14 @@ const (
 	clientID  = "serval-bridge"
 	prod      = "111122223333"
 	dev       = "444455556666"
-	hubToken  = "CANARY-hub-token-of-a-worker"
-	elseToken = "CANARY-token-of-another-worker"
+	hubToken  = canary + "-hub-token-of-a-worker"
+	elseToken = canary + "-token-of-another-worker"
 
 	externalID = "the-external-id-of-the-team" // of what is connected over the API
 
-	// canary is in every secret that a test can choose, and must be nowhere else.
-	canary = "CANARY"
+	// canary is in every secret that a test can choose, and must be nowhere else. Ids are
+	// random and of letters and the digits from 2 to 7, so that none has it by chance.
+	canary = "CANARY1"
 )
 
 // token is what an ID token looks like.
