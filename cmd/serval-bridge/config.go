@@ -37,7 +37,7 @@ type Config struct {
 	OIDCEmailClaim    string        `env:"SERVAL_OIDC_EMAIL_CLAIM" envDefault:"email" usage:"claim that holds the email"`
 	OIDCGroupsClaim   string        `env:"SERVAL_OIDC_GROUPS_CLAIM" envDefault:"groups" usage:"claim that holds the groups"`
 	OIDCEmailVerified string        `env:"SERVAL_OIDC_EMAIL_VERIFIED" usage:"require or ignore an absent email_verified; by issuer unless set"`
-	OIDCMaxAge        time.Duration `env:"SERVAL_OIDC_MAX_AGE" absent:"off" usage:"how old a sign-in at the identity provider may be; off unless set"`
+	OIDCMaxAge        time.Duration `env:"SERVAL_OIDC_MAX_AGE" absent:"off" bare:"s" usage:"how old a sign-in at the identity provider may be, such as 8h, or in seconds as OpenID Connect has it; off unless set"`
 	OIDCRequiredAMR   string        `env:"SERVAL_OIDC_REQUIRED_AMR" absent:"off" usage:"authentication methods that a sign-in must name, separated by spaces; off unless set"`
 	OIDCOffline       bool          `env:"SERVAL_OIDC_OFFLINE" usage:"ask for a refresh token, and ask the identity provider again before each session"`
 	OIDCHosts         string        `env:"SERVAL_OIDC_HOSTS" usage:"further hosts on which the identity provider's endpoints may be, separated by spaces"`

@@ -117,6 +117,7 @@ type field struct {
 	usage  string
 	value  string // default
 	absent string // the word that stands for no value
+	bare   string // the unit of a number that has none
 	secret bool
 	isBool bool
 }
@@ -130,7 +131,7 @@ func fields(into any) []field {
 			continue
 		}
 		list = append(list, field{
-			name: name, goName: f.Name, usage: f.Tag.Get("usage"), value: f.Tag.Get("envDefault"), absent: f.Tag.Get("absent"),
+			name: name, goName: f.Name, usage: f.Tag.Get("usage"), value: f.Tag.Get("envDefault"), absent: f.Tag.Get("absent"), bare: f.Tag.Get("bare"),
 			flag:   strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, Prefix)), "_", "-"),
 			secret: f.Type == secretType, isBool: f.Type.Kind() == reflect.Bool,
 		})
@@ -169,6 +170,8 @@ func Read(into any, environ []string, flags *pflag.FlagSet) (faults []string) {
 		switch {
 		case f.absent != "" && value == f.absent:
 			value = ""
+		case f.bare != "" && value != "" && strings.Trim(value, "0123456789") == "":
+			value += f.bare
 		case f.isBool && value == "on":
 			value = "true"
 		case f.isBool && value == "off":

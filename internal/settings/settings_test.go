@@ -78,7 +78,8 @@ func TestFlagsWinAndSecretsAreNone(t *testing.T) {
 func TestReadTakesTheWordsOfTheManual(t *testing.T) {
 	type settings struct {
 		Offline bool          `env:"SERVAL_OIDC_OFFLINE" usage:"off"`
-		MaxAge  time.Duration `env:"SERVAL_OIDC_MAX_AGE" absent:"off" usage:"off"`
+		MaxAge  time.Duration `env:"SERVAL_OIDC_MAX_AGE" absent:"off" bare:"s" usage:"off"`
+		Expiry  time.Duration `env:"SERVAL_REQUEST_EXPIRY" usage:"no number without a unit"`
 		Proxies string        `env:"SERVAL_TRUSTED_PROXIES" absent:"none" usage:"none"`
 		Listen  string        `env:"SERVAL_LISTEN" usage:"no absence"`
 	}
@@ -91,6 +92,10 @@ func TestReadTakesTheWordsOfTheManual(t *testing.T) {
 		{[]string{"SERVAL_OIDC_OFFLINE=off", "SERVAL_OIDC_MAX_AGE=off", "SERVAL_TRUSTED_PROXIES=none"}, settings{}, ""},
 		{[]string{"SERVAL_TRUSTED_PROXIES=off", "SERVAL_LISTEN=off"}, settings{Proxies: "off", Listen: "off"}, ""},
 		{[]string{"SERVAL_OIDC_MAX_AGE=none"}, settings{}, "SERVAL_OIDC_MAX_AGE: not a duration such as 30s, 5m or 4h."},
+		{[]string{"SERVAL_OIDC_MAX_AGE=3600"}, settings{MaxAge: time.Hour}, ""},
+		{[]string{"SERVAL_OIDC_MAX_AGE=90m"}, settings{MaxAge: 90 * time.Minute}, ""},
+		{[]string{"SERVAL_OIDC_MAX_AGE=-1"}, settings{}, "SERVAL_OIDC_MAX_AGE: not a duration such as 30s, 5m or 4h."},
+		{[]string{"SERVAL_REQUEST_EXPIRY=3600"}, settings{}, "SERVAL_REQUEST_EXPIRY: not a duration such as 30s, 5m or 4h."},
 		{[]string{"SERVAL_OIDC_OFFLINE=ON"}, settings{}, "SERVAL_OIDC_OFFLINE: not true or false, on or off."},
 	} {
 		var got settings
