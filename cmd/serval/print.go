@@ -26,8 +26,8 @@ func (p *program) json(value any) error {
 }
 
 // table prints rows below their headings. On a terminal what the last column has
-// beyond its width is cut: a line that goes on below is harder to read than one that
-// does not.
+// beyond its width is cut, and where little would be left of it, it stands below the
+// rest: a line that goes on below is harder to read than one that does not.
 func (p *program) table(headings []string, rows [][]string) error {
 	var text strings.Builder
 	w := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
@@ -48,23 +48,40 @@ func (p *program) table(headings []string, rows [][]string) error {
 	return err
 }
 
-// leastColumn is how much of the last column is left at least; what would have less
-// is not cut.
+// leastColumn is how much of the last column is left at least where it stands beside
+// the others.
 const leastColumn = 12
 
 // narrowed returns a table whose last column, below its heading, ends at width; 0
-// is no end.
+// is no end. What stands in a line of its own is set in by two.
 func narrowed(table, last string, width int) string {
-	lines := strings.SplitAfter(table, "\n")
-	if at := utf8.RuneCountInString(strings.TrimRight(lines[0], "\n")) - utf8.RuneCountInString(last); width == 0 || at+leastColumn > width {
+	if width <= leastColumn {
 		return table
 	}
+	var text strings.Builder
+	lines := strings.Split(strings.TrimSuffix(table, "\n"), "\n")
+	at := utf8.RuneCountInString(lines[0]) - utf8.RuneCountInString(last)
 	for i, line := range lines {
-		if letters := []rune(strings.TrimRight(line, "\n")); len(letters) > width {
-			lines[i] = string(letters[:width-1]) + "…\n"
+		letters := []rune(line)
+		if beside := at+leastColumn <= width; beside || at > len(letters) {
+			text.WriteString(cut(line, width) + "\n")
+			continue
+		}
+		text.WriteString(strings.TrimRight(string(letters[:at]), " ") + "\n")
+		if below := letters[at:]; i > 0 && len(below) > 0 {
+			text.WriteString(cut("  "+string(below), width) + "\n")
 		}
 	}
-	return strings.Join(lines, "")
+	return text.String()
+}
+
+// cut returns a line that ends at width.
+func cut(line string, width int) string {
+	letters := []rune(strings.TrimRight(line, " "))
+	if len(letters) <= width {
+		return string(letters)
+	}
+	return string(letters[:width-1]) + "…"
 }
 
 // facts prints names and what they are.

@@ -17,9 +17,12 @@ func TestSpan(t *testing.T) {
 func TestNarrowed(t *testing.T) {
 	const table = "ROLE  REASON\nprod  short\nprod  a reason that goes on and on\nprod  \n"
 	for width, want := range map[int]string{
-		0: table, 80: table, 17: table, // too narrow to cut
-		18: "ROLE  REASON\nprod  short\nprod  a reason th…\nprod  \n",
-		36: table,
+		0: table, 12: table, // no terminal, and none that anything fits on
+		13: "ROLE\nprod\n  short\nprod\n  a reason t…\nprod\n",
+		17: "ROLE\nprod\n  short\nprod\n  a reason that …\nprod\n",
+		18: "ROLE  REASON\nprod  short\nprod  a reason th…\nprod\n",
+		34: "ROLE  REASON\nprod  short\nprod  a reason that goes on and on\nprod\n",
+		80: "ROLE  REASON\nprod  short\nprod  a reason that goes on and on\nprod\n",
 	} {
 		if got := narrowed(table, "REASON", width); got != want {
 			t.Errorf("at %d columns:\n%s\nwant\n%s", width, got, want)

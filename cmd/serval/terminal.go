@@ -103,7 +103,11 @@ func (t *terminal) pick(ctx context.Context, what string, entries []catalogue.En
 	t.say("%s\n", what)
 	for {
 		for i, e := range found[:min(shown, len(found))] {
-			t.say("  %2d  %-40s %s\n", i+1, cell(e.Label()), serval.Clip(cell(e.Description), 60))
+			line := fmt.Sprintf("  %2d  %-40s %s", i+1, cell(e.Label()), serval.Clip(cell(e.Description), 60))
+			if wide := width(t.out); wide > 0 {
+				line = cut(line, wide)
+			}
+			t.say("%s\n", line)
 		}
 		if more := len(found) - shown; more > 0 {
 			t.say("      and %d more\n", more)
