@@ -74,18 +74,12 @@ func (p *Plane) Explain(ctx context.Context, who serval.Principal, email, arn st
 			return err
 		}
 		x.Findings = access.Explain(policies.List, access.Target{AccountID: x.ARN.AccountID, ARN: arn, Tags: role.Tags}, x.Person)
-		if x.Person.ID != "" && x.State != RoleUnknown && x.State != RoleRemoved {
-			provider, err := v.OIDCProvider(x.ARN.AccountID)
-			if err != nil {
-				return err
-			}
-			verdict, err := p.judge(v, role, provider, x.Person)
-			if err != nil {
-				return err
-			}
-			x.Trust = &verdict
-		}
 		if x.State != RoleUnknown && x.State != RoleRemoved {
+			if x.Person.ID != "" {
+				if x.Trust, err = p.verdict(v, role, x.Person); err != nil {
+					return err
+				}
+			}
 			if x.Blocked, err = p.whyBlocked(v, role); err != nil {
 				return err
 			}

@@ -47,9 +47,11 @@ type Request struct {
 	// for or changed, and not in lists.
 	Notices []serval.Notice
 
-	// Explained is what is approved, or would be; read where one request is asked
-	// for, and for whoever decides, and not while anything is written.
+	// Explained is what is approved, or would be, and Trust whether the role's trust
+	// policy accepts whoever asked; read where one request is asked for, and for whoever
+	// decides, and not while anything is written. Both are nil where the role is gone.
 	Explained *history.Explained
+	Trust     *Verdict
 
 	// Earlier is what the person asked before for the same role; read for whoever
 	// decides, and not in other lists.
@@ -324,7 +326,6 @@ func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
 // listed returns requests as they are shown.
 func (p *Plane) listed(v *store.View, requests []*serval.Request) ([]Request, error) {
 	names := map[string]string{}
-	people := map[string]serval.Person{}
 	list := make([]Request, 0, len(requests))
 	for _, r := range requests {
 		one := Request{Request: r}
@@ -338,21 +339,15 @@ func (p *Plane) listed(v *store.View, requests []*serval.Request) ([]Request, er
 		}
 		one.AccountName = name
 		if r.Status == serval.StatusApproved {
-			person, known := people[r.PersonID]
-			if !known {
-				var err error
-				if person, err = v.Person(r.PersonID); err != nil {
-					return nil, err
-				}
-				people[r.PersonID] = person
-			}
-			_, _, err := p.usable(v, r, person)
-			why, refused := errors.AsType[*serval.Refusal](err)
-			if err != nil && !refused {
+			person, err := v.Person(r.PersonID)
+			if err != nil {
 				return nil, err
 			}
-			if refused {
+			_, _, err = p.usable(v, r, person)
+			if why, refused := errors.AsType[*serval.Refusal](err); refused {
 				one.Suspended = suspensions[why.Detail["cause"]]
+			} else if err != nil {
+				return nil, err
 			}
 		}
 		list = append(list, one)
@@ -369,11 +364,23 @@ func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string
 			return err
 		}
 		if r, err = p.shown(v, found); err == nil {
-			r.Explained, err = history.Explaining(v).Explain(found, r.Earlier)
+			err = p.inform(v, history.Explaining(v), &r)
 		}
 		return err
 	})
 	return r, err
+}
+
+// inform adds what there is to know of the role of r before it is approved or used.
+func (p *Plane) inform(v *store.View, x *history.Explainer, r *Request) (err error) {
+	if r.Explained, err = x.Explain(r.Request, r.Earlier); err != nil || r.Explained == nil {
+		return err
+	}
+	person, err := v.Person(r.PersonID)
+	if err == nil {
+		r.Trust, err = p.verdict(v, *r.Explained.Role, person)
+	}
+	return err
 }
 
 // A RequestFilter chooses requests; empty fields choose all of who's own.
@@ -469,7 +476,7 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 			if list[i].Earlier, err = history.Before(v, r); err != nil {
 				return err
 			}
-			if list[i].Explained, err = explaining.Explain(r, list[i].Earlier); err != nil {
+			if err := p.inform(v, explaining, &list[i]); err != nil {
 				return err
 			}
 		}

@@ -159,13 +159,11 @@ func (p *Plane) RoleByName(ctx context.Context, who serval.Principal, accountID,
 			return err
 		}
 		role.MyRequest = mine[role.Key]
-		provider, err := v.OIDCProvider(accountID)
+		verdict, err := p.verdict(v, role.Role, who.Person)
 		if err != nil {
 			return err
 		}
-		if role.Trust, err = p.judge(v, role.Role, provider, who.Person); err != nil {
-			return err
-		}
+		role.Trust = *verdict
 		if role.Blocked, err = p.whyBlocked(v, role.Role); err != nil {
 			return err
 		}

@@ -280,6 +280,16 @@ func sentence(text string) string { return strings.TrimRight(text, ". ") + "." }
 // webIdentity is what sessions are opened with.
 const webIdentity = "sts:AssumeRoleWithWebIdentity"
 
+// verdict is judge with what is known of the OIDC provider of the role's account.
+func (p *Plane) verdict(v *store.View, r store.Role, who serval.Person) (*Verdict, error) {
+	provider, err := v.OIDCProvider(r.Key.AccountID)
+	if err != nil {
+		return nil, err
+	}
+	verdict, err := p.judge(v, r, provider, who)
+	return &verdict, err
+}
+
 // judge says whether the role's trust policy, and the OIDC provider of its account
 // where that is known, accept the ID token that the person's sessions are opened with.
 func (p *Plane) judge(v *store.View, r store.Role, provider *serval.OIDCProvider, who serval.Person) (trust.Verdict, error) {

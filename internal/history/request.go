@@ -54,6 +54,7 @@ func Before(v *store.View, r *serval.Request) (e Earlier, err error) {
 // An Explained is what a request's role can do now, and what it gained and lost
 // since it was last approved.
 type Explained struct {
+	Role *store.Role // with its documents
 	Card *insight.Card
 	// Since is what changed since the approval that Basis names; nil where there is
 	// none, or nobody knows what the role was then.
@@ -97,7 +98,7 @@ func (x *Explainer) Explain(r *serval.Request, before Earlier) (*Explained, erro
 	if err != nil || is.role == nil {
 		return nil, err
 	}
-	e := &Explained{Card: is.card}
+	e := &Explained{Role: is.role, Card: is.card}
 	basis, err := x.basis(r, before)
 	if err != nil || basis == nil {
 		return e, err

@@ -2,6 +2,7 @@ package pages
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/shape"
@@ -27,6 +28,31 @@ type signInView struct {
 func (p *Pages) ShowOnward(w http.ResponseWriter, v *Visit, to string) error {
 	v.onward = to
 	return p.show(w, v, http.StatusUnauthorized, "onward", "Signing you in again", to)
+}
+
+// What browsers and systems call themselves by, and what people call them: the first
+// that is there counts, since most name others besides.
+var (
+	browsers = [][2]string{{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"FxiOS/", "Firefox"}, {"CriOS/", "Chrome"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"}}
+	systems  = [][2]string{{"Windows", "Windows"}, {"Android", "Android"}, {"iPhone", "an iPhone"}, {"iPad", "an iPad"}, {"CrOS", "ChromeOS"}, {"Mac OS X", "macOS"}, {"Linux", "Linux"}}
+)
+
+// agent says in people's words what a browser calls itself; what is no browser of
+// theirs, such as a client, is said as it is.
+func agent(text string) string {
+	find := func(list [][2]string) string {
+		for _, one := range list {
+			if strings.Contains(text, one[0]) {
+				return one[1]
+			}
+		}
+		return ""
+	}
+	browser, system := find(browsers), find(systems)
+	if !strings.HasPrefix(text, "Mozilla/") || browser == "" || system == "" {
+		return text
+	}
+	return browser + " on " + system
 }
 
 // Logins shows where somebody is signed in.

@@ -96,7 +96,7 @@ func New(c Config) (*Pages, error) {
 	}
 	layout, err := template.New("layout.html").Funcs(template.FuncMap{
 		"rfc": rfc, "utc": utc, "long": serval.Length, "seconds": func(n int) string { return serval.Length(n / 60) }, "ago": func(seconds *int) string { return serval.Length(*seconds / 60) }, "deref": deref, "asset": p.asset, "name": roleName, "isRequest": func(id string) bool { return strings.HasPrefix(id, "req_") }, "tone": severityTone, "severities": func() any { return severities }, "kind": kind, "kindsOf": kindsOf, "causes": causes, "abilities": func() []string { return abilities },
-		"join": func(t []string) string { return strings.Join(t, ", ") },
+		"agent": agent, "because": because, "join": func(t []string) string { return strings.Join(t, ", ") },
 	}).ParseFS(files, "templates/layout.html", "templates/parts.html", "templates/insight.html")
 	if err != nil {
 		return nil, fmt.Errorf("reading the pages: %w", err)
@@ -242,6 +242,9 @@ type Way struct {
 func (p *Pages) ShowError(w http.ResponseWriter, v *Visit, status int, e wire.Error, way Way) error {
 	view := errorView{
 		Heading: titles[e.Code], Message: e.Message, Next: cmp.Or(way.Next, next[e.Code]), SignIn: way.SignIn, Back: way.Back,
+	}
+	if strings.HasSuffix(view.Message, view.Next) {
+		view.Next = "" // it is said
 	}
 	if code := e.Detail["code"]; code != "" {
 		view.Detail = append(view.Detail, fact{"AWS says", code})

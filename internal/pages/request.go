@@ -35,6 +35,7 @@ type requestView struct {
 	MaxMinutes  int
 	Extend      lengthView // what more can be asked for
 	Shorten     lengthView // what can be left of it
+	Refused     bool       // AWS would open no session for who asked, and they are the one who looks
 	MayStart    bool
 	MayExtend   bool
 	MayShorten  bool
@@ -88,6 +89,8 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 		view.LastTime = &one
 	}
 	open := !due && v.Who.Person.Suspended == ""
+	view.Refused = view.Mine && !due && view.Trust != nil && view.Trust.Verdict == "fails" &&
+		(r.Status == serval.StatusPending || r.Status == serval.StatusApproved)
 	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
 	view.MayExtend = open && view.Extension == nil && may(r.Request, v.Who, serval.ActExtend)
 	view.MayShorten = open && may(r.Request, v.Who, serval.ActShorten)

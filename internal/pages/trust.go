@@ -3,6 +3,9 @@ package pages
 import (
 	"net/http"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/serval-bridge/serval-bridge/internal/control"
 	"github.com/serval-bridge/serval-bridge/internal/edge"
@@ -23,6 +26,14 @@ type alikeView struct {
 	Roles      []wire.RoleFindings
 	Findings   []wire.TrustFinding
 	Unreadable string
+}
+
+// because returns the reason of a verdict as a sentence, where what is above it has
+// said the verdict.
+func because(reason string) string {
+	reason = strings.TrimPrefix(strings.TrimPrefix(reason, "refuses you: "), "cannot tell: ")
+	first, size := utf8.DecodeRuneInString(reason)
+	return string(unicode.ToUpper(first)) + reason[size:]
 }
 
 // shownRoles is how many roles of one finding are shown without being unfolded.

@@ -42,6 +42,12 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 			request.ToDecide = toDecide(e, r.Earlier)
 		}
 	}
+	if t := r.Trust; t != nil {
+		request.Trust = &wire.Preflight{Verdict: t.Verdict}
+		if r.PersonID == who.Person.ID {
+			request.Trust.Reason = t.Reason // it says what is in their token
+		}
+	}
 	for _, n := range r.Notices {
 		request.Notices = append(request.Notices, Notice(n))
 	}

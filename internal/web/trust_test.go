@@ -2,9 +2,12 @@ package web_test
 
 import (
 	"encoding/json"
+	"html"
+	"net/http"
 	"strings"
 	"testing"
 
+	"github.com/serval-bridge/serval-bridge/internal/serval"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -65,5 +68,67 @@ func TestExplainTrust(t *testing.T) {
 	}
 	if _, page := ada.do("GET", "/findings", nil); !strings.Contains(page, found.Roles[0].Findings[0].Sentence[:20]) {
 		t.Error("the page does not show what the API tells")
+	}
+}
+
+// That a role's trust policy refuses somebody stands above what they would click, and before whoever approves it; what
+// their token says is told to nobody else.
+func TestRefusalIsSaidFirst(t *testing.T) {
+	w := newWorld(t)
+	w.push(w.inventory)
+	ana, ben := w.as("ana"), w.as("ben")
+	var auto, asked wire.Request
+	ana.json("POST", "/api/v1/requests", map[string]any{"role_arn": w.aws.RoleARN("dev-auto"), "minutes": 60}, http.StatusCreated, &auto)
+	ana.json("POST", "/api/v1/requests", map[string]any{"role_arn": w.aws.RoleARN("dev-admin"), "minutes": 60, "justification": "x"}, http.StatusCreated, &asked)
+	if auto.Trust != nil {
+		t.Errorf("the answer to a write judges: %+v", auto.Trust)
+	}
+	for _, test := range []struct {
+		name, trust, verdict string
+	}{
+		{"accepts", w.trust, "works"},
+		{"refuses", strings.ReplaceAll(w.trust, clientID, "another-client"), "fails"},
+		{"is not known", "", "unknown"},
+		{"accepts again", w.trust, "works"},
+	} {
+		w.push(func(generation int64) serval.Inventory {
+			inv := w.inventory(generation)
+			for i := range inv.Roles {
+				inv.Roles[i].TrustPolicy = serval.Document(test.trust)
+			}
+			return inv
+		})
+		fails, because := test.verdict == "fails", `another-client", and it is "`+clientID+`".`
+		for _, r := range []wire.Request{auto, asked} {
+			var own wire.Request
+			ana.json("GET", "/api/v1/requests/"+r.ID, nil, http.StatusOK, &own)
+			if own.Trust == nil || own.Trust.Verdict != test.verdict || fails && !strings.Contains(own.Trust.Reason, because) {
+				t.Errorf("%s: to who asked %+v is said, want %s and why", test.name, own.Trust, test.verdict)
+			}
+			page := html.UnescapeString(ana.page("/requests/"+r.ID, http.StatusOK))
+			said, button := strings.Index(page, "As the role is now, AWS refuses you.</strong> Statement 1 asks for "), strings.Index(page, "<button>Start session")
+			if strings.Contains(page, "AWS refuses you") != fails || fails && (said < 0 || !strings.Contains(page, because)) || button > 0 && button < said {
+				t.Errorf("%s: the request's page says it at %d, and starts sessions at %d:\n%s", test.name, said, button, page)
+			}
+		}
+		page := html.UnescapeString(ana.page("/roles/"+prod+"/dev-admin", http.StatusOK))
+		if said := strings.Index(page, `id="trust"`); (said < 0) != (test.verdict == "works") || fails != (said > 0 && said < strings.Index(page, `id="ask"`)) {
+			t.Errorf("%s: the role's page says it at %d:\n%s", test.name, said, page)
+		}
+
+		var inbox wire.Approvals
+		var one wire.Request
+		ben.json("GET", "/api/v1/approvals", nil, http.StatusOK, &inbox)
+		ben.json("GET", "/api/v1/requests/"+asked.ID, nil, http.StatusOK, &one)
+		for _, r := range append(inbox.Requests, one) {
+			if r.Trust == nil || *r.Trust != (wire.Preflight{Verdict: test.verdict}) {
+				t.Errorf("%s: to who approves %+v is said, want %s and not why", test.name, r.Trust, test.verdict)
+			}
+		}
+		for _, path := range []string{"/approvals", "/requests/" + asked.ID} {
+			if page := html.UnescapeString(ben.page(path, http.StatusOK)); strings.Contains(page, "Refuses them</span>") != fails || strings.Contains(page, because) {
+				t.Errorf("%s: %s says it otherwise:\n%s", test.name, path, page)
+			}
+		}
 	}
 }

@@ -128,6 +128,13 @@ type Trust struct {
 	Provider *Lack `json:"provider,omitempty"`
 }
 
+// A Preflight says whether a role's trust policy accepts whoever asked for the role:
+// works, fails or unknown. Why is told to them alone.
+type Preflight struct {
+	Verdict string `json:"verdict"`
+	Reason  string `json:"reason"`
+}
+
 // A Lack is what is wrong with the OIDC provider of a role's account, and what mends
 // it: a command line, and Terraform.
 type Lack struct {
@@ -255,6 +262,10 @@ type Request struct {
 	// list of approvals, and where one request is asked for by who may decide it;
 	// null otherwise.
 	ToDecide *ToDecide `json:"to_decide"`
+
+	// Trust is there in the list of approvals, and where one request is asked for;
+	// null otherwise, and where the role is gone.
+	Trust *Preflight `json:"trust"`
 
 	// Live is there when one request is asked for and sessions under it still
 	// work, and null otherwise.

@@ -107,7 +107,7 @@ func shapes() map[string]any {
 		Insight: &insight, SinceApproval: &change,
 		ToDecide: &ToDecide{"It can change IAM.", []string{"privilege_escalation"}, []string{"It can change 1 service."}, true, "a boundary",
 			&Since{at(1), true, true, []string{"It gains 1 action."}, 2, true}, Earlier{20, true, 3, at(1)}},
-		Live: &Live{[]LiveSession{{"s1", "console", "ana@example.com", "AROA1:ana@example.com", at(5), at(65)}}, "{}", true},
+		Trust: &Preflight{"fails", "x"}, Live: &Live{[]LiveSession{{"s1", "console", "ana@example.com", "AROA1:ana@example.com", at(5), at(65)}}, "{}", true},
 	}
 	role := Role{
 		ARN: roleARN, RoleID: "AROA1", AccountID: "111122223333", AccountName: "prod", Name: "dev", Description: "for developers",
