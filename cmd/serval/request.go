@@ -85,10 +85,14 @@ func span(text string) (minutes int, err error) {
 	return minutes, nil
 }
 
-// fitting adds to a refusal of a span, and to no other, how one is said.
+// fitting adds to a refusal of a span, or for want of a reason, and to no other, how
+// one is said here.
 func fitting(err error, howLong string) error {
 	refused, ok := errors.AsType[*serval.Refusal](err)
-	if howLong == "" || !ok || refused.Detail["max_minutes"] == "" {
+	switch {
+	case ok && refused.Detail["cause"] == "justification":
+		return serval.Refuse(refused.Kind, `%s Say why: --reason "…".`, err)
+	case howLong == "" || !ok || refused.Detail["max_minutes"] == "":
 		return err
 	}
 	return serval.Refuse(refused.Kind, "%s You said --for %s; it takes 90m, 2h, 1h30m or 1d.", err, serval.Clip(howLong, 40))
@@ -391,6 +395,9 @@ func (p *program) showWaiting(r wire.Request) error {
 				before = "more than " + before
 			}
 		}
+		if r.Trust != nil && r.Trust.Verdict == "fails" {
+			lines = append(lines, [2]string{"  trust", "the trust policy refuses them: as the role is now AWS opens no session"})
+		}
 		lines = append(lines, [2]string{"  can", can}, [2]string{"  changed", p.since(d.Since)}, [2]string{"  before", before})
 	}
 	return p.facts(append(lines, [2]string{"  asked", p.moment(r.CreatedAt)}))
@@ -579,7 +586,13 @@ func (p *program) extendCommand() *cobra.Command {
 		if e.Minutes, err = span(howLong); err != nil {
 			return err
 		}
-		r, err := p.own(c.Context(), roleArg(args))
+		text := roleArg(args)
+		if text == "" {
+			if text, err = p.onlyAccess(c.Context(), "name the one that is to last longer"); err != nil {
+				return err
+			}
+		}
+		r, err := p.own(c.Context(), text)
 		if err != nil {
 			return err
 		}
@@ -598,9 +611,9 @@ func (p *program) extendCommand() *cobra.Command {
 	return c
 }
 
-// onlyAccess returns the request of the access that the person has, where it is one.
-// Of several they choose on a terminal, and it is empty.
-func (p *program) onlyAccess(ctx context.Context) (id string, err error) {
+// onlyAccess returns the request of the access that the person has. Of several they choose
+// on a terminal; elsewhere they are told what to do.
+func (p *program) onlyAccess(ctx context.Context, what string) (id string, err error) {
 	var list []wire.Request
 	err = p.with(ctx, func(b *client.Client) (err error) {
 		list, err = b.Requests(ctx, string(serval.StatusApproved))
@@ -610,17 +623,21 @@ func (p *program) onlyAccess(ctx context.Context) (id string, err error) {
 	case err != nil:
 		return "", err
 	case len(list) == 0:
-		return "", &wallet.NoAccess{Reason: "You have no access that could end."}
+		return "", &wallet.NoAccess{Reason: "You have no access now."}
 	case len(list) == 1:
 		return list[0].ID, nil
-	case p.tty() != nil:
-		return "", nil
 	}
+	entries := make([]catalogue.Entry, len(list))
 	var roles []string
-	for _, r := range list {
-		roles = append(roles, r.AccountName+"/"+r.RoleName)
+	for i, r := range list {
+		entries[i] = catalogue.Entry{ARN: r.ID, AccountName: r.AccountName, AccountID: r.AccountID, Name: r.RoleName, Description: p.state(r)}
+		roles = append(roles, entries[i].Label())
 	}
-	return "", misused("you have access to several roles: name those that you are done with, or say --all: %s.", strings.Join(roles, ", "))
+	if tty := p.tty(); tty != nil {
+		chosen, err := tty.pick(ctx, "Which access?", entries)
+		return chosen.ARN, err
+	}
+	return "", misused("you have access to several roles: %s: %s.", what, strings.Join(roles, ", "))
 }
 
 func (p *program) doneCommand() *cobra.Command {
@@ -648,7 +665,7 @@ func (p *program) doneCommand() *cobra.Command {
 				return err
 			}
 		} else if len(args) == 0 {
-			only, err := p.onlyAccess(ctx)
+			only, err := p.onlyAccess(ctx, "name those that you are done with, or say --all")
 			if err != nil {
 				return err
 			}

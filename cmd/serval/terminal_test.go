@@ -62,7 +62,7 @@ func (l *laptop) converse(redirected bool, without []string, name string, args .
 			}
 		}
 	}()
-	l.Cleanup(func() { v.master.Close(); <-v.done })
+	l.Cleanup(func() { _ = v.c.Process.Kill(); v.master.Close(); <-v.done })
 	return v
 }
 
@@ -132,6 +132,29 @@ func TestPick(t *testing.T) {
 	v.types("\x03")
 	if code := v.ends(); code != exitInterrupted {
 		t.Errorf("Ctrl-C ended with %d, want %d", code, exitInterrupted)
+	}
+}
+
+// Of several accesses the one that ends, or is to last longer, is chosen among them, and
+// not among all roles.
+func TestPickAccess(t *testing.T) {
+	l := newLaptop(t, options{})
+	l.must("serval", "request", "prod/dev-data", "--for", "30m")
+	l.must("serval", "creds", "prod/dev-data")
+	const which = `Which access\?\r\n   1  prod/dev-data +until .*\r\n   2  prod/dev +approved, 2 h\r\nNumber`
+	for _, test := range []struct{ command, shows string }{
+		{"extend", which},
+		{"done", which},
+		{"done", ""}, // of the one that is left nobody asks
+	} {
+		v := l.converse(true, nil, "serval", test.command)
+		if test.shows != "" {
+			v.sees(test.shows)
+			v.types("1\n")
+		}
+		if code := v.ends(); code != 0 || test.shows != "" && !strings.Contains(v.stdout.String(), "prod/dev-data") || test.shows == "" && !strings.Contains(v.stdout.String(), "prod/dev ") {
+			t.Errorf("%s ended with %d: %q, %s", test.command, code, v.stdout.String(), v.text())
+		}
 	}
 }
 

@@ -312,7 +312,7 @@ func (t Terms) check(minutes int, justification string) error {
 	case minutes > t.MaxMinutes:
 		return t.tooLong("Policy %s allows at most %s.")
 	case t.RequireJustification && strings.TrimSpace(justification) == "":
-		return Refuse(Invalid, "Policy %s asks for a justification.", t.Policy)
+		return &Refusal{Kind: Invalid, Reason: fmt.Sprintf("Policy %s asks for a justification.", t.Policy), Detail: map[string]string{"cause": "justification"}}
 	}
 	return checkText("A justification", justification, MaxJustification)
 }
