@@ -108,7 +108,7 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 		view.Shorten = newLength(max(most-1, 0), 0, "", "")
 		view.Shorten.Choices = slices.DeleteFunc(view.Shorten.Choices, func(c choice) bool { return c.Most })
 	}
-	view.MayDone = open && may(r.Request, v.Who, serval.ActDone)
+	view.MayDone = open && view.Running && may(r.Request, v.Who, serval.ActDone) // before, there is nothing to be done with: it is canceled
 	view.MayCancel = open && may(r.Request, v.Who, serval.ActCancel)
 	view.MayRevoke = open && !view.Mine && may(r.Request, v.Who, serval.ActRevoke)
 	return view
