@@ -350,7 +350,7 @@ func (l *lint) bypass() {
 	if l.Endpoint != "" {
 		conditions = []string{fmt.Sprintf(`"StringEquals": {"aws:SourceVpce": %s}`, quote(l.Endpoint))}
 	}
-	mend := `Add the address the bridge's calls come from, "IpAddress": {"aws:SourceIp": "ADDRESS/32"}, or its VPC endpoint for STS, "StringEquals": {"aws:SourceVpce": "vpce-..."}.`
+	mend := `Add the address the bridge's calls come from, "IpAddress": {"aws:SourceIp": "ADDRESS/32"}, or its VPC endpoint for STS, "StringEquals": {"aws:SourceVpce": "vpce-..."}. With SERVAL_EGRESS_CIDRS or SERVAL_VPC_ENDPOINT set, the bridge's own stands here.`
 	if len(conditions) > 0 {
 		mend = "Add where the bridge's calls come from: " + conditions[0] + "."
 	}

@@ -170,6 +170,7 @@ func TestPolicy_Findings_bypassMend(t *testing.T) {
 		want      string
 	}{
 		{nil, "", `"IpAddress": {"aws:SourceIp": "ADDRESS/32"}`},
+		{nil, "", "With SERVAL_EGRESS_CIDRS or SERVAL_VPC_ENDPOINT set"},
 		{[]string{"203.0.113.7/32", "203.0.113.8/32"}, "", `"IpAddress": {"aws:SourceIp": ["203.0.113.7/32", "203.0.113.8/32"]}`},
 		{[]string{"203.0.113.7/32"}, "vpce-1", `"StringEquals": {"aws:SourceVpce": "vpce-1"}`},
 	} {
