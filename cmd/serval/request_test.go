@@ -1,6 +1,12 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/serval-bridge/serval-bridge/internal/wire"
+)
 
 func TestSpan(t *testing.T) {
 	for text, want := range map[string]int{
@@ -26,6 +32,18 @@ func TestNarrowed(t *testing.T) {
 	} {
 		if got := narrowed(table, "REASON", width); got != want {
 			t.Errorf("at %d columns:\n%s\nwant\n%s", width, got, want)
+		}
+	}
+}
+
+// Whoever decides reads that AWS would refuse who asked, and nothing where it would not.
+func TestShowWaiting(t *testing.T) {
+	for verdict, want := range map[string]bool{"fails": true, "works": false, "unknown": false} {
+		var out strings.Builder
+		p := &program{stdout: &out, now: time.Now}
+		r := wire.Request{ID: "req_1", RoleName: "dev", ToDecide: &wire.ToDecide{Summary: "It can read."}, Trust: &wire.Preflight{Verdict: verdict}}
+		if err := p.showWaiting(r); err != nil || strings.Contains(out.String(), "the trust policy refuses them") != want || !strings.Contains(out.String(), "It can read.") {
+			t.Errorf("%s: %v, %s", verdict, err, out.String())
 		}
 	}
 }

@@ -238,13 +238,19 @@ type Way struct {
 	Next   string // what to do, where that is not what the kind of refusal says
 }
 
+// advice says what to do about a refusal; nothing where the refusal says so itself.
+func advice(e wire.Error, way Way) string {
+	what := cmp.Or(way.Next, next[e.Code])
+	if strings.HasSuffix(e.Message, what) {
+		return ""
+	}
+	return what
+}
+
 // ShowError shows a refusal.
 func (p *Pages) ShowError(w http.ResponseWriter, v *Visit, status int, e wire.Error, way Way) error {
 	view := errorView{
-		Heading: titles[e.Code], Message: e.Message, Next: cmp.Or(way.Next, next[e.Code]), SignIn: way.SignIn, Back: way.Back,
-	}
-	if strings.HasSuffix(view.Message, view.Next) {
-		view.Next = "" // it is said
+		Heading: titles[e.Code], Message: e.Message, Next: advice(e, way), SignIn: way.SignIn, Back: way.Back,
 	}
 	if code := e.Detail["code"]; code != "" {
 		view.Detail = append(view.Detail, fact{"AWS says", code})
