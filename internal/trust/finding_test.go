@@ -138,7 +138,7 @@ func TestPolicy_Findings(t *testing.T) { // S-24, S-53
 		{"no tags of the worker", policy(statementOf("Allow", `"Principal": {"AWS": "`+worker+`"}`, `"sts:AssumeRole"`, xid)), "medium:other-principal medium:tags-missing"},
 		{"tags of the worker in another statement", policy(statementOf("Allow", `"Principal": {"AWS": "`+worker+`"}`, `"sts:AssumeRole"`, xid), statementOf("Allow", rootOf, `"sts:TagSession"`, "")), "medium:other-principal"},
 		{"tags of the token that are denied", policy(when(closed), statementOf("Deny", federated, `"sts:TagSession"`, "")), "medium:tags-missing"},
-		{"tags of the token for all but one", policy(when(closed), statementOf("Allow", `"NotPrincipal": {"AWS": "444455556666"}`, `"sts:TagSession"`, "")), "medium:tags-missing"},
+		{"tags of the token for all but ours", policy(when(closed), statementOf("Allow", strings.Replace(federated, "Principal", "NotPrincipal", 1), `"sts:TagSession"`, "")), "medium:tags-missing"},
 		{"tags of the token for everyone", policy(when(closed), statementOf("Allow", `"Principal": "*"`, `"sts:TagSession"`, "")), ""},
 		{"tags of the token for every provider", policy(when(closed), statementOf("Allow", `"Principal": {"Federated": "*"}`, `"sts:TagSession"`, "")), ""},
 		{"tags of the token for every AWS principal", policy(when(closed), statementOf("Allow", `"Principal": {"AWS": "*"}`, `"sts:TagSession"`, "")), "medium:tags-missing"},

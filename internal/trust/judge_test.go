@@ -162,6 +162,7 @@ var table = []struct {
 	{"a Deny that may match", pLogic + "an explicit deny applies if it matches", policy(when(aud), denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset), Unknown},
 	{"a Deny that may match, and one that does not", pLogic + "an explicit deny applies if it matches", policy(when(aud), denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`), denied(`{"StringEquals": {"`+ourPrefix+`:sub": "00u9"}}`)), web("source_ip", unset), Unknown},
 	{"an Allow that may match", pLogic + "an explicit allow applies if it matches", policy(when(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset), Unknown},
+	{"an Allow that may match, and one that does not", pLogic + "an explicit allow applies if it matches", policy(when(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`), when(`{"StringEquals": {"`+ourPrefix+`:aud": "no"}}`)), web("source_ip", unset), Unknown},
 	{"a possible Deny of what nothing allows", pLogic + "implicit deny", policy(denied(`{"IpAddress": {"aws:SourceIp": "203.0.113.0/24"}}`)), web("source_ip", unset), Fails},
 	{"two Allows, the second matches", pLogic + "any statement that allows", policy(when(`{"StringEquals": {"`+ourPrefix+`:aud": "no"}}`), when(aud)), web(), Works},
 	{"a sure Allow beside a possible one", pLogic + "any statement that allows", policy(when(`{"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}`), when(aud)), web("source_ip", unset), Works},
@@ -228,6 +229,12 @@ var table = []struct {
 	{"a part of an ARN", pPrincipal + "you cannot use a wildcard to match part of a principal name or ARN", policy(statementOf("Allow", `"Principal": {"AWS": "arn:aws:iam::444455556666:role/*"}`, `"sts:AssumeRole"`, "")), assume(), Unknown},
 	{"a canonical user", pGrammar + "most resource-based policies do not support this mapping", policy(statementOf("Allow", `"Principal": {"CanonicalUser": "79a59df900b949e5"}`, `"sts:AssumeRole"`, "")), assume(), Unknown},
 	{"a service that is not the caller", pPrincipal + "AWS service principals", policy(statementOf("Allow", `"Principal": {"Service": "ec2.amazonaws.com"}`, `"sts:AssumeRole"`, "")), assume(), Fails},
+	{"a service, of who knows whom", pPrincipal + "AWS service principals", policy(statementOf("Allow", `"Principal": {"Service": "ec2.amazonaws.com"}`, `"sts:AssumeRole"`, "")), assume("caller_arn", unset), Unknown},
+	{"an account, of a service", pPrincipal + "AWS service principals", policy(roleWhen("")), assume("caller_arn", "ec2.amazonaws.com", "caller_account", workerHome), Fails},
+	{"a provider, of a service", pPrincipal + "web identity session principals", policy(statementOf("Allow", federated, `"sts:AssumeRole"`, "")), assume("caller_arn", "ec2.amazonaws.com"), Fails},
+	{"a provider, of a session", pSilent + "whether a session of a web identity counts as its provider's when it assumes a role", policy(statementOf("Allow", federated, `"sts:AssumeRole"`, "")), assume("caller_arn", workerIn), Unknown},
+	{"a caller of no known form", pSilent + "what it is", policy(statementOf("Allow", `"Principal": {"AWS": "`+worker+`"}`, `"sts:AssumeRole"`, "")), assume("caller_arn", "arn:aws:iam::444455556666:group/x"), Unknown},
+	{"Google's domain and no issuer", pPrincipal + `"Federated": "accounts.google.com"`, policy(statementOf("Allow", `"Principal": {"Federated": "accounts.google.com"}`, webAction, "")), web("issuer", unset), Unknown},
 	{"a service that is the caller", pPrincipal + "AWS service principals", policy(statementOf("Allow", `"Principal": {"Service": "pods.eks.amazonaws.com"}`, `"sts:AssumeRole"`, "")), assume("caller_arn", "pods.eks.amazonaws.com"), Works},
 	{"a provider, for a user", pPrincipal + "web identity session principals", policy(statementOf("Allow", federated, `"sts:AssumeRole"`, "")), assume("caller_arn", "arn:aws:iam::444455556666:user/ana"), Fails},
 
@@ -240,6 +247,13 @@ var table = []struct {
 	{"a Deny for all but a role", pNot + "the policy might deny access to the entire account", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": "`+worker+`"}`, `"*"`, "")), assume(), Unknown},
 	{"a Deny for all but a session, its role and account", pNot + "Example IAM role in the same or different account", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": ["`+workerIn+`", "`+worker+`", "444455556666"]}`, `"*"`, "")), assume("caller_arn", workerIn), Works},
 	{"a Deny for all but a role and account, of a session", pNot + "the assumed-role user might be unable to access the resource", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": ["`+worker+`", "444455556666"]}`, `"*"`, "")), assume("caller_arn", workerIn), Unknown},
+	{"a Deny for all but every AWS principal", pNot + "explicitly denied to all principals except for the ones specified", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": "*"}`, `"*"`, "")), assume(), Works},
+	{"a Deny for all but the service", pNot + "explicitly denied to all principals except for the ones specified", policy(statementOf("Allow", `"Principal": {"Service": "pods.eks.amazonaws.com"}`, `"sts:AssumeRole"`, ""), statementOf("Deny", `"NotPrincipal": {"Service": "pods.eks.amazonaws.com"}`, `"*"`, "")), assume("caller_arn", "pods.eks.amazonaws.com"), Works},
+	{"a Deny for all but another service and the account", pNot + "the policy might deny access to the entire account", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"Service": "ec2.amazonaws.com", "AWS": "444455556666"}`, `"*"`, "")), assume(), Unknown},
+	{"a Deny for all but the account, which calls", pNot + "explicitly denied to all principals except for the ones specified", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": "444455556666"}`, `"*"`, "")), assume("caller_arn", "arn:aws:iam::444455556666:root"), Works},
+	{"a Deny for all but a user and its account", pNot + "you must also specify the account ARN of the not-denied principal", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": ["arn:aws:iam::444455556666:user/ana", "444455556666"]}`, `"*"`, "")), assume("caller_arn", "arn:aws:iam::444455556666:user/ana"), Works},
+	{"a Deny for all but another user and the account", pNot + "the policy might deny access to the entire account", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": ["arn:aws:iam::444455556666:user/bob", "444455556666"]}`, `"*"`, "")), assume("caller_arn", "arn:aws:iam::444455556666:user/ana"), Unknown},
+	{"a Deny for all but a session and its account", pNot + "Example IAM role in the same or different account", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": {"AWS": ["`+workerIn+`", "444455556666"]}`, `"*"`, "")), assume("caller_arn", workerIn), Unknown},
 	{"a Deny for all but everyone", pNot + "explicitly denied to all principals except for the ones specified", policy(roleWhen(""), statementOf("Deny", `"NotPrincipal": "*"`, `"*"`, "")), assume(), Works},
 
 	// Actions.
@@ -439,6 +453,7 @@ var table = []struct {
 	{"an email that the token does not have", pSTSKeys + "a key that is not there", policy(when(`{"StringLike": {"` + ourPrefix + `:email": "*"}}`)), web("email", nil), Fails},
 
 	// Session tags and source identity.
+	{"keys of tags, who knows", pTags + "aws:TagKeys: limits the maximum set of session tags", policy(statementOf("Allow", federated, `"sts:*"`, `{"ForAllValues:StringEquals": {"aws:TagKeys": ["cost"]}}`)), web("passes_tags", unset), Unknown},
 	{"keys of no tags", pGlobal + "aws:TagKeys: only if the operation supports passing tags in the request", policy(when(`{"Null": {"aws:TagKeys": "false"}}`)), web(), Fails},
 	{"two tags that differ in case", pSilent + "which of two tags a key in any case names", policy(statementOf("Allow", federated, `"sts:*"`, `{"StringEquals": {"aws:RequestTag/team": "a"}}`)), web("passes_tags", map[string]string{"team": "a", "Team": "b"}), Unknown},
 	{"tags, and the permission", pTags + "sts:TagSession", policy(statementOf("Allow", federated, `["sts:AssumeRoleWithWebIdentity", "sts:TagSession"]`, aud)), web("passes_tags", true), Works},
