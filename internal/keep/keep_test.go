@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -69,8 +70,8 @@ func files(t *testing.T, dir, ext string) (names []string) {
 func TestKept(t *testing.T) {
 	dir, c := filepath.Join(t.TempDir(), "kept"), &clock{noon}
 	k := open(t, dir, nil, c)
-	if got := k.has(t, paper); got != "" {
-		t.Errorf("an empty folder has %q", got)
+	if got := k.has(t, paper); got != "" || k.KeyPlace() != "a file beside it" {
+		t.Errorf("an empty folder has %q, its key in %s", got, k.KeyPlace())
 	}
 	k.mustWrite(t, paper, "a canary", noon.Add(time.Hour))
 	other := Name{Of: "papers", Which: "second"}
@@ -124,8 +125,20 @@ func TestKept(t *testing.T) {
 	if err := errors.Join(k.Remove(paper), k.RemoveAll("papers")); err != nil {
 		t.Errorf("removing what is not there: %v", err)
 	}
-	if err := k.Forget(); err != nil || len(files(t, dir, sealedExt))+len(files(t, dir, keyFile)) > 0 || k.has(t, third) != "" {
+	if err := os.WriteFile(filepath.Join(dir, "123"+newExt), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Forget(); err != nil || len(files(t, dir, sealedExt))+len(files(t, dir, keyFile))+len(files(t, dir, newExt)) > 0 || k.has(t, third) != "" {
 		t.Errorf("after Forget there are %v: %v", files(t, dir, ""), err)
+	}
+	// What cannot be removed is told of.
+	if err := os.MkdirAll(filepath.Join(k.path(paper, sealedExt), "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{"one": k.Remove(paper), "all of one kind": k.RemoveAll("papers"), "everything": k.Forget()} {
+		if err == nil {
+			t.Errorf("removing %s, which cannot be removed, is no error", name)
+		}
 	}
 }
 
@@ -213,6 +226,24 @@ func TestLeftovers(t *testing.T) {
 	if len(files(t, dir, newExt)) != 0 {
 		t.Error("what somebody was writing when they died is still there")
 	}
+	// What is no leftover has no age: the key, a lock, and what has not ended.
+	k := open(t, dir, nil, c)
+	k.mustWrite(t, paper, "a canary", c.at.Add(9*leftover))
+	unlock, err := k.Lock(t.Context(), paper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	for _, file := range append(files(t, dir, keyFile), files(t, dir, lockExt)...) {
+		if err := os.Chtimes(file, time.Time{}, noon.Add(-24*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	locks := len(files(t, dir, lockExt))
+	c.at = c.at.Add(2 * leftover)
+	if got := open(t, dir, nil, c).has(t, paper); got != "a canary" || len(files(t, dir, lockExt)) != locks {
+		t.Errorf("after %s it reads %q, and of %d locks there are %v", 2*leftover, got, locks, files(t, dir, lockExt))
+	}
 }
 
 // One holds a lock at a time, and its end lets the next one in.
@@ -278,6 +309,13 @@ func TestRing(t *testing.T) {
 	if got := k.has(t, paper); got != "a canary" {
 		t.Errorf("read %q", got)
 	}
+	// Without the key it is as if nothing were there.
+	had := maps.Clone(r.entries)
+	clear(r.entries)
+	if got := k.has(t, paper); got != "" {
+		t.Errorf("without the key: %q", got)
+	}
+	maps.Copy(r.entries, had)
 	// Another folder has another key.
 	other := open(t, t.TempDir(), r, c)
 	other.mustWrite(t, paper, "other", noon.Add(time.Hour))
@@ -294,6 +332,10 @@ func TestRing(t *testing.T) {
 	if k.KeyPlace() != "a file beside it" {
 		t.Errorf("the key is in %s", k.KeyPlace())
 	}
+	if err := k.Forget(); !errors.Is(err, errSilent) {
+		t.Errorf("a key that the keychain keeps: %v", err)
+	}
+	k.mustWrite(t, paper, "in a file", noon.Add(time.Hour))
 	r.fault = nil
 	if got := k.has(t, paper); got != "in a file" {
 		t.Errorf("read %q", got)
