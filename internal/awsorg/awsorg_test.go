@@ -135,6 +135,12 @@ func TestAccountsThatAreNotListed(t *testing.T) {
 		{"throttled", func(w *world) {
 			w.Inject(awstest.Fault{Action: "ListAccounts", Code: "TooManyRequestsException", Message: "x", Status: 400})
 		}, other, serval.CauseThrottled},
+		{"throttled, as elsewhere", func(w *world) {
+			w.Inject(awstest.Fault{Action: "ListAccounts", Code: "ThrottlingException", Message: "x", Status: 400})
+		}, other, serval.CauseThrottled},
+		{"another refusal that names the action", func(w *world) {
+			w.Inject(awstest.Fault{Action: "ListAccounts", Code: "InvalidInputException", Message: "of organizations:ListAccounts"})
+		}, other, serval.CauseOther},
 		{"reset", func(w *world) { w.Inject(awstest.Fault{Action: "ListAccounts", Reset: true}) }, other, serval.CauseEgress},
 		{"200 and nothing", func(w *world) { w.Inject(awstest.Fault{Action: "ListAccounts", Status: 200}) }, other, serval.CauseIntercepted},
 		{"200 and no list", func(w *world) { w.Inject(awstest.Fault{Action: "ListAccounts", Status: 200, Body: "{}"}) }, other, serval.CauseIntercepted},
@@ -183,6 +189,22 @@ func TestRepeatedToken(t *testing.T) {
 		}})
 		if c := w.list(t); c.Passed || c.Findings[0].Code != "MalformedAnswer" || w.CountCalls("ListAccounts") > 3 {
 			t.Errorf("%+v after %d calls, want it refused when the token comes again", c, w.CountCalls("ListAccounts"))
+		}
+	})
+}
+
+// An account that moves from one page to the next while they are read is one.
+func TestMovedAccount(t *testing.T) {
+	inBubble(t, "listed", func(t *testing.T, w *world) {
+		w.SetManagementAccount(member)
+		w.AddAccount("222233334444", "b")
+		w.AddAccount("333344445555", "c")
+		w.ShortPages(1)
+		w.Inject(awstest.Fault{Action: "ListAccounts", Mutate: func(b []byte) []byte {
+			return []byte(strings.ReplaceAll(string(b), `"333344445555"`, `"222233334444"`))
+		}})
+		if c := w.list(t); !c.Passed || len(c.Accounts) != 2 {
+			t.Errorf("%+v, want each account once", c.Accounts)
 		}
 	})
 }
@@ -338,6 +360,9 @@ func TestCreateRoleRefused(t *testing.T) {
 			if (tt.error == "") != (r.Error == "") || !strings.Contains(r.Error, tt.error) || w.CountCalls("PutRolePolicy") != tt.policy {
 				t.Errorf("error %q, want %q", r.Error, tt.error)
 			}
+			if n := w.CountCalls("CreateRole"); n != 1 && tt.denied != "iam:TagRole" {
+				t.Errorf("CreateRole was asked %d times, want once: only what is denied to tags is tried without them", n)
+			}
 			if len(r.Findings) != 1 || !slices.Equal(r.Findings[0].Actions, []string{tt.denied}) || r.Findings[0].Target != account.WorkflowRoleARN {
 				t.Errorf("findings %+v, want %s denied to the workflow role", r.Findings, tt.denied)
 			}
@@ -351,6 +376,14 @@ func TestCreateRoleRefused(t *testing.T) {
 		o.Role.PermissionsBoundary += "-of-nobody"
 		if r := w.create(t, o); !strings.Contains(r.Error, "iam:CreateRole answered NoSuchEntity") || w.account.RoleID("dev") != "" {
 			t.Errorf("result %+v, want no role without its boundary", r)
+		}
+	})
+	inBubble(t, "another role", func(t *testing.T, w *world) {
+		w.Inject(awstest.Fault{Action: "CreateRole", Mutate: func(b []byte) []byte {
+			return []byte(strings.ReplaceAll(string(b), ":role/serval/dev", ":role/serval/another"))
+		}})
+		if r := w.create(t, order()); !strings.Contains(r.Error, "AWS answered with the role") || r.Role != nil || w.CountCalls("PutRolePolicy") != 0 {
+			t.Errorf("result %+v, want nothing given to a role that was not asked for", r)
 		}
 	})
 	// IAM does not know yet what it has just made.
