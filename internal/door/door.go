@@ -57,8 +57,8 @@ func (d *Door) Act(ctx context.Context, who serval.Principal, what serval.Action
 	defer visit.end()
 	err := authorize(who, what)
 	if err == nil {
+		expect = append([]func(*store.Tx){func(*store.Tx) { visit.begin(who) }}, expect...)
 		err = d.Store.Write(ctx, d.Now(), func(tx *store.Tx) error {
-			visit.begin(who)
 			e := Event(who, what, target, serval.OutcomeDone)
 			if err := f(tx, &e); err != nil {
 				return err

@@ -16,6 +16,7 @@ type Passage struct {
 	mu     sync.Mutex
 	people int           // who are being served
 	clear  chan struct{} // closed when the last of them was; nil where nobody waits for that
+	left   time.Time     // when the last of them was
 }
 
 // isServed reports whether everything else stands back for who: it is a person, or may
@@ -24,8 +25,9 @@ func isServed(who serval.Principal) bool {
 	return who.Kind != serval.KindWorker && who.Kind != serval.KindSystem
 }
 
-// A visit is that of one person, from when there is a connection to the database for
-// them: whoever still waits for one may wait for that of what would stand back.
+// A visit is that of one person. Where they act it is from when they have a connection
+// to the database, and before it is asked anything: whoever still waits for a connection
+// may wait for that of what would stand back.
 type visit struct {
 	of      *Passage
 	entered bool
@@ -58,28 +60,63 @@ func (p *Passage) enter() {
 func (p *Passage) leave() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.left = time.Now()
 	if p.people--; p.people == 0 && p.clear != nil {
 		close(p.clear)
 		p.clear = nil
 	}
 }
 
-// wait returns a channel that is closed when nobody is being served any more; nil where
-// nobody is now.
-func (p *Passage) wait() <-chan struct{} {
+// busy returns a channel that is closed when nobody is being served any more. Where
+// nobody is now it is nil, and for so long somebody who was may come back.
+func (p *Passage) busy() (clear <-chan struct{}, lull time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.people > 0 && p.clear == nil {
+	if p.people == 0 {
+		return nil, comesBack - time.Since(p.left)
+	}
+	if p.clear == nil {
 		p.clear = make(chan struct{})
 	}
-	return p.clear
+	return p.clear, 0
 }
 
+// wait waits until nobody is being served, nor was a moment ago, or for so long. The
+// error is the context's.
+func (p *Passage) wait(ctx context.Context, most time.Duration) error {
+	for end := time.Now().Add(most); ; {
+		clear, lull := p.busy()
+		left := time.Until(end)
+		if clear == nil {
+			left = min(left, lull)
+		}
+		if left <= 0 {
+			return ctx.Err()
+		}
+		timer := time.NewTimer(left)
+		select {
+		case <-clear:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+// comesBack is within what time somebody comes back whose request is served in several
+// acts and views.
+const comesBack = 200 * time.Microsecond
+
 // How long a haul goes on before it looks whether people are being served, for how long
-// it stands back for them at a time, and for how long for what it holds up elsewhere.
+// it stands back for them at a time, for how many times what it went on for in all, and
+// for how long for what it holds up elsewhere.
 const (
-	haulStep   = time.Millisecond
+	haulStep   = 300 * time.Microsecond
 	haulGives  = 5 * time.Millisecond
+	haulOwes   = 3
 	haulPauses = 20 * time.Millisecond
 )
 
@@ -96,8 +133,8 @@ func (p *Passage) Haul() *Haul { return &Haul{of: p, since: time.Now()} }
 
 // GiveWay is called between two steps of a haul, and these are short. Where it has gone on
 // for a while it stands back until nobody is being served, but for a few milliseconds at the
-// most; and all together never for longer than it went on, so that it comes to its end
-// however many people come. The error is the context's.
+// most; and all together never for longer than three times what it went on, so that it comes
+// to its end however many people come. The error is the context's.
 func (h *Haul) GiveWay(ctx context.Context) error {
 	if time.Since(h.since) < haulStep {
 		return nil
@@ -107,30 +144,18 @@ func (h *Haul) GiveWay(ctx context.Context) error {
 
 func (h *Haul) giveWay(ctx context.Context) error {
 	began := time.Now()
-	h.owed += began.Sub(h.since)
-	h.since = began
-	clear := h.of.wait()
-	if clear == nil {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(min(h.owed, haulGives))
-	defer timer.Stop()
-	select {
-	case <-clear:
-	case <-timer.C:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	h.owed += haulOwes * began.Sub(h.since)
+	err := h.of.wait(ctx, min(h.owed, haulGives))
 	h.since = time.Now()
 	h.owed -= h.since.Sub(began)
-	return nil
+	return err
 }
 
 // StandBack is called after a step that held up everybody who acts, for as long as it
 // took, also those whom another process serves: it waits as long, within a bound, so that
 // they come to it before the next such step. Then it is GiveWay.
 func (h *Haul) StandBack(ctx context.Context, took time.Duration) error {
-	h.owed += time.Since(h.since)
+	h.owed += haulOwes * time.Since(h.since)
 	timer := time.NewTimer(min(took, haulPauses))
 	defer timer.Stop()
 	select {

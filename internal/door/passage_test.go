@@ -36,7 +36,7 @@ func TestWhoIsServed(t *testing.T) {
 		{serval.Principal{Kind: serval.KindWorker, Worker: "hub"}, serval.InventoryAccept, serval.UpstreamRead, 0},
 		{serval.System(), serval.RoleChange, serval.RoleChange, 0},
 	} {
-		ran := 0
+		ran, expected := 0, -1
 		served := func() error {
 			ran++
 			if d.Passage.people != test.want {
@@ -45,10 +45,13 @@ func TestWhoIsServed(t *testing.T) {
 			return nil
 		}
 		err := errors.Join(
-			d.Act(t.Context(), test.who, test.acts, "", func(*store.Tx, *serval.Event) error { return served() }),
+			d.Act(t.Context(), test.who, test.acts, "", func(*store.Tx, *serval.Event) error { return served() }, func(*store.Tx) { expected = d.Passage.people }),
 			d.View(t.Context(), test.who, test.sees, "", func(*store.View) error { return served() }))
 		if err != nil || ran != 2 {
 			t.Errorf("%q: served %d times, %v", test.who.Kind, ran, err)
+		}
+		if expected != test.want {
+			t.Errorf("%q: before the database is asked %d are being served, want %d", test.who.Kind, expected, test.want)
 		}
 		if d.Passage.people != 0 {
 			t.Errorf("%q: %d are being served afterwards", test.who.Kind, d.Passage.people)
@@ -63,11 +66,12 @@ func TestGiveWay(t *testing.T) {
 		went, served, want time.Duration
 	}{
 		{time.Minute, 0, 0},
-		{haulStep - 1, time.Minute, 0}, // too soon to look
-		{haulStep, haulStep / 2, haulStep / 2},
-		{haulStep, time.Minute, haulStep}, // not longer than it went on
+		{haulStep - 1, time.Minute, 0},             // too soon to look
+		{haulStep, haulStep, haulStep + comesBack}, // they might have come back
+		{haulStep, time.Minute, haulOwes * haulStep},
+		{haulStep, haulOwes*haulStep - comesBack/2, haulOwes * haulStep},
 		{time.Minute, time.Minute, haulGives},
-		{time.Minute, haulGives / 2, haulGives / 2},
+		{time.Minute, haulGives / 2, haulGives/2 + comesBack},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var p Passage
@@ -95,22 +99,53 @@ func TestGiveWay(t *testing.T) {
 	}
 }
 
-// However many people come, a haul comes to its end: it stands back as long as it goes
-// on.
+// Whoever comes back at once, as between two acts of one request, is not gone.
+func TestComingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Passage
+		h := p.Haul()
+		time.Sleep(time.Minute)
+		p.enter()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for range 3 {
+				time.Sleep(comesBack)
+				p.leave()
+				time.Sleep(comesBack - 1)
+				p.enter()
+			}
+			time.Sleep(comesBack)
+			p.leave()
+		})
+		began, want := time.Now(), 3*(2*comesBack-1)+2*comesBack
+		if err := h.GiveWay(t.Context()); err != nil || time.Since(began) != want {
+			t.Errorf("it stood back for %s, %v; want %s", time.Since(began), err, want)
+		}
+		wg.Wait()
+		time.Sleep(haulStep)
+		began = time.Now()
+		if err := h.GiveWay(t.Context()); err != nil || time.Since(began) != 0 {
+			t.Errorf("for nobody it stood back for %s, %v", time.Since(began), err)
+		}
+	})
+}
+
+// However many people come, a haul comes to its end: it stands back three times as long
+// as it goes on.
 func TestAHaulIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p Passage
 		p.enter() // and somebody always is
 		h, began := p.Haul(), time.Now()
-		const steps, step = 100, 3 * time.Millisecond
+		const steps, step = 100, time.Millisecond
 		for range steps {
 			time.Sleep(step)
 			if err := h.GiveWay(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if took := time.Since(began); took != 2*steps*step {
-			t.Errorf("%s of work took %s, want twice that", steps*step, took)
+		if took := time.Since(began); took != (1+haulOwes)*steps*step {
+			t.Errorf("%s of work took %s, want four times that", steps*step, took)
 		}
 	})
 }
@@ -118,7 +153,7 @@ func TestAHaulIsNotStarved(t *testing.T) {
 // Between two steps that hold everybody up a haul waits as long as it did, within bounds,
 // whoever is there; then for whoever is being served; and not for somebody who is gone.
 func TestStandBack(t *testing.T) {
-	const went = 4 * time.Millisecond
+	const went = time.Millisecond
 	for _, test := range []struct {
 		took   time.Duration
 		served bool
@@ -127,7 +162,7 @@ func TestStandBack(t *testing.T) {
 		{0, false, 0},
 		{3 * time.Millisecond, false, 3 * time.Millisecond},
 		{time.Minute, false, haulPauses},
-		{3 * time.Millisecond, true, 3*time.Millisecond + went}, // what it stands back is none of its own time
+		{3 * time.Millisecond, true, 3*time.Millisecond + haulOwes*went}, // what it stands back is none of its own time
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			var p Passage

@@ -182,10 +182,7 @@ func (t *Intake) Tell(ctx context.Context) (more bool, err error) {
 		n := 0
 		err := t.view(ctx, who, serval.RoleChange, "", func(v *store.View) error {
 			for documents := v.Documents(); n < len(untold); n++ {
-				if err := haul.GiveWay(ctx); err != nil {
-					return err
-				}
-				one, err := whatToTell(v, documents, untold[n])
+				one, err := whatToTell(v, documents, untold[n], func() error { return haul.GiveWay(ctx) })
 				if err != nil {
 					return err
 				}
@@ -255,11 +252,15 @@ func (t *Intake) tell(ctx context.Context, who serval.Principal, list []telling)
 // said is a change in words, as long as a message may be.
 func said(c insight.Change) string { return serval.Cut(strings.Join(c.Sentences, "\n"), maxSaid) }
 
-// whatToTell works out what changed of a role, and who is to be told.
-func whatToTell(v *store.View, documents *store.Documents, u store.Untold) (telling, error) {
+// whatToTell works out what changed of a role, and who is to be told, and gives way
+// between its steps.
+func whatToTell(v *store.View, documents *store.Documents, u store.Untold, giveWay func() error) (telling, error) {
 	one := telling{Untold: u}
 	if u.Fault != nil {
 		return one, u.Fault
+	}
+	if err := giveWay(); err != nil {
+		return one, err
 	}
 	was, err := v.RoleVersion(u.Key, u.Since)
 	if serval.IsRefusal(err, serval.NotFound) {
@@ -269,14 +270,16 @@ func whatToTell(v *store.View, documents *store.Documents, u store.Untold) (tell
 		return one, err
 	}
 	is := u.Role // its documents are not kept with what is told
-	if err := documents.Fill(&was); err != nil {
-		return one, err
-	}
-	if err := documents.Fill(&is); err != nil {
-		return one, err
+	for _, r := range []*store.Role{&was, &is} {
+		if err := errors.Join(documents.Fill(r), giveWay()); err != nil {
+			return one, err
+		}
 	}
 	if one.change = history.Between(was, is); !one.change.Grew() {
 		return one, nil
+	}
+	if err := giveWay(); err != nil {
+		return one, err
 	}
 	requests, err := v.RequestsOfRole(u.Key)
 	if err != nil {

@@ -21,8 +21,8 @@
 // or counts for more, and no push confirms what it held itself, however late it comes
 // again. What was to go may be held then.
 //
-// A push goes on a millisecond at a time, and gives way to people between; see
-// door.Passage.
+// A push goes on a fraction of a millisecond at a time, and gives way to people between;
+// see door.Passage.
 package intake
 
 import (

@@ -221,8 +221,9 @@ func (s *Store) Read(ctx context.Context, f func(*View) error) error {
 // minute before it is refused: a clock that was set back would lengthen
 // approved time.
 //
-// Expect may say what f is going to read (see ExpectOpening), or what it was decided
-// on (see DecidedAt), and does nothing else.
+// Expect is called once there is a connection, each time before f. It may say what f is
+// going to read (see ExpectOpening), or what it was decided on (see DecidedAt), and asks
+// the database nothing.
 func (s *Store) Write(ctx context.Context, now time.Time, f func(*Tx) error, expect ...func(*Tx)) error {
 	now = now.UTC().Truncate(time.Microsecond)
 	taking := false
