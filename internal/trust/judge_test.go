@@ -454,6 +454,10 @@ var table = []struct {
 
 	// Session tags and source identity.
 	{"keys of tags, who knows", pTags + "aws:TagKeys: limits the maximum set of session tags", policy(statementOf("Allow", federated, `"sts:*"`, `{"ForAllValues:StringEquals": {"aws:TagKeys": ["cost"]}}`)), web("passes_tags", unset), Unknown},
+	{"keys of some tags", pTags + "aws:TagKeys: limits the maximum set of session tags", policy(statementOf("Allow", federated, `"sts:*"`, `{"ForAllValues:StringEquals": {"aws:TagKeys": ["cost"]}}`)), web("passes_tags", true), Unknown},
+	{"a tag, who knows", pGlobal + "aws:RequestTag/tag-key: when tags are passed", policy(statementOf("Allow", federated, `"sts:*"`, `{"StringLike": {"aws:RequestTag/team": "*"}}`)), web("passes_tags", unset), Unknown},
+	{"transitive keys, who knows", pTags + "sts:TransitiveTagKeys", policy(statementOf("Allow", federated, `"sts:*"`, `{"ForAllValues:StringEquals": {"sts:TransitiveTagKeys": ["team"]}}`)), web("passes_tags", map[string]string{"team": "a"}, "transitive_tags", unset), Unknown},
+	{"some transitive keys", pTags + "sts:TransitiveTagKeys", policy(statementOf("Allow", federated, `"sts:*"`, `{"ForAllValues:StringEquals": {"sts:TransitiveTagKeys": ["team"]}}`)), web("passes_tags", map[string]string{"team": "a"}, "transitive_tags", true), Unknown},
 	{"keys of no tags", pGlobal + "aws:TagKeys: only if the operation supports passing tags in the request", policy(when(`{"Null": {"aws:TagKeys": "false"}}`)), web(), Fails},
 	{"two tags that differ in case", pSilent + "which of two tags a key in any case names", policy(statementOf("Allow", federated, `"sts:*"`, `{"StringEquals": {"aws:RequestTag/team": "a"}}`)), web("passes_tags", map[string]string{"team": "a", "Team": "b"}), Unknown},
 	{"tags, and the permission", pTags + "sts:TagSession", policy(statementOf("Allow", federated, `["sts:AssumeRoleWithWebIdentity", "sts:TagSession"]`, aud)), web("passes_tags", true), Works},
