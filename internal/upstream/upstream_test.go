@@ -397,7 +397,8 @@ func TestARefusalThatIsNoConflictIsNotBusy(t *testing.T) {
 		f.refuse(w, http.StatusForbidden, "permission_denied", "No.", map[string]string{"until": looked.Format(time.RFC3339Nano)})
 		return true
 	}
-	if _, err := f.client(t).OpenSync(t.Context(), account, "worker-0", serval.SyncFull); isBusy(err, looked) || !serval.IsRefusal(err, serval.Denied) {
+	_, err := f.client(t).OpenSync(t.Context(), account, "worker-0", serval.SyncFull)
+	if _, busy := errors.AsType[*upstream.Busy](err); busy || !serval.IsRefusal(err, serval.Denied) {
 		t.Errorf("OpenSync = %#v; want it denied, and nobody busy", err)
 	}
 }
