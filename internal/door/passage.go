@@ -116,7 +116,7 @@ const comesBack = 200 * time.Microsecond
 const (
 	haulStep   = 300 * time.Microsecond
 	haulGives  = 5 * time.Millisecond
-	haulOwes   = 3
+	haulOwes   = 7
 	haulPauses = 20 * time.Millisecond
 )
 
@@ -133,7 +133,7 @@ func (p *Passage) Haul() *Haul { return &Haul{of: p, since: time.Now()} }
 
 // GiveWay is called between two steps of a haul, and these are short. Where it has gone on
 // for a while it stands back until nobody is being served, but for a few milliseconds at the
-// most; and all together never for longer than three times what it went on, so that it comes
+// most; and all together never for longer than seven times what it went on, so that it comes
 // to its end however many people come. The error is the context's.
 func (h *Haul) GiveWay(ctx context.Context) error {
 	if time.Since(h.since) < haulStep {

@@ -130,14 +130,14 @@ func TestComingBack(t *testing.T) {
 	})
 }
 
-// However many people come, a haul comes to its end: it stands back three times as long
+// However many people come, a haul comes to its end: it stands back seven times as long
 // as it goes on.
 func TestAHaulIsNotStarved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p Passage
 		p.enter() // and somebody always is
 		h, began := p.Haul(), time.Now()
-		const steps, step = 100, time.Millisecond
+		const steps, step = 100, time.Millisecond / 2
 		for range steps {
 			time.Sleep(step)
 			if err := h.GiveWay(t.Context()); err != nil {
@@ -145,7 +145,7 @@ func TestAHaulIsNotStarved(t *testing.T) {
 			}
 		}
 		if took := time.Since(began); took != (1+haulOwes)*steps*step {
-			t.Errorf("%s of work took %s, want four times that", steps*step, took)
+			t.Errorf("%s of work took %s, want eight times that", steps*step, took)
 		}
 	})
 }
@@ -153,7 +153,7 @@ func TestAHaulIsNotStarved(t *testing.T) {
 // Between two steps that hold everybody up a haul waits as long as it did, within bounds,
 // whoever is there; then for whoever is being served; and not for somebody who is gone.
 func TestStandBack(t *testing.T) {
-	const went = time.Millisecond
+	const went = time.Millisecond / 2
 	for _, test := range []struct {
 		took   time.Duration
 		served bool
