@@ -170,6 +170,9 @@ func Read(into any, environ []string, flags *pflag.FlagSet) (faults []string) {
 		switch {
 		case f.absent != "" && value == f.absent:
 			value = ""
+		case f.bare != "" && value != "" && strings.Trim(value, "0") == "":
+			// To OpenID Connect a max_age of 0 is a sign-in each time; here it would ask for none.
+			fault = f.name + ": 0 is not taken; " + f.absent + " is how none is said."
 		case f.bare != "" && value != "" && strings.Trim(value, "0123456789") == "":
 			value += f.bare
 		case f.isBool && value == "on":

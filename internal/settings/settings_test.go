@@ -94,6 +94,8 @@ func TestReadTakesTheWordsOfTheManual(t *testing.T) {
 		{[]string{"SERVAL_OIDC_MAX_AGE=none"}, settings{}, "SERVAL_OIDC_MAX_AGE: not a duration such as 30s, 5m or 4h."},
 		{[]string{"SERVAL_OIDC_MAX_AGE=3600"}, settings{MaxAge: time.Hour}, ""},
 		{[]string{"SERVAL_OIDC_MAX_AGE=90m"}, settings{MaxAge: 90 * time.Minute}, ""},
+		{[]string{"SERVAL_OIDC_MAX_AGE=0"}, settings{}, "SERVAL_OIDC_MAX_AGE: 0 is not taken; off is how none is said."},
+		{[]string{"SERVAL_OIDC_MAX_AGE="}, settings{}, ""},
 		{[]string{"SERVAL_OIDC_MAX_AGE=-1"}, settings{}, "SERVAL_OIDC_MAX_AGE: not a duration such as 30s, 5m or 4h."},
 		{[]string{"SERVAL_REQUEST_EXPIRY=3600"}, settings{}, "SERVAL_REQUEST_EXPIRY: not a duration such as 30s, 5m or 4h."},
 		{[]string{"SERVAL_OIDC_OFFLINE=ON"}, settings{}, "SERVAL_OIDC_OFFLINE: not true or false, on or off."},
