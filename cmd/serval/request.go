@@ -396,7 +396,7 @@ func (p *program) showWaiting(r wire.Request) error {
 			}
 		}
 		if r.Trust != nil && r.Trust.Verdict == "fails" {
-			lines = append(lines, [2]string{"  trust", "the trust policy refuses them: as the role is now AWS opens no session"})
+			lines = append(lines, [2]string{"  aws", "refuses them: as the role and its account are now it opens no session"})
 		}
 		lines = append(lines, [2]string{"  can", can}, [2]string{"  changed", p.since(d.Since)}, [2]string{"  before", before})
 	}

@@ -42,7 +42,7 @@ func TestShowWaiting(t *testing.T) {
 		var out strings.Builder
 		p := &program{stdout: &out, now: time.Now}
 		r := wire.Request{ID: "req_1", RoleName: "dev", ToDecide: &wire.ToDecide{Summary: "It can read."}, Trust: &wire.Preflight{Verdict: verdict}}
-		if err := p.showWaiting(r); err != nil || strings.Contains(out.String(), "the trust policy refuses them") != want || !strings.Contains(out.String(), "It can read.") {
+		if err := p.showWaiting(r); err != nil || strings.Contains(out.String(), "refuses them: as the role and its account are now") != want || !strings.Contains(out.String(), "It can read.") {
 			t.Errorf("%s: %v, %s", verdict, err, out.String())
 		}
 	}

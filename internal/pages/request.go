@@ -35,7 +35,7 @@ type requestView struct {
 	MaxMinutes  int
 	Extend      lengthView // what more can be asked for
 	Shorten     lengthView // what can be left of it
-	Refused     bool       // AWS would open no session for who asked, and they are the one who looks
+	Refused     bool       // AWS would open no session for whoever asked and looks, and why is known
 	MayStart    bool
 	MayExtend   bool
 	MayShorten  bool
@@ -89,8 +89,7 @@ func (p *Pages) viewRequest(r control.Request, v *Visit) requestView {
 		view.LastTime = &one
 	}
 	open := !due && v.Who.Person.Suspended == ""
-	view.Refused = view.Mine && !due && view.Trust != nil && view.Trust.Verdict == "fails" &&
-		(r.Status == serval.StatusPending || r.Status == serval.StatusApproved)
+	view.Refused = view.Trust != nil && view.Trust.Verdict == "fails" && view.Trust.Reason != ""
 	view.MayStart = open && view.Mine && r.Status == serval.StatusApproved && !now.Before(r.StartAt)
 	view.MayExtend = open && view.Extension == nil && may(r.Request, v.Who, serval.ActExtend)
 	view.MayShorten = open && may(r.Request, v.Who, serval.ActShorten)

@@ -44,8 +44,11 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 	}
 	if t := r.Trust; t != nil {
 		request.Trust = &wire.Preflight{Verdict: t.Verdict}
-		if r.PersonID == who.Person.ID {
-			request.Trust.Reason = t.Reason // it says what is in their token
+		// It says what is in their token, and what the trust policy asks for now: it is for
+		// whoever may come to use the role, as the role's page is.
+		open := !due && (r.Status == serval.StatusPending || r.Status == serval.StatusApproved)
+		if r.PersonID == who.Person.ID && who.Person.Suspended == "" && open && r.Suspended == "" {
+			request.Trust.Reason = t.Reason
 		}
 	}
 	for _, n := range r.Notices {

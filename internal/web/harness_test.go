@@ -252,12 +252,18 @@ func policies() []serval.AccessPolicy {
 // suspend suspends whoever has the email, as at a sign-in with another one.
 func (w *world) suspend(email string) {
 	w.t.Helper()
+	w.change(email, func(p *serval.Person) { p.Suspended = "An admin has to say that both are you." })
+}
+
+// change changes what is known of whoever has the email.
+func (w *world) change(email string, how func(*serval.Person)) {
+	w.t.Helper()
 	err := w.store.Write(w.t.Context(), w.clock.now(), func(tx *store.Tx) error {
 		people, err := tx.PeopleByEmail(email)
 		if err != nil || len(people) != 1 {
 			return fmt.Errorf("%d people with the email: %w", len(people), err)
 		}
-		people[0].Suspended = "An admin has to say that both are you."
+		how(&people[0])
 		return tx.SavePerson(people[0])
 	})
 	if err != nil {

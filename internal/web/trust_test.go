@@ -77,6 +77,8 @@ func TestRefusalIsSaidFirst(t *testing.T) {
 	w := newWorld(t)
 	w.push(w.inventory)
 	ana, ben := w.as("ana"), w.as("ben")
+	var sync wire.Sync
+	w.worker(hubToken).json("POST", "/api/v1/upstream/accounts/"+prod+"/syncs", wire.OpenSync{Worker: "w1"}, http.StatusOK, &sync)
 	var auto, asked wire.Request
 	ana.json("POST", "/api/v1/requests", map[string]any{"role_arn": w.aws.RoleARN("dev-auto"), "minutes": 60}, http.StatusCreated, &auto)
 	ana.json("POST", "/api/v1/requests", map[string]any{"role_arn": w.aws.RoleARN("dev-admin"), "minutes": 60, "justification": "x"}, http.StatusCreated, &asked)
@@ -84,21 +86,29 @@ func TestRefusalIsSaidFirst(t *testing.T) {
 		t.Errorf("the answer to a write judges: %+v", auto.Trust)
 	}
 	for _, test := range []struct {
-		name, trust, verdict string
+		name, trust string
+		provider    serval.ListStatus // what is known of that of the account
+		verdict     string
+		begins      string // the sentence on the request's page
+		because     string
 	}{
-		{"accepts", w.trust, "works"},
-		{"refuses", strings.ReplaceAll(w.trust, clientID, "another-client"), "fails"},
-		{"is not known", "", "unknown"},
-		{"accepts again", w.trust, "works"},
+		{"accepts", w.trust, "", "works", "", ""},
+		{"refuses", strings.ReplaceAll(w.trust, clientID, "another-client"), "", "fails", "Statement 1 asks for ", `another-client", and it is "` + clientID + `".`},
+		{"is not known", "", "", "unknown", "", ""},
+		{"is not what refuses", w.trust, serval.ListAbsent, "fails", "The trust policy would accept you, but ", "account " + prod + " has no IAM OIDC provider"},
+		{"accepts again", w.trust, "", "works", "", ""},
 	} {
 		w.push(func(generation int64) serval.Inventory {
 			inv := w.inventory(generation)
+			if test.provider != "" {
+				inv.OIDCProvider = &serval.OIDCProvider{Issuer: sync.Issuer, ARN: serval.ProviderARN("aws", prod, sync.Issuer), Status: test.provider, ClientIDs: []string{}}
+			}
 			for i := range inv.Roles {
 				inv.Roles[i].TrustPolicy = serval.Document(test.trust)
 			}
 			return inv
 		})
-		fails, because := test.verdict == "fails", `another-client", and it is "`+clientID+`".`
+		fails, because := test.verdict == "fails", test.because
 		for _, r := range []wire.Request{auto, asked} {
 			var own wire.Request
 			ana.json("GET", "/api/v1/requests/"+r.ID, nil, http.StatusOK, &own)
@@ -106,7 +116,7 @@ func TestRefusalIsSaidFirst(t *testing.T) {
 				t.Errorf("%s: to who asked %+v is said, want %s and why", test.name, own.Trust, test.verdict)
 			}
 			page := html.UnescapeString(ana.page("/requests/"+r.ID, http.StatusOK))
-			said, button := strings.Index(page, "As the role is now, AWS refuses you.</strong> Statement 1 asks for "), strings.Index(page, "<button>Start session")
+			said, button := strings.Index(page, "As things are now, AWS refuses you.</strong> "+test.begins), strings.Index(page, "<button>Start session")
 			if strings.Contains(page, "AWS refuses you") != fails || fails && (said < 0 || !strings.Contains(page, because)) || button > 0 && button < said {
 				t.Errorf("%s: the request's page says it at %d, and starts sessions at %d:\n%s", test.name, said, button, page)
 			}
@@ -126,9 +136,42 @@ func TestRefusalIsSaidFirst(t *testing.T) {
 			}
 		}
 		for _, path := range []string{"/approvals", "/requests/" + asked.ID} {
-			if page := html.UnescapeString(ben.page(path, http.StatusOK)); strings.Contains(page, "Refuses them</span>") != fails || strings.Contains(page, because) {
+			page := html.UnescapeString(ben.page(path, http.StatusOK))
+			if strings.Contains(page, "<dt>AWS</dt><dd><span class=\"mark bad\">Refuses them</span>") != fails || fails && strings.Contains(page, because) || strings.Contains(page, "<dt>Trust policy") {
 				t.Errorf("%s: %s says it otherwise:\n%s", test.name, path, page)
 			}
 		}
 	}
+}
+
+// What a role's trust policy asks for now is told of a request while whoever asked may come to use the role, as its page
+// is shown to them, and not for as long as requests are kept.
+func TestRefusalIsToldWhileItMatters(t *testing.T) {
+	w := newWorld(t)
+	w.trust = strings.ReplaceAll(w.trust, clientID, "another-client")
+	w.push(w.inventory)
+	ana := w.as("ana")
+	var auto, asked wire.Request
+	ana.json("POST", "/api/v1/requests", map[string]any{"role_arn": w.aws.RoleARN("dev-auto"), "minutes": 60}, http.StatusCreated, &auto)
+	ana.json("POST", "/api/v1/requests", map[string]any{"role_arn": w.aws.RoleARN("dev-admin"), "minutes": 60, "justification": "x"}, http.StatusCreated, &asked)
+	told := func(when, id string, want bool) {
+		t.Helper()
+		var own wire.Request
+		ana.json("GET", "/api/v1/requests/"+id, nil, http.StatusOK, &own)
+		page := ana.page("/requests/"+id, http.StatusOK)
+		if own.Trust == nil || own.Trust.Verdict != "fails" || strings.Contains(own.Trust.Reason, "another-client") != want || !want && own.Trust.Reason != "" ||
+			strings.Contains(page, "AWS refuses you") != want || strings.Contains(page, "another-client") != want {
+			t.Errorf("%s: %+v is said, told why: %v; want %v:\n%s", when, own.Trust, strings.Contains(page, "another-client"), want, page)
+		}
+	}
+	told("approved", auto.ID, true)
+	told("waiting", asked.ID, true)
+	w.change("ana@example.com", func(p *serval.Person) { p.Groups = nil })
+	told("approved, and no longer eligible", auto.ID, false)
+	w.change("ana@example.com", func(p *serval.Person) { p.Groups = []string{"engineering"} })
+	told("eligible again", auto.ID, true)
+	ana.json("POST", "/api/v1/requests/"+asked.ID+"/cancel", map[string]any{}, http.StatusOK, nil)
+	told("withdrawn", asked.ID, false)
+	w.suspend("ana@example.com")
+	told("approved, and suspended", auto.ID, false)
 }

@@ -128,8 +128,10 @@ type Trust struct {
 	Provider *Lack `json:"provider,omitempty"`
 }
 
-// A Preflight says whether a role's trust policy accepts whoever asked for the role:
-// works, fails or unknown. Why is told to them alone.
+// A Preflight says whether a role's trust policy, and the OIDC provider of its account
+// where that is known, accept whoever asked for the role: works, fails or unknown. Why is
+// told to them alone, and while they may come to use it: it is empty once the request
+// has ended, is suspended, or they are.
 type Preflight struct {
 	Verdict string `json:"verdict"`
 	Reason  string `json:"reason"`
