@@ -144,6 +144,12 @@ func TestEdgeRefusalsAreRecorded(t *testing.T) {
 	before := count()
 	stranger := w.browser()
 	send(stranger, `{`, same)
+	// Where nobody is recognised by a cookie, Ana is a stranger too.
+	send(ana, `{`, func(r *http.Request) { r.URL.Path = "/api/v1/client/token" })
+	send(ana, `{}`, func(r *http.Request) {
+		r.URL.Path = "/api/v1/upstream/accounts/" + prod + "/syncs"
+		r.Header.Set("Origin", "https://evil.example")
+	})
 	send(stranger, `{}`, func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") })
 	// What the plane refuses it records itself.
 	send(ana, `{"role_arn":"`+w.aws.RoleARN("none")+`","minutes":60,"justification":"x"}`, same)

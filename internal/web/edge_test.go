@@ -547,6 +547,10 @@ func TestPush(t *testing.T) {
 		}
 	}
 
+	for _, wait := range []string{"x", "-1", "1.5", "1s"} {
+		hub.json("GET", "/api/v1/upstream/accounts?wait="+wait, nil, 400, nil)
+	}
+
 	// A long poll waits for news, and hears them at once.
 	hub.json("GET", "/api/v1/upstream/accounts", nil, 200, &accounts)
 	began := time.Now()
@@ -575,6 +579,15 @@ func TestPush(t *testing.T) {
 		}
 	case <-time.After(30 * time.Second):
 		t.Error("the poll heard nothing within half a minute, of the minute that it waits")
+	}
+
+	// A server that is about to go lets nobody wait: it says what there is.
+	w.edge.Drain()
+	hub.json("GET", "/api/v1/upstream/accounts", nil, 200, &accounts)
+	began = time.Now()
+	hub.json("GET", "/api/v1/upstream/accounts?wait=60&version="+accounts.Version, nil, 200, &later)
+	if took := time.Since(began); took > 30*time.Second || later.Version != accounts.Version || len(later.Accounts) != 1 {
+		t.Errorf("at a drain the poll took %s and said %+v, want at once what there is", took, later)
 	}
 }
 

@@ -227,6 +227,9 @@ func TestLoginsInPages(t *testing.T) {
 	for page := range 4 {
 		var logins wire.Logins
 		last.json("GET", "/api/v1/logins?page_size=2&page_token="+token, nil, 200, &logins)
+		if n := len(logins.Logins); n > 2 {
+			t.Errorf("page %d has %d logins, want at most 2", page+1, n)
+		}
 		for _, l := range logins.Logins {
 			if seen[l.ID] {
 				t.Errorf("page %d repeats login %s", page+1, l.ID)
@@ -250,15 +253,22 @@ func TestLoginsInPages(t *testing.T) {
 // S-15, S-47: what ends a login ends it on the server.
 func TestLoginEnds(t *testing.T) {
 	w := newWorld(t)
+	id := func(b *browser) string {
+		var me wire.Me
+		b.json("GET", "/api/v1/me", nil, 200, &me)
+		return me.LoginID
+	}
 	end := map[string]func(b *browser){
 		"signing out":         func(b *browser) { b.post("/signout", nil, "/") },
 		"signing in anew":     func(b *browser) { b.begin("ana@example.com") },
 		"thirty idle minutes": func(b *browser) { w.clock.move(30 * time.Minute) },
 		"ending it by the API": func(b *browser) {
-			var me wire.Me
-			b.json("GET", "/api/v1/me", nil, 200, &me)
-			b.json("DELETE", "/api/v1/logins/"+me.LoginID, nil, 204, nil)
+			b.json("DELETE", "/api/v1/logins/"+id(b), nil, 204, nil)
+			if b.cookie("__Host-serval") != nil {
+				t.Error("the browser that ended its own login still has the cookie")
+			}
 		},
+		"ending it on the page": func(b *browser) { b.post("/logins/"+id(b)+"/end", nil, "/") },
 	}
 	for name, f := range end {
 		ana, copied := w.as("ana"), w.browser()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
+	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -131,6 +132,35 @@ func TestRepeatOfASession(t *testing.T) {
 	defer db.Close()
 	if err := db.QueryRowContext(context.Background(), `select answer from repeat where idempotency_key = 'k1'`).Scan(&kept); err != nil || kept != "" {
 		t.Errorf("of the answer is kept %q, %v; want nothing", kept, err)
+	}
+}
+
+// A write that panics behind its effect has settled its key: it is not done again,
+// and whoever tries is told so at once.
+func TestRepeatOfAPanic(t *testing.T) {
+	boom := false
+	w := newWorld(t, func(c *web.Config) {
+		real := c.Now
+		c.Now = func() time.Time {
+			if boom {
+				panic("when the answer is written")
+			}
+			return real()
+		}
+	})
+	w.push(w.inventory)
+	ana := w.as("ana")
+	ask := wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 60, Justification: "Incident 7"}
+	boom = true
+	if res, text := ana.again("k1", "POST", "/api/v1/requests", ask); res.StatusCode != 500 {
+		t.Fatalf("while panicking it answered %d, want 500: %s", res.StatusCode, text)
+	}
+	boom = false
+	if res, text := ana.again("k1", "POST", "/api/v1/requests", ask); res.StatusCode != 409 || !strings.Contains(text, "already_done") {
+		t.Errorf("the second answered %d, want 409 and that it was done already: %s", res.StatusCode, text)
+	}
+	if n := ana.requests(); n != 1 {
+		t.Errorf("%d requests were made, want 1", n)
 	}
 }
 

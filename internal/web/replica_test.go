@@ -12,6 +12,7 @@ import (
 
 	"github.com/serval-bridge/serval-bridge/internal/idptest"
 	"github.com/serval-bridge/serval-bridge/internal/serval"
+	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -103,6 +104,20 @@ func TestSecretRotatesOverReplicas(t *testing.T) {
 			t.Errorf("and signing in anew answered %d", res.StatusCode)
 		}
 	}
+}
+
+// where hardly any room is left nobody begins to sign in, and whoever is
+// signed in notices nothing.
+func TestCrowded(t *testing.T) {
+	crowded := false
+	w := newWorld(t, func(c *web.Config) { c.Crowded = func() bool { return crowded } })
+	ana := w.as("ana")
+	crowded = true
+	res, text := w.browser().do("GET", "/oidc/auth/login", nil)
+	if res.StatusCode != 503 || res.Header.Get("Retry-After") != "5" || !strings.Contains(text, "those who are signed in come first") || len(res.Cookies()) != 0 {
+		t.Errorf("crowded it answered %d with Retry-After %q, want 503 and a time: %s", res.StatusCode, res.Header.Get("Retry-After"), text)
+	}
+	ana.page("/roles", 200)
 }
 
 // beyond so many at a time nobody begins to sign in, and whoever is signed in
