@@ -115,7 +115,7 @@ func (s *Server) record(r *http.Request, v *visit, err error) {
 	}
 	if v.who.Kind != serval.KindPerson {
 		// Another site's is turned away before anybody is recognised.
-		if early.Kind != serval.Denied || v.route.Rule == Public || v.route.Rule == Worker {
+		if v.route.Rule == Public || v.route.Rule == Worker {
 			return
 		}
 		token, _ := s.cookies.Load().read(r, loginCookie)
