@@ -45,7 +45,7 @@ func allowFormTo(w http.ResponseWriter, origin string) {
 type DeviceLogin struct {
 	Typed  string
 	Device *signin.Device
-	Said   string // approved or denied, just now
+	Said   string // approved or denied, just now; nothing else is shown
 	Wrong  string
 }
 

@@ -161,11 +161,7 @@ func (s *Server) devicePage(w http.ResponseWriter, r *http.Request, v *visit) er
 	if err != nil {
 		return err
 	}
-	said := values.Get("said")
-	if said != "approved" && said != "denied" {
-		said = ""
-	}
-	return s.pages.ShowDevice(w, v.page(), http.StatusOK, pages.DeviceLogin{Said: said})
+	return s.pages.ShowDevice(w, v.page(), http.StatusOK, pages.DeviceLogin{Said: values.Get("said")})
 }
 
 // postDevice shows what is known of the device for which a code was typed.
