@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
-	"errors"
 	"io"
 	"net/http"
 	"net/url"
@@ -71,8 +70,8 @@ func poll[T any](s *Server, r *http.Request, q url.Values, who serval.Principal,
 	defer cancel()
 	defer context.AfterFunc(s.draining, cancel)()
 	answer, version, err = wait(waiting, who, q.Get("version"), time.Duration(min(seconds, maxWait))*time.Second)
-	if s.draining.Err() != nil && errors.Is(err, context.Canceled) {
-		return now(r.Context(), who)
+	if err != nil && s.draining.Err() != nil {
+		return now(r.Context(), who) // cut off, which a database says in its own words
 	}
 	return answer, version, err
 }
