@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/serval"
 )
@@ -133,6 +134,40 @@ func TestEventNames(t *testing.T) {
 		e := Event(test.who, serval.RoleRead, "", serval.OutcomeDone)
 		if got := fmt.Sprintf("%s %s %s", e.ActorKind, e.ActorID, e.Actor); got != test.want {
 			t.Errorf("event of %+v: %q, want %q", test.who, got, test.want)
+		}
+	}
+}
+
+// Whose minute is over is forgotten, but for who has refusals that no row tells of
+// yet: the people of a day take no room.
+func TestBudgetsForget(t *testing.T) {
+	var b budgets
+	now := time.Unix(600, 0)
+	for range 3 {
+		b.take("ana", now, 1)
+	}
+	b.take("ben", now, 1)
+	now = now.Add(time.Minute)
+	b.take("cy", now, 1)
+	if len(b.of) != 2 || b.of["ben"] != nil {
+		t.Errorf("%d are remembered, want Cy and Ana, who has two to tell of", len(b.of))
+	}
+	if skipped, ok := b.take("ana", now, 1); skipped != 2 || !ok {
+		t.Errorf("Ana's next minute begins with %d that were skipped, and %t; want 2, and within", skipped, ok)
+	}
+}
+
+func TestReadPlace(t *testing.T) {
+	made := time.UnixMicro(1767225600123456).UTC()
+	if at, id, err := ReadPlace(Place(made, "req_1")); err != nil || !at.Equal(made) || id != "req_1" {
+		t.Errorf("a place is read as %s and %q, %v", at, id, err)
+	}
+	if at, id, err := ReadPlace(""); err != nil || !at.IsZero() || id != "" {
+		t.Errorf("the beginning is read as %s and %q, %v", at, id, err)
+	}
+	for _, token := range []string{"x", ".", "1", "1.", ".req_1", "0.req_1", "-1.req_1", "x.req_1", "99999999999999999999.req_1"} {
+		if _, _, err := ReadPlace(token); !serval.IsRefusal(err, serval.Invalid) {
+			t.Errorf("%q is taken for a place: %v", token, err)
 		}
 	}
 }
