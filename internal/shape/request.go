@@ -46,7 +46,7 @@ func Request(r control.Request, who serval.Principal, now time.Time) wire.Reques
 		request.Trust = &wire.Preflight{Verdict: t.Verdict}
 		// It says what is in their token, and what the trust policy asks for now: it is for
 		// whoever may come to use the role, as the role's page is.
-		open := !due && (r.Status == serval.StatusPending || r.Status == serval.StatusApproved)
+		open := r.Status == serval.StatusPending || r.Status == serval.StatusApproved
 		if r.PersonID == who.Person.ID && who.Person.Suspended == "" && open && r.Suspended == "" {
 			request.Trust.Reason = t.Reason
 		}

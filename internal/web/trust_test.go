@@ -170,8 +170,10 @@ func TestRefusalIsToldWhileItMatters(t *testing.T) {
 	told("approved, and no longer eligible", auto.ID, false)
 	w.change("ana@example.com", func(p *serval.Person) { p.Groups = []string{"engineering"} })
 	told("eligible again", auto.ID, true)
-	ana.json("POST", "/api/v1/requests/"+asked.ID+"/cancel", map[string]any{}, http.StatusOK, nil)
-	told("withdrawn", asked.ID, false)
 	w.suspend("ana@example.com")
 	told("approved, and suspended", auto.ID, false)
+	told("waiting, and suspended", asked.ID, false)
+	w.change("ana@example.com", func(p *serval.Person) { p.Suspended = "" })
+	ana.json("POST", "/api/v1/requests/"+asked.ID+"/cancel", map[string]any{}, http.StatusOK, nil)
+	told("withdrawn", asked.ID, false)
 }
