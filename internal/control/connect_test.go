@@ -343,6 +343,15 @@ func TestTrustedAccount(t *testing.T) {
 		w.clock.move(door.IdentityLasts + time.Second)
 		trusted("a day later", "")
 
+		// Behind a role on the way it is that role's account, whatever else is said.
+		p.settings.TrustedAccount = "992382851720"
+		routed := accounts()
+		routed[0].Via = []serval.Hop{{RoleARN: roleARN(dev, "hop")}}
+		must(t, p.Declare(ctx, serval.System(), 0, routed, policies()))
+		if a, err := p.AccountByID(ctx, adm, prod); err != nil || a.Connect.TrustedAccount != dev {
+			t.Errorf("behind a role of dev prod trusts %+v, %v; want dev", a.Connect, err)
+		}
+
 		for _, arn := range []string{"", "x", "arn:aws:iam::999988887777:role/x", "arn:aws:sts::9:assumed-role/a/b", caller("999988887777") + "\n", "arn:aws:s3::999988887777:root"} {
 			wantKind(t, fmt.Sprintf("%q", arn), w.intake.Identify(ctx, everywhere("a"), arn), serval.Invalid)
 		}
