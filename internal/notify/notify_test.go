@@ -338,6 +338,12 @@ func TestEndingIsTold(t *testing.T) {
 	if got := c.titles(); !slices.Equal(got, []string{ending}) {
 		t.Errorf("ten minutes before the end: %q", got)
 	}
+	// What happens afterwards has nobody told again.
+	w.tellOf(ana, serval.SessionIssue, r)
+	w.turn()
+	if got := c.titles(); got != nil {
+		t.Errorf("told already, it is told again: %q", got)
+	}
 	// Extended, it is told again before the new end; shortened before that, then.
 	if _, err := r.Extend(ana, 120, "more", w.now()); err != nil {
 		t.Fatal(err)
@@ -379,6 +385,27 @@ func TestEndingIsTold(t *testing.T) {
 	w.turn()
 	if got := c.titles(); got != nil || len(w.notices(serval.NoticePending)) != 0 {
 		t.Errorf("ended, it is told that it ends: %q", got)
+	}
+}
+
+// Whoever is told that a request failed is told why.
+func TestWhyIsTold(t *testing.T) {
+	w := newWorld(t, &script{name: Webhook})
+	r := w.request()
+	if _, err := r.Fail(serval.System(), w.now()); err != nil {
+		t.Fatal(err)
+	}
+	w.act(func(tx *store.Tx) error {
+		return w.door.TellOf(tx, serval.System(), serval.RequestFail, r, "its role is gone")
+	})
+	told := w.notices(serval.NoticePending)
+	if len(told) != 2 {
+		t.Errorf("%d notices, want one for Ana and one for those who were to decide", len(told))
+	}
+	for _, n := range told {
+		if n.Facts[serval.FactWhy] != "its role is gone" {
+			t.Errorf("%s is told %v, want the reason among it", n.To, n.Facts)
+		}
 	}
 }
 
