@@ -325,7 +325,7 @@ func (p *Plane) shown(v *store.View, r *serval.Request) (Request, error) {
 
 // listed returns requests as they are shown.
 func (p *Plane) listed(v *store.View, requests []*serval.Request) ([]Request, error) {
-	names := map[string]string{}
+	names, people := map[string]string{}, v.PersonReader()
 	list := make([]Request, 0, len(requests))
 	for _, r := range requests {
 		one := Request{Request: r}
@@ -339,7 +339,7 @@ func (p *Plane) listed(v *store.View, requests []*serval.Request) ([]Request, er
 		}
 		one.AccountName = name
 		if r.Status == serval.StatusApproved {
-			person, err := v.Person(r.PersonID)
+			person, err := people(r.PersonID)
 			if err != nil {
 				return nil, err
 			}
@@ -364,7 +364,7 @@ func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string
 			return err
 		}
 		if r, err = p.shown(v, found); err == nil {
-			err = p.inform(v, history.Explaining(v), &r)
+			err = p.inform(v, history.Explaining(v), v.Person, &r)
 		}
 		return err
 	})
@@ -372,13 +372,13 @@ func (p *Plane) RequestByID(ctx context.Context, who serval.Principal, id string
 }
 
 // inform adds what there is to know of the role of r before it is approved or used.
-func (p *Plane) inform(v *store.View, x *history.Explainer, r *Request) (err error) {
+func (p *Plane) inform(v *store.View, x *history.Explainer, person func(string) (serval.Person, error), r *Request) (err error) {
 	if r.Explained, err = x.Explain(r.Request, r.Earlier); err != nil || r.Explained == nil {
 		return err
 	}
-	person, err := v.Person(r.PersonID)
+	who, err := person(r.PersonID)
 	if err == nil {
-		r.Trust, err = p.verdict(v, *r.Explained.Role, person)
+		r.Trust, err = p.verdict(v, *r.Explained.Role, who)
 	}
 	return err
 }
@@ -471,12 +471,12 @@ func (p *Plane) Approvals(ctx context.Context, who serval.Principal, after strin
 		if list, err = p.listed(v, mine); err != nil {
 			return err
 		}
-		explaining := history.Explaining(v)
+		explaining, people := history.Explaining(v), v.PersonReader()
 		for i, r := range mine {
 			if list[i].Earlier, err = history.Before(v, r); err != nil {
 				return err
 			}
-			if err := p.inform(v, explaining, &list[i]); err != nil {
+			if err := p.inform(v, explaining, people, &list[i]); err != nil {
 				return err
 			}
 		}

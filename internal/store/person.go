@@ -33,6 +33,20 @@ func (v *View) Person(id string) (serval.Person, error) {
 	})
 }
 
+// PersonReader returns what reads people as Person does, each once.
+func (v *View) PersonReader() func(id string) (serval.Person, error) {
+	read := map[string]serval.Person{}
+	return func(id string) (p serval.Person, err error) {
+		if p, known := read[id]; known {
+			return p, nil
+		}
+		if p, err = v.Person(id); err == nil {
+			read[id] = p
+		}
+		return p, err
+	}
+}
+
 // PersonBySubject returns the person whom an issuer knows as subject.
 func (v *View) PersonBySubject(issuer, subject string) (serval.Person, error) {
 	return one(v, "There is no such person.", scanPerson,
