@@ -17,6 +17,7 @@ type Passage struct {
 	people int           // who are being served
 	clear  chan struct{} // closed when the last of them was; nil where nobody waits for that
 	left   time.Time     // when the last of them was
+	hauls  int           // that stand back
 }
 
 // isServed reports whether everything else stands back for who: it is a person, or may
@@ -81,9 +82,13 @@ func (p *Passage) busy() (clear <-chan struct{}, lull time.Duration) {
 	return p.clear, 0
 }
 
-// wait waits until nobody is being served, nor was a moment ago, or for so long. The
-// error is the context's.
+// wait waits until nobody is being served, nor was a moment ago, or for so long; not
+// where as many hauls do as may. The error is the context's.
 func (p *Passage) wait(ctx context.Context, most time.Duration) error {
+	if !p.standBack(1) {
+		return ctx.Err()
+	}
+	defer p.standBack(-1)
 	for end := time.Now().Add(most); ; {
 		clear, lull := p.busy()
 		left := time.Until(end)
@@ -106,6 +111,17 @@ func (p *Passage) wait(ctx context.Context, most time.Duration) error {
 	}
 }
 
+// standBack notes that a haul more stands back, or one less, and reports whether it may.
+func (p *Passage) standBack(more int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if more > 0 && p.hauls == haulsBack {
+		return false
+	}
+	p.hauls += more
+	return true
+}
+
 // comesBack is within what time somebody comes back whose request is served in several
 // acts and views.
 const comesBack = 200 * time.Microsecond
@@ -120,6 +136,10 @@ const (
 	haulPauses = 20 * time.Millisecond
 )
 
+// haulsBack is how many hauls stand back at once. Some hold a connection to the database
+// meanwhile, and people may wait for one: half of the eight that read SQLite are left.
+const haulsBack = 4
+
 // A Haul is something that takes long, from its beginning to its end. It belongs to
 // one goroutine.
 type Haul struct {
@@ -132,8 +152,8 @@ type Haul struct {
 func (p *Passage) Haul() *Haul { return &Haul{of: p, since: time.Now()} }
 
 // GiveWay is called between two steps of a haul, and these are short. Where it has gone on
-// for a while it stands back until nobody is being served, but for a few milliseconds at the
-// most; and all together never for longer than seven times what it went on, so that it comes
+// for a while it stands back until nobody is being served, unless several others do, but
+// for a few milliseconds at the most; and all together never for longer than seven times what it went on, so that it comes
 // to its end however many people come. The error is the context's.
 func (h *Haul) GiveWay(ctx context.Context) error {
 	if time.Since(h.since) < haulStep {

@@ -99,6 +99,35 @@ func TestGiveWay(t *testing.T) {
 	}
 }
 
+// Only some hauls stand back at once: all connections may be theirs, and people wait for
+// one.
+func TestHaulsThatStandBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var p Passage
+		p.enter()
+		for round := range 2 { // those that have stood back make room
+			var hauls []*Haul
+			for range haulsBack + 1 {
+				hauls = append(hauls, p.Haul())
+			}
+			time.Sleep(time.Minute)
+			var wg sync.WaitGroup
+			for _, h := range hauls[:haulsBack] {
+				wg.Go(func() {
+					if began, err := time.Now(), h.GiveWay(t.Context()); err != nil || time.Since(began) != haulGives {
+						t.Errorf("round %d: it stood back for %s, %v; want %s", round, time.Since(began), err, haulGives)
+					}
+				})
+			}
+			synctest.Wait()
+			if began, err := time.Now(), hauls[haulsBack].GiveWay(t.Context()); err != nil || time.Since(began) != 0 {
+				t.Errorf("round %d: one more stood back for %s, %v", round, time.Since(began), err)
+			}
+			wg.Wait()
+		}
+	})
+}
+
 // Whoever comes back at once, as between two acts of one request, is not gone.
 func TestComingBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
