@@ -32,16 +32,30 @@ func stage(t *testing.T) {
 		t.Skip("this builds what is shipped: run make test-release")
 	}
 	for _, name := range []string{"buildah", "busybox", "go"} {
-		if _, err := exec.LookPath(name); err != nil {
-			if os.Getenv("CI") == "true" {
-				t.Fatalf("there is no %s: Debian packages buildah and busybox-static", name)
-			}
-			t.Skipf("there is no %s: Debian packages buildah and busybox-static", name)
+		path, err := exec.LookPath(name)
+		if err == nil && (name != "busybox" || isStatic(path)) {
+			continue
 		}
+		why := fmt.Sprintf("there is no %s here that runs in an image: Debian packages buildah and busybox-static", name)
+		if os.Getenv("CI") == "true" {
+			t.Fatal(why)
+		}
+		t.Skip(why)
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("buildah builds here as root only")
 	}
+}
+
+// isStatic reports whether a program needs no libraries beside it.
+func isStatic(path string) bool {
+	f, err := elf.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	libraries, err := f.ImportedLibraries()
+	return err == nil && len(libraries) == 0
 }
 
 const version = "0.0.0-test"
