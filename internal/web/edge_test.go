@@ -283,15 +283,7 @@ func TestHostileTexts(t *testing.T) {
 // a panic costs its request and nothing else, and tells nothing.
 func TestPanicAndFaults(t *testing.T) {
 	boom := false
-	w := newWorld(t, func(c *web.Config) {
-		real := c.Now
-		c.Now = func() time.Time {
-			if boom {
-				panic(errors.New("CAN" + "not happen, with details"))
-			}
-			return real()
-		}
-	})
+	w := newWorld(t, panicking(&boom, errors.New("CAN"+"not happen, with details")))
 	ana := w.as("ana")
 	boom = true
 	var id string

@@ -125,6 +125,20 @@ func newWorld(t testing.TB, change ...func(*web.Config)) *world {
 	return buildWorld(t, false, change...)
 }
 
+// panicking has a world panic with the value wherever it asks what time it is, as long as
+// boom says so.
+func panicking(boom *bool, value any) func(*web.Config) {
+	return func(c *web.Config) {
+		real := c.Now
+		c.Now = func() time.Time {
+			if *boom {
+				panic(value)
+			}
+			return real()
+		}
+	}
+}
+
 // buildWorld builds a world that asks for refresh tokens or does not.
 func buildWorld(t testing.TB, offline bool, change ...func(*web.Config)) *world {
 	t.Helper()

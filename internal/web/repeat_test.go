@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/serval-bridge/serval-bridge/internal/awstest"
-	"github.com/serval-bridge/serval-bridge/internal/web"
 	"github.com/serval-bridge/serval-bridge/internal/wire"
 )
 
@@ -139,15 +138,7 @@ func TestRepeatOfASession(t *testing.T) {
 // and whoever tries is told so at once.
 func TestRepeatOfAPanic(t *testing.T) {
 	boom := false
-	w := newWorld(t, func(c *web.Config) {
-		real := c.Now
-		c.Now = func() time.Time {
-			if boom {
-				panic("when the answer is written")
-			}
-			return real()
-		}
-	})
+	w := newWorld(t, panicking(&boom, "when the answer is written"))
 	w.push(w.inventory)
 	ana := w.as("ana")
 	ask := wire.NewRequest{RoleARN: w.aws.RoleARN("dev-auto"), Minutes: 60, Justification: "Incident 7"}

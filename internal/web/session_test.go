@@ -225,15 +225,7 @@ func TestCredentialsAreWhatAWSReads(t *testing.T) {
 // page and every answer of the API hold none of them.
 func TestNoSecretAnywhere(t *testing.T) {
 	boom := false
-	w := buildWorld(t, true, func(c *web.Config) {
-		real := c.Now
-		c.Now = func() time.Time {
-			if boom {
-				panic("cannot happen")
-			}
-			return real()
-		}
-	})
+	w := buildWorld(t, true, panicking(&boom, "cannot happen"))
 	w.push(w.inventory)
 	ana, ben := w.as("ana"), w.as("ben")
 
